@@ -1,0 +1,349 @@
+package syntax
+
+import "strings"
+
+// DID is a decentralized identifier, case-sensitive: "did:plc:…", "did:web:…" or another method.
+type DID string
+
+// ParseDID reads a DID of any method. Percent encoding is not checked.
+func ParseDID(s string) (DID, error) { return parse[DID](KindDID, s, checkDID(s)) }
+
+// ValidDID reports whether s is a DID.
+func ValidDID[S ~string | ~[]byte](s S) bool { return checkDID(s) == "" }
+
+func checkDID[S text](s S) string {
+	n := len(s)
+	switch {
+	case n > MaxDID:
+		return "longer than 2048 bytes"
+	case n < 4 || s[0] != 'd' || s[1] != 'i' || s[2] != 'd' || s[3] != ':':
+		return `must start with "did:"`
+	}
+	i := 4
+	for i < n && class[s[i]]&cLower != 0 {
+		i++
+	}
+	if i == 4 || i == n || s[i] != ':' {
+		return "method must be lower-case letters and end with a colon"
+	}
+	if i++; i == n {
+		return "nothing after the method"
+	}
+	for ; i < n; i++ {
+		if class[s[i]]&(cAlnum|cDIDRest) == 0 {
+			return "character not allowed"
+		}
+	}
+	if s[n-1] == ':' || s[n-1] == '%' {
+		return "must not end with a colon or percent sign"
+	}
+	return ""
+}
+
+// Method returns the method name, such as "plc".
+func (d DID) Method() string {
+	m, _, _ := strings.Cut(strings.TrimPrefix(string(d), "did:"), ":")
+	return m
+}
+
+// Identifier returns what follows the method, such as a base32 string (plc) or a host name (web).
+func (d DID) Identifier() string {
+	_, id, _ := strings.Cut(strings.TrimPrefix(string(d), "did:"), ":")
+	return id
+}
+
+// IsPLC reports whether d is a well-formed did:plc: 24 characters of lower-case base32 after the method.
+func (d DID) IsPLC() bool {
+	if len(d) != 32 || d[:8] != "did:plc:" {
+		return false
+	}
+	for i := 8; i < len(d); i++ {
+		if c := d[i]; class[c]&cLower == 0 && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	return true
+}
+
+// Host returns the host of a did:web, with a port only for localhost ("localhost:2583"). It is not ok for other
+// methods, for paths, and for ports on other hosts, which the protocol does not allow.
+func (d DID) Host() (host string, ok bool) {
+	rest, found := strings.CutPrefix(string(d), "did:web:")
+	if !found {
+		return "", false
+	}
+	host, port, hasPort := strings.Cut(rest, "%3A")
+	if host == "localhost" {
+		if !hasPort {
+			return host, true
+		}
+		if port == "" || len(port) > 5 || strings.Trim(port, "0123456789") != "" {
+			return "", false
+		}
+		return host + ":" + port, true
+	}
+	return host, !hasPort && checkHandle(host) == ""
+}
+
+// Handle is a host name that stands for an account. It is compared without regard to case: see [Handle.Normalize].
+type Handle string
+
+// InvalidHandle stands in for the handle of an account that has none confirmed.
+const InvalidHandle Handle = "handle.invalid"
+
+// ParseHandle reads a handle. Reserved top-level domains pass: see [Handle.Reserved].
+func ParseHandle(s string) (Handle, error) { return parse[Handle](KindHandle, s, checkHandle(s)) }
+
+// ValidHandle reports whether s is a handle.
+func ValidHandle[S ~string | ~[]byte](s S) bool { return checkHandle(s) == "" }
+
+func checkHandle[S text](s S) string {
+	n := len(s)
+	if n > MaxHandle {
+		return "longer than 253 bytes"
+	}
+	start, labels := 0, 0
+	for i := 0; ; i++ {
+		if i < n && s[i] != '.' {
+			if class[s[i]]&cHost == 0 {
+				return "character not allowed"
+			}
+			continue
+		}
+		switch {
+		case i == start:
+			return "empty label"
+		case i-start > 63:
+			return "label longer than 63 bytes"
+		case s[start] == '-' || s[i-1] == '-':
+			return "label must not start or end with a hyphen"
+		}
+		labels++
+		if i == n {
+			break
+		}
+		start = i + 1
+	}
+	if labels < 2 {
+		return "must have at least two labels"
+	}
+	if class[s[start]]&cLetter == 0 {
+		return "last label must start with a letter"
+	}
+	return ""
+}
+
+// Normalize returns h in lower case.
+func (h Handle) Normalize() Handle { return Handle(lower(string(h))) }
+
+// TLD returns the last label, in lower case.
+func (h Handle) TLD() string { return lower(string(h[strings.LastIndexByte(string(h), '.')+1:])) }
+
+// Reserved reports whether h is under a top-level domain that can never be registered or resolved. The domain .test is
+// not among them: it is for development, and whether it is allowed is the caller's decision.
+func (h Handle) Reserved() bool {
+	switch h.TLD() {
+	case "alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion":
+		return true
+	}
+	return false
+}
+
+// lower maps A-Z to a-z and returns s itself when there is nothing to map.
+func lower(s string) string {
+	for i := range len(s) {
+		if class[s[i]]&cUpper != 0 {
+			b := []byte(s)
+			for ; i < len(b); i++ {
+				if class[b[i]]&cUpper != 0 {
+					b[i] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
+}
+
+// AtIdentifier is a DID or a handle.
+type AtIdentifier string
+
+// ParseAtIdentifier reads a DID or a handle; "did:" tells them apart.
+func ParseAtIdentifier(s string) (AtIdentifier, error) {
+	return parse[AtIdentifier](KindAtIdentifier, s, checkAtIdentifier(s))
+}
+
+func checkAtIdentifier[S text](s S) string {
+	if len(s) >= 4 && s[0] == 'd' && s[1] == 'i' && s[2] == 'd' && s[3] == ':' {
+		return checkDID(s)
+	}
+	return checkHandle(s)
+}
+
+// IsDID reports whether the identifier is a DID rather than a handle.
+func (a AtIdentifier) IsDID() bool { return strings.HasPrefix(string(a), "did:") }
+
+// DID returns the identifier as a DID, "" if it is a handle.
+func (a AtIdentifier) DID() DID {
+	if a.IsDID() {
+		return DID(a)
+	}
+	return ""
+}
+
+// Handle returns the identifier as a handle, "" if it is a DID.
+func (a AtIdentifier) Handle() Handle {
+	if a.IsDID() {
+		return ""
+	}
+	return Handle(a)
+}
+
+// Normalize returns the identifier with a handle in lower case.
+func (a AtIdentifier) Normalize() AtIdentifier {
+	if a.IsDID() {
+		return a
+	}
+	return AtIdentifier(lower(string(a)))
+}
+
+// NSID names a schema or a collection: a reversed host name and a name, such as "app.bsky.feed.post".
+type NSID string
+
+// ParseNSID reads an NSID. Only the whole is limited in length: the specification also limits the authority to 253 bytes,
+// but the interoperability vectors hold a longer one as valid, so data with such a name exists.
+func ParseNSID(s string) (NSID, error) { return parse[NSID](KindNSID, s, checkNSID(s)) }
+
+// ValidNSID reports whether s is an NSID.
+func ValidNSID[S ~string | ~[]byte](s S) bool { return checkNSID(s) == "" }
+
+func checkNSID[S text](s S) string {
+	n := len(s)
+	if n > MaxNSID {
+		return "longer than 317 bytes"
+	}
+	start, segments := 0, 0
+	var seen uint8 // classes that occur in the current segment
+	for i := 0; ; i++ {
+		if i < n && s[i] != '.' {
+			c := class[s[i]]
+			if c&cHost == 0 {
+				return "character not allowed"
+			}
+			seen |= c
+			continue
+		}
+		switch {
+		case i == start:
+			return "empty segment"
+		case i-start > 63:
+			return "segment longer than 63 bytes"
+		}
+		segments++
+		if i == n {
+			break
+		}
+		if s[start] == '-' || s[i-1] == '-' {
+			return "segment must not start or end with a hyphen"
+		}
+		if segments == 1 && class[s[0]]&cLetter == 0 {
+			return "first segment must start with a letter"
+		}
+		start, seen = i+1, 0
+	}
+	switch {
+	case segments < 3:
+		return "must have at least three segments"
+	case class[s[start]]&cLetter == 0 || seen&cHyphen != 0:
+		return "name must be letters and digits and start with a letter"
+	}
+	return ""
+}
+
+// Authority returns the host name that owns n, in host order and lower case: "feed.bsky.app" for "app.bsky.feed.post".
+func (n NSID) Authority() string {
+	s := lower(n.Prefix())
+	var b strings.Builder
+	b.Grow(len(s))
+	for {
+		i := strings.LastIndexByte(s, '.')
+		b.WriteString(s[i+1:])
+		if i < 0 {
+			return b.String()
+		}
+		b.WriteByte('.')
+		s = s[:i]
+	}
+}
+
+// Prefix returns everything before the name: "app.bsky.feed" for "app.bsky.feed.post".
+func (n NSID) Prefix() string { return string(n[:max(0, strings.LastIndexByte(string(n), '.'))]) }
+
+// Name returns the last segment, with its case.
+func (n NSID) Name() string { return string(n[strings.LastIndexByte(string(n), '.')+1:]) }
+
+// Normalize returns n with its authority in lower case; the name keeps its case.
+func (n NSID) Normalize() NSID {
+	p := n.Prefix()
+	if l := lower(p); l != p {
+		return NSID(l + "." + n.Name())
+	}
+	return n
+}
+
+// RecordKey names a record within a collection. It is case-sensitive.
+type RecordKey string
+
+// ParseRecordKey reads a record key of any type.
+func ParseRecordKey(s string) (RecordKey, error) {
+	return parse[RecordKey](KindRecordKey, s, checkRecordKey(s))
+}
+
+// ValidRecordKey reports whether s is a record key.
+func ValidRecordKey[S ~string | ~[]byte](s S) bool { return checkRecordKey(s) == "" }
+
+func checkRecordKey[S text](s S) string {
+	n := len(s)
+	switch {
+	case n == 0:
+		return "empty"
+	case n > MaxRecordKey:
+		return "longer than 512 bytes"
+	case s[0] == '.' && (n == 1 || n == 2 && s[1] == '.'):
+		return "must not be . or .."
+	}
+	for i := range n {
+		if class[s[i]]&(cAlnum|cKeyRest) == 0 {
+			return "character not allowed"
+		}
+	}
+	return ""
+}
+
+// ParsePath reads a repository path, "<NSID>/<record key>".
+func ParsePath(s string) (NSID, RecordKey, error) {
+	if reason := checkPath(s); reason != "" {
+		_, err := parse[string](KindPath, s, reason)
+		return "", "", err
+	}
+	i := strings.IndexByte(s, '/')
+	return NSID(s[:i]), RecordKey(s[i+1:]), nil
+}
+
+// ValidPath reports whether s is a repository path.
+func ValidPath[S ~string | ~[]byte](s S) bool { return checkPath(s) == "" }
+
+func checkPath[S text](s S) string {
+	for i := range len(s) {
+		if s[i] == '/' {
+			if r := checkNSID(s[:i]); r != "" {
+				return "collection: " + r
+			}
+			if r := checkRecordKey(s[i+1:]); r != "" {
+				return "record key: " + r
+			}
+			return ""
+		}
+	}
+	return "must be a collection, a slash and a record key"
+}
