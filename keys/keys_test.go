@@ -1,0 +1,329 @@
+package keys
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"math/big"
+	mrand "math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/barograph/baro/internal/fixtures"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
+	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+)
+
+func random(seed byte) *mrand.ChaCha8 { return mrand.NewChaCha8([32]byte{seed}) }
+
+func generate(t testing.TB, c Curve, seed byte) *PrivateKey {
+	k, err := Generate(c, random(seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSignatureFixtures(t *testing.T) {
+	var cases []struct {
+		Comment, MessageBase64, Algorithm, PublicKeyDid, PublicKeyMultibase, SignatureBase64 string
+		ValidSignature                                                                       bool
+		Tags                                                                                 []string
+	}
+	if err := json.Unmarshal(fixtures.Read(t, "atproto-interop/crypto/signature-fixtures.json"), &cases); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		msg, err := base64.RawStdEncoding.DecodeString(c.MessageBase64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sig, err := base64.RawStdEncoding.DecodeString(c.SignatureBase64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pub, err := ParseDIDKey(c.PublicKeyDid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pub.Alg() != c.Algorithm || pub.DIDKey() != c.PublicKeyDid {
+			t.Errorf("%s: came back as %s %s", c.Comment, pub.Alg(), pub)
+		}
+		legacy, err := ParseLegacyMultibase(pub.Curve(), c.PublicKeyMultibase)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !legacy.Equal(pub) {
+			t.Errorf("%s: the two forms of the key differ", c.Comment)
+		}
+		var want error
+		switch {
+		case len(c.Tags) > 0 && c.Tags[0] == "high-s":
+			want = ErrHighS
+		case len(c.Tags) > 0:
+			want = ErrSignatureSize
+		}
+		if (want == nil) != c.ValidSignature {
+			t.Fatalf("%s: unknown tags %v", c.Comment, c.Tags)
+		}
+		for _, p := range []*PublicKey{pub, legacy} {
+			if err := p.Verify(msg, sig); !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", c.Comment, err, want)
+			}
+		}
+	}
+}
+
+func TestDIDKeyFixtures(t *testing.T) {
+	var k256 []struct{ PrivateKeyBytesHex, PublicDidKey string }
+	if err := json.Unmarshal(fixtures.Read(t, "atproto-interop/crypto/w3c_didkey_K256.json"), &k256); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range k256 {
+		k, err := ParsePrivate(c.PrivateKeyBytesHex)
+		if err != nil || k.Public().DIDKey() != c.PublicDidKey {
+			t.Errorf("%s: %v %v", c.PublicDidKey, k, err)
+		}
+	}
+	var p256 []struct{ PrivateKeyBytesBase58, PublicDidKey string }
+	if err := json.Unmarshal(fixtures.Read(t, "atproto-interop/crypto/w3c_didkey_P256.json"), &p256); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range p256 {
+		b, ok := decodeBase58(c.PrivateKeyBytesBase58)
+		if !ok {
+			t.Fatal(c)
+		}
+		k, err := NewPrivate(P256, b)
+		if err != nil || k.Public().DIDKey() != c.PublicDidKey {
+			t.Errorf("%s: %v %v", c.PublicDidKey, k, err)
+		}
+	}
+}
+
+func TestSignAndVerify(t *testing.T) {
+	for _, c := range []Curve{P256, K256} {
+		for seed := range byte(20) {
+			k := generate(t, c, seed)
+			msg := []byte{seed, 1, 2}
+			sig, err := k.Sign(msg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pub := k.Public()
+			if err := pub.Verify(msg, sig); err != nil {
+				t.Fatalf("%v: %v", c, err)
+			}
+			again, _ := k.Sign(msg)
+			if !bytes.Equal(sig, again) {
+				t.Errorf("%v: signing is not deterministic", c)
+			}
+			order := orders[c]
+			high := bytes.Clone(sig)
+			new(big.Int).Sub(new(big.Int).SetBytes(order[:]), new(big.Int).SetBytes(sig[32:])).FillBytes(high[32:])
+			if err := pub.Verify(msg, high); !errors.Is(err, ErrHighS) {
+				t.Errorf("%v: high S gave %v", c, err)
+			}
+			for i := range sig {
+				bad := bytes.Clone(sig)
+				bad[i] ^= 1
+				if pub.Verify(msg, bad) == nil {
+					t.Errorf("%v: byte %d does not matter", c, i)
+				}
+			}
+			if pub.Verify([]byte("other"), sig) == nil || pub.Verify(msg, sig[:63]) == nil || pub.Verify(msg, append(sig, 0)) == nil {
+				t.Errorf("%v: accepted what is wrong", c)
+			}
+			for _, zero := range [][]byte{make([]byte, 64), append(make([]byte, 32), sig[32:]...), append(bytes.Clone(sig[:32]), make([]byte, 32)...)} {
+				if err := pub.Verify(msg, zero); !errors.Is(err, ErrBadSignature) {
+					t.Errorf("%v: zero signature gave %v", c, err)
+				}
+			}
+			if generate(t, c, seed+100).Public().Verify(msg, sig) == nil {
+				t.Errorf("%v: another key verifies", c)
+			}
+		}
+	}
+}
+
+// TestAgainstDecred compares with an independent implementation of K-256.
+func TestAgainstDecred(t *testing.T) {
+	for seed := range byte(40) {
+		k := generate(t, K256, seed)
+		other := secp256k1.PrivKeyFromBytes(k.Bytes())
+		if !bytes.Equal(other.PubKey().SerializeCompressed(), k.Public().Bytes()) || !bytes.Equal(other.PubKey().SerializeUncompressed(), k.Public().Uncompressed()) {
+			t.Fatal("public keys differ")
+		}
+		digest := sha256.Sum256([]byte{seed})
+		sig, err := k.SignDigest(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r, s secp256k1.ModNScalar
+		if r.SetByteSlice(sig[:32]) || s.SetByteSlice(sig[32:]) || s.IsOverHalfOrder() || !ecdsa.NewSignature(&r, &s).Verify(digest[:], other.PubKey()) {
+			t.Error("our signature does not verify there")
+		}
+		theirs := ecdsa.Sign(other, digest[:])
+		tr, ts := theirs.R(), theirs.S()
+		rb, sb := tr.Bytes(), ts.Bytes()
+		if err := k.Public().VerifyDigest(digest, append(rb[:], sb[:]...)); err != nil {
+			t.Errorf("their signature: %v", err)
+		}
+		if !bytes.Equal(sig, append(rb[:], sb[:]...)) {
+			t.Error("RFC 6979 signatures differ")
+		}
+	}
+}
+
+func TestEncodings(t *testing.T) {
+	for _, c := range []Curve{P256, K256} {
+		k := generate(t, c, 7)
+		jwk, err := json.Marshal(k.JWK())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []string{k.Multikey(), string(jwk)} {
+			back, err := ParsePrivate(s)
+			if err != nil || back.d != k.d || back.Curve() != c || !back.Public().Equal(k.Public()) {
+				t.Errorf("%v: %v %v", c, back, err)
+			}
+		}
+		pub := k.Public()
+		pj, err := json.Marshal(pub.JWK())
+		if err != nil || bytes.Contains(pj, []byte(`"d"`)) {
+			t.Fatal(string(pj), err)
+		}
+		for name, f := range map[string]func() (*PublicKey, error){
+			"did":          func() (*PublicKey, error) { return ParseDIDKey(pub.DIDKey()) },
+			"multikey":     func() (*PublicKey, error) { return ParseMultikey(pub.Multikey()) },
+			"jwk":          func() (*PublicKey, error) { return ParseJWK(pj) },
+			"compressed":   func() (*PublicKey, error) { return ParsePublic(c, pub.Bytes()) },
+			"uncompressed": func() (*PublicKey, error) { return ParsePublic(c, pub.Uncompressed()) },
+			"legacy": func() (*PublicKey, error) {
+				return ParseLegacyMultibase(c, "z"+encodeBase58(pub.Uncompressed()))
+			},
+		} {
+			if back, err := f(); err != nil || !back.Equal(pub) {
+				t.Errorf("%v %s: %v %v", c, name, back, err)
+			}
+		}
+		if len(pub.Thumbprint()) != 43 {
+			t.Error(pub.Thumbprint())
+		}
+		if !IsDIDKey(pub.DIDKey()) || IsDIDKey(pub.Multikey()) || IsDIDKey("did:key:z0") || IsDIDKey("did:key:"+strings.Repeat("z", 300)) {
+			t.Error("IsDIDKey")
+		}
+	}
+	for _, bad := range []string{
+		"", "z", "did:key:", "did:key:zzz", "did:key:uAAAA", "did:web:example.com", "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK",
+		" did:key:zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo", "did:key:zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo ",
+		"did:key:z" + strings.Repeat("1", 1000),
+	} {
+		if _, err := ParseDIDKey(bad); !errors.Is(err, ErrInvalidKey) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	order := orders[K256]
+	for _, bad := range []string{"", strings.Repeat("0", 64), hex.EncodeToString(order[:]), strings.Repeat("g", 64), "{}", `{"kty":"EC"}`, generate(t, K256, 1).Public().Multikey()} {
+		if _, err := ParsePrivate(bad); !errors.Is(err, ErrInvalidKey) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	a, b := generate(t, P256, 1).JWK(), generate(t, P256, 2).JWK()
+	a.D = b.D
+	j, _ := json.Marshal(a)
+	if _, err := ParsePrivateJWK(j); err == nil {
+		t.Error("a private part that does not fit was accepted")
+	}
+	if _, err := Generate(K256, strings.NewReader("short")); err == nil {
+		t.Error("short randomness was accepted")
+	}
+	if _, err := Generate(K256, bytes.NewReader(make([]byte, 10000))); err == nil {
+		t.Error("zero randomness was accepted")
+	}
+	if _, err := Generate(0, random(1)); err == nil {
+		t.Error("unknown curve was accepted")
+	}
+}
+
+// TestThumbprint pins the example of RFC 7638's method on a P-256 key with a value computed by hand from the fields.
+func TestThumbprint(t *testing.T) {
+	p := generate(t, P256, 3).Public()
+	j := p.JWK()
+	m, _ := json.Marshal(map[string]string{"kty": j.Kty, "crv": j.Crv, "x": j.X, "y": j.Y}) // sorted by key
+	sum := sha256.Sum256(m)
+	if want := base64.RawURLEncoding.EncodeToString(sum[:]); p.Thumbprint() != want {
+		t.Error(p.Thumbprint(), want)
+	}
+}
+
+func FuzzBase58(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{0, 0, 1, 255})
+	f.Add([]byte("hello"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 150 {
+			return
+		}
+		back, ok := decodeBase58(encodeBase58(b))
+		if !ok || !bytes.Equal(b, back) {
+			t.Errorf("%x came back as %x", b, back)
+		}
+		if d, ok := decodeBase58(string(b)); ok && encodeBase58(d) != string(b) {
+			t.Errorf("%q is not canonical", b)
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("did:key:zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo")
+	f.Add("did:key:zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc")
+	f.Add(`{"kty":"EC","crv":"P-256","x":"","y":""}`)
+	f.Fuzz(func(t *testing.T, s string) {
+		if p, err := ParseDIDKey(s); err == nil && (p.DIDKey() != s || !IsDIDKey(s)) {
+			t.Errorf("%q came back as %q", s, p.DIDKey())
+		}
+		_, _ = ParseJWK([]byte(s))
+		_, _ = ParsePrivate(s)
+		_, _ = ParseLegacyMultibase(P256, s)
+	})
+}
+
+func BenchmarkKeys(b *testing.B) {
+	for _, c := range []Curve{P256, K256} {
+		k := generate(b, c, 1)
+		digest := sha256.Sum256([]byte("x"))
+		sig, err := k.SignDigest(digest)
+		if err != nil {
+			b.Fatal(err)
+		}
+		did := k.Public().DIDKey()
+		b.Run(c.String()+"/verify", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if k.Public().VerifyDigest(digest, sig) != nil {
+					b.Fatal()
+				}
+			}
+		})
+		b.Run(c.String()+"/sign", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := k.SignDigest(digest); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(c.String()+"/parse", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := ParseDIDKey(did); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
