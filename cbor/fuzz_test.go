@@ -1,0 +1,66 @@
+package cbor_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/barograph/baro/cbor"
+)
+
+// FuzzValid holds the ways of reading against each other: what Valid accepts, the Reader reads, writes back as it was,
+// and the lenient mode finds nothing wrong with; what Valid refuses, they refuse.
+func FuzzValid(f *testing.F) {
+	for _, c := range refused {
+		f.Add(unhex(c.in))
+	}
+	f.Add(unhex(postHex))
+	f.Add(unhex(goodLink))
+	daslSeeds(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		err := cbor.Valid(b)
+		list := cbor.Violations(b, 1<<20)
+		if (err == nil) != (len(list) == 0) {
+			t.Fatalf("Valid: %v, violations: %v", err, list)
+		}
+		r := cbor.NewReader(b)
+		raw, rerr := r.Raw()
+		if rerr == nil {
+			rerr = r.End()
+		}
+		if (err == nil) != (rerr == nil) {
+			t.Fatalf("Valid: %v, Raw: %v", err, rerr)
+		}
+		if err == nil {
+			if !bytes.Equal(raw, b) {
+				t.Fatalf("Raw returns %x", raw)
+			}
+			if again := rewrite(t, b); !bytes.Equal(again, b) {
+				t.Fatalf("%x written as %x", b, again)
+			}
+			return
+		}
+		v := list[0]
+		if e := err.(*cbor.Error); e.Rule != v.Rule || e.Offset != v.Offset || e.Path != v.Path {
+			t.Fatalf("Valid: %v, first violation: %v", e, v)
+		}
+		r = cbor.NewReader(b)
+		if err := pull(&r); err == nil && r.End() == nil {
+			if e := cbor.Valid(b).(*cbor.Error); e.Rule != cbor.RuleDepth {
+				t.Fatalf("the Reader accepts what Valid refuses: %v", e)
+			}
+		}
+		r = cbor.NewLenientReader(b, func(*cbor.Error) {})
+		_ = pull(&r)
+	})
+}
+
+func daslSeeds(f *testing.F) {
+	for _, s := range []string{
+		"d9002a582500015512205891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+		"d82a582300122022ad631c69ee983095b5b8acd029ff94aff1dc6c48837878589a92b90dfea317",
+		"a361610161620262616103", "a20a00f9490000", "bfff", "c249010000000000000000", "62c328",
+		"bf61629f18017f6161ffff61611b800000000000000000d82a4100ff", "5f4101420203ff", "7f7f6161ffff",
+	} {
+		f.Add(unhex(s))
+	}
+}

@@ -1,0 +1,604 @@
+package cbor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/barograph/baro/cid"
+)
+
+// Valid checks that b is exactly one value, with nothing after it. It allocates only to report an error, a [*Error].
+func Valid(b []byte) error {
+	n, err := scan(b, 0, nil, 0)
+	if err != nil {
+		return err
+	}
+	if n != len(b) {
+		return trailing(n, len(b)-n)
+	}
+	return nil
+}
+
+// Scan checks the first value of b and returns its length. What follows is not looked at.
+func Scan(b []byte) (n int, err error) {
+	n, e := scan(b, 0, nil, 0)
+	if e != nil {
+		return 0, e
+	}
+	return n, nil
+}
+
+// Violations lists what is wrong with the one value that b should be, at most limit entries. An empty list means that
+// [Valid] agrees. The last entry may be one past which nothing can be made out.
+func Violations(b []byte, limit int) []*Error {
+	var list []*Error
+	l := &lenient{report: func(e *Error) {
+		if len(list) < limit {
+			list = append(list, e)
+		}
+	}}
+	n, err := scan(b, 0, l, 0)
+	if err == nil && n != len(b) {
+		err = trailing(n, len(b)-n)
+	}
+	if err != nil && len(list) < limit {
+		list = append(list, err)
+	}
+	return list
+}
+
+func trailing(off, n int) *Error {
+	return &Error{Offset: off, Rule: RuleTrailing, Detail: strconv.Itoa(n) + " bytes after the value"}
+}
+
+// lenient is the mode in which broken rules are told to report, and reading goes on. A nil *lenient is the strict mode.
+type lenient struct {
+	report func(*Error) // may be nil
+	paths  int          // how many paths a Reader has computed, see Reader.fail
+	locate bool         // don't compare element counts with the bytes left: the input was cut on purpose
+}
+
+// frame is a container being scanned. Offsets have 32 bits to keep the stack small, since it is cleared on each scan.
+type frame struct {
+	left uint32 // items or entries to come; an indefinite container starts with indefinite
+	n    uint32 // of how many
+	key  uint32 // offset of the current key, of a map
+	size uint32 // its length; notMap for an array
+}
+
+const (
+	notMap     = math.MaxUint32 // frame.size of an array
+	noKey      = notMap - 1     // frame.size before the first key of a map
+	indefinite = math.MaxUint32 // frame.n of an indefinite container
+)
+
+// scan is the one validator: it walks over the value at b[pos:] and returns the offset of its end. Depth containers are
+// open around it. In lenient mode (l not nil) the broken rules are reported, and only a hard one is returned.
+//
+// It is iterative, with its stack in the frame of the function. The head of the loop handles what records are made of;
+// everything else goes to the functions below, which either name the broken rule or say how to go on.
+func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
+	if uint64(len(b)) > math.MaxUint32-8 {
+		return 0, &Error{Offset: pos, Rule: RuleTruncated, Detail: "inputs of 4 GiB and more are not read"}
+	}
+	var stack [MaxDepth]frame
+	sp := 0 // stack[:sp] are the outer containers; cur is the innermost
+	cur := frame{left: 1, n: 1, size: notMap}
+
+	for {
+		if cur.size != notMap {
+			// A map: its next key. The fast case is text with a short head.
+			start := pos
+			var size int
+			if pos < len(b) && b[pos]>>5 == majText && b[pos]&31 < 24 {
+				size = int(b[pos] & 31)
+				pos++
+				if size > len(b)-pos {
+					return 0, failAt(b, start, RuleTruncated, "key", &stack, sp, cur.beforeKey())
+				}
+			} else {
+				var v verdict
+				v, pos, size = keySlow(b, pos, l, depth+sp, cur.n == indefinite)
+				if v.end {
+					goto pop
+				}
+				if v.rule != "" {
+					if e := soften(failAt(b, start, v.rule, v.detail, &stack, sp, cur.beforeKey()), l); e != nil {
+						return 0, e
+					}
+				}
+				if v.raw { // not text: there is no order to check
+					cur.key, cur.size = uint32(pos), 0
+					goto value
+				}
+			}
+			key := b[pos : pos+size]
+			if !validUTF8(key) {
+				if e := soften(failAt(b, start, RuleUTF8, "key", &stack, sp, cur.beforeKey()), l); e != nil {
+					return 0, e
+				}
+			}
+			if c := keyOrder(b, cur, key); c <= 0 || size == 0 {
+				rule, detail := RuleKeyOrder, "key "+quote(key)
+				switch {
+				case size == 0:
+					rule, detail = RuleKeyEmpty, ""
+				case c == 0:
+					rule = RuleKeyDuplicate
+				}
+				if e := soften(failAt(b, start, rule, detail, &stack, sp, cur.beforeKey()), l); e != nil {
+					return 0, e
+				}
+			}
+			cur.key, cur.size = uint32(pos), uint32(size)
+			pos += size
+		}
+
+	value:
+		if pos >= len(b) {
+			return 0, failAt(b, pos, RuleTruncated, "", &stack, sp, cur)
+		}
+		{
+			start := pos
+			c := b[pos]
+			pos++
+			arg := uint64(c & 31)
+			open := false // of indefinite length
+			if arg >= 24 && c>>5 < majTag {
+				// A longer head. arg is what it says, size how many bytes it takes.
+				var rule Rule
+				arg, pos, rule = headArg(b, pos, c)
+				if rule != "" {
+					if e := soften(failAt(b, start, rule, "", &stack, sp, cur), l); e != nil {
+						return 0, e
+					}
+					if open = rule == RuleIndefinite; open && c>>5 <= majText {
+						var ok bool
+						if pos, ok = skipChunks(b, pos, c>>5); !ok {
+							return 0, failAt(b, start, RuleTruncated, "chunks", &stack, sp, cur)
+						}
+						goto done
+					}
+				}
+			}
+			switch c >> 5 {
+			case majUint, majNegative:
+				if arg > math.MaxInt64 {
+					if e := soften(failAt(b, start, RuleIntRange, "", &stack, sp, cur), l); e != nil {
+						return 0, e
+					}
+				}
+			case majText:
+				if arg > uint64(len(b)-pos) {
+					return 0, failAt(b, start, RuleTruncated, lengthDetail(arg, len(b)-pos), &stack, sp, cur)
+				}
+				if !validUTF8(b[pos : pos+int(arg)]) {
+					if e := soften(failAt(b, start, RuleUTF8, "", &stack, sp, cur), l); e != nil {
+						return 0, e
+					}
+				}
+				pos += int(arg)
+			case majBytes:
+				if arg > uint64(len(b)-pos) {
+					return 0, failAt(b, start, RuleTruncated, lengthDetail(arg, len(b)-pos), &stack, sp, cur)
+				}
+				pos += int(arg)
+			case majArray, majMap:
+				next := frame{left: uint32(arg), n: uint32(arg), size: notMap}
+				least := 1 // bytes that an element takes
+				if c>>5 == majMap {
+					next.size, least = noKey, 2
+				}
+				if open {
+					next.left, next.n = indefinite, indefinite
+				} else {
+					if arg > MaxElements {
+						return 0, failAt(b, start, RuleElements, strconv.FormatUint(arg, 10), &stack, sp, cur)
+					}
+					if int(arg)*least > len(b)-pos && (l == nil || !l.locate) {
+						return 0, failAt(b, start, RuleTruncated, lengthDetail(arg, len(b)-pos), &stack, sp, cur)
+					}
+				}
+				if depth+sp >= MaxDepth {
+					return 0, failAt(b, start, RuleDepth, "", &stack, sp, cur)
+				}
+				if arg != 0 || open {
+					stack[sp] = cur
+					sp++
+					cur = next
+					continue
+				}
+			case majTag:
+				if len(b)-start >= linkSize && string(b[start:start+len(linkPrefix)]) == linkPrefix && linkCID(b[start+len(linkPrefix):]) {
+					pos = start + linkSize
+					break
+				}
+				v, next := tagSlow(b, start)
+				e := failAt(b, start, v.rule, v.detail, &stack, sp, cur)
+				if e = soften(e, l); e != nil {
+					return 0, e
+				}
+				pos = next
+				if v.raw {
+					goto value // the tag is passed over, its content is the value
+				}
+			case majSimple:
+				if c == encFalse || c == encTrue || c == encNull {
+					break
+				}
+				if c == encBreak && l != nil && cur.n == indefinite && cur.size == notMap {
+					goto pop
+				}
+				v, next := simpleSlow(b, start)
+				if e := soften(failAt(b, start, v.rule, v.detail, &stack, sp, cur), l); e != nil {
+					return 0, e
+				}
+				pos = next
+			}
+		}
+	done:
+		cur.left--
+		if cur.left != 0 {
+			continue
+		}
+	pop:
+		for {
+			if sp == 0 {
+				return pos, nil
+			}
+			sp--
+			cur = stack[sp]
+			cur.left--
+			if cur.left != 0 {
+				break
+			}
+		}
+	}
+}
+
+// soften reports e and returns nil if it is no more than a broken rule and the mode is lenient; else it returns e.
+func soften(e *Error, l *lenient) *Error {
+	if l == nil {
+		return e
+	}
+	switch e.Rule {
+	case RuleTruncated, RuleReserved, RuleDepth, RuleElements, RuleType:
+		return e
+	}
+	if l.report != nil {
+		l.report(e)
+	}
+	return nil
+}
+
+// verdict is what a slow path found.
+type verdict struct {
+	rule   Rule // "" if all is well
+	detail string
+	raw    bool // see the caller
+	end    bool // the container ends here
+}
+
+// headArg reads the argument of a head whose additional information is 24 or more; pos is behind the initial byte.
+func headArg(b []byte, pos int, c byte) (arg uint64, next int, rule Rule) {
+	rest := b[pos:]
+	switch c & 31 {
+	case 24:
+		if len(rest) < 1 {
+			return 0, pos, RuleTruncated
+		}
+		arg, next = uint64(rest[0]), pos+1
+		if arg < 24 {
+			rule = RuleMinimal
+		}
+	case 25:
+		if len(rest) < 2 {
+			return 0, pos, RuleTruncated
+		}
+		arg, next = uint64(binary.BigEndian.Uint16(rest)), pos+2
+		if arg <= math.MaxUint8 {
+			rule = RuleMinimal
+		}
+	case 26:
+		if len(rest) < 4 {
+			return 0, pos, RuleTruncated
+		}
+		arg, next = uint64(binary.BigEndian.Uint32(rest)), pos+4
+		if arg <= math.MaxUint16 {
+			rule = RuleMinimal
+		}
+	case 27:
+		if len(rest) < 8 {
+			return 0, pos, RuleTruncated
+		}
+		arg, next = binary.BigEndian.Uint64(rest), pos+8
+		if arg <= math.MaxUint32 {
+			rule = RuleMinimal
+		}
+	case 31:
+		if m := c >> 5; m >= majBytes && m <= majMap {
+			return 0, pos, RuleIndefinite
+		}
+		return 0, pos, RuleReserved
+	default:
+		return 0, pos, RuleReserved
+	}
+	return arg, next, rule
+}
+
+// keySlow reads a key that isn't text of less than 24 bytes. It returns where the text begins and its size, or with
+// raw where a key of another sort ends.
+func keySlow(b []byte, pos int, l *lenient, depth int, indef bool) (v verdict, next, size int) {
+	if pos >= len(b) {
+		return verdict{rule: RuleTruncated}, pos, 0
+	}
+	c := b[pos]
+	if c == encBreak && indef && l != nil {
+		return verdict{end: true}, pos + 1, 0
+	}
+	if c>>5 != majText {
+		v = verdict{rule: RuleKeyType, detail: kindOf(b, pos).String(), raw: true}
+		if l != nil { // the rest of it doesn't matter
+			end, err := scan(b, pos, &lenient{}, depth)
+			if err != nil {
+				return verdict{rule: err.Rule, detail: err.Detail}, pos, 0
+			}
+			next = end
+		}
+		return v, next, 0
+	}
+	arg, next, rule := headArg(b, pos+1, c)
+	switch {
+	case rule == RuleIndefinite:
+		v = verdict{rule: rule, raw: true}
+		if l != nil {
+			var ok bool
+			if next, ok = skipChunks(b, next, majText); !ok {
+				return verdict{rule: RuleTruncated, detail: "chunks"}, pos, 0
+			}
+		}
+		return v, next, 0
+	case rule == RuleTruncated || rule == RuleReserved:
+		return verdict{rule: rule, detail: "key"}, pos, 0
+	case arg > uint64(len(b)-next):
+		return verdict{rule: RuleTruncated, detail: lengthDetail(arg, len(b)-next)}, pos, 0
+	case arg > MaxKey:
+		return verdict{rule: RuleKeySize, detail: strconv.FormatUint(arg, 10) + " bytes"}, next, int(arg)
+	}
+	return verdict{rule: rule}, next, int(arg)
+}
+
+// tagSlow names what is wrong with a tag that isn't a valid link. next is behind the value, or with raw behind the tag.
+func tagSlow(b []byte, start int) (v verdict, next int) {
+	c := b[start]
+	arg, next := uint64(c&31), start+1
+	if arg >= 24 {
+		var rule Rule
+		if arg, next, rule = headArg(b, next, c); rule != "" {
+			return verdict{rule: rule, detail: "tag", raw: true}, next
+		}
+	}
+	if arg != 42 {
+		return verdict{rule: RuleTag, detail: "tag " + strconv.FormatUint(arg, 10), raw: true}, next
+	}
+	if next >= len(b) {
+		return verdict{rule: RuleTruncated, detail: "link"}, next
+	}
+	if b[next]>>5 != majBytes {
+		return verdict{rule: RuleCID, detail: "tag 42 around " + kindOf(b, next).String(), raw: true}, next
+	}
+	size, body := uint64(b[next]&31), next+1
+	if size >= 24 {
+		var rule Rule
+		if size, body, rule = headArg(b, body, b[next]); rule != "" {
+			return verdict{rule: rule, detail: "link", raw: true}, next
+		}
+	}
+	if size > uint64(len(b)-body) {
+		return verdict{rule: RuleTruncated, detail: lengthDetail(size, len(b)-body)}, next
+	}
+	content := b[body : body+int(size)]
+	v = verdict{rule: RuleCID}
+	if size == 0 || content[0] != 0 {
+		v.detail = "no 0x00 before the CID"
+	} else if _, err := cid.FromBytes(content[1:]); err != nil {
+		v.detail = err.Error()
+	}
+	return v, body + int(size)
+}
+
+// simpleSlow names what is wrong with a value of major type 7 that is neither false, true nor null.
+func simpleSlow(b []byte, start int) (v verdict, next int) {
+	c := b[start]
+	switch info := c & 31; info {
+	case 25, 26, 27:
+		next = start + 1 + 1<<(info-24)
+		v = verdict{rule: RuleFloat}
+	case 24:
+		next = start + 2
+		v = verdict{rule: RuleSimple}
+	case 28, 29, 30, 31:
+		return verdict{rule: RuleReserved}, start
+	case 23:
+		return verdict{rule: RuleSimple, detail: "undefined"}, start + 1
+	default:
+		return verdict{rule: RuleSimple, detail: "simple value " + strconv.Itoa(int(info))}, start + 1
+	}
+	if next > len(b) {
+		return verdict{rule: RuleTruncated}, start
+	}
+	return v, next
+}
+
+// skipChunks passes over the chunks of an indefinite string and its break.
+func skipChunks(b []byte, pos int, major byte) (next int, ok bool) {
+	for pos < len(b) {
+		c := b[pos]
+		pos++
+		if c == encBreak {
+			return pos, true
+		}
+		if c>>5 != major {
+			return 0, false
+		}
+		arg := uint64(c & 31)
+		if arg >= 24 {
+			var rule Rule
+			if arg, pos, rule = headArg(b, pos, c); rule != "" && rule != RuleMinimal {
+				return 0, false
+			}
+		}
+		if arg > uint64(len(b)-pos) {
+			return 0, false
+		}
+		pos += int(arg)
+	}
+	return 0, false
+}
+
+// linkCID reports whether b begins with a CID of the two codecs.
+func linkCID(b []byte) bool {
+	return b[0] == 1 && (b[1] == byte(cid.DagCBOR) || b[1] == byte(cid.Raw)) && b[2] == 0x12 && b[3] == 32
+}
+
+// beforeKey is the frame as it was before any key, so that an error in a key gets the path of the map.
+func (f frame) beforeKey() frame {
+	f.size = noKey
+	return f
+}
+
+// keyOrder compares a key with the one before it, which is positive if they are in order.
+func keyOrder(b []byte, cur frame, key []byte) int {
+	switch {
+	case cur.size == noKey:
+		return 1
+	case int(cur.size) != len(key):
+		return len(key) - int(cur.size)
+	}
+	return bytes.Compare(key, b[cur.key:cur.key+cur.size])
+}
+
+const high = 0x8080808080808080
+
+// validUTF8 is utf8.Valid with a shortcut for short ASCII, which is most keys and many values.
+func validUTF8(b []byte) bool {
+	s := b
+	for len(s) >= 8 {
+		if binary.LittleEndian.Uint64(s)&high != 0 {
+			return utf8.Valid(s)
+		}
+		s = s[8:]
+	}
+	var or byte
+	for _, c := range s {
+		or |= c
+	}
+	return or < utf8.RuneSelf || utf8.Valid(s)
+}
+
+func kindOf(b []byte, pos int) Kind {
+	switch c := b[pos]; c >> 5 {
+	case majUint, majNegative:
+		return KindInt
+	case majBytes:
+		return KindBytes
+	case majText:
+		return KindText
+	case majArray:
+		return KindArray
+	case majMap:
+		return KindMap
+	case majTag:
+		if c == linkPrefix[0] && pos+1 < len(b) && b[pos+1] == linkPrefix[1] {
+			return KindLink
+		}
+		return KindOther
+	default:
+		switch c & 31 {
+		case 20, 21:
+			return KindBool
+		case 22:
+			return KindNull
+		case 25, 26, 27:
+			return KindFloat
+		}
+		return KindOther
+	}
+}
+
+func lengthDetail(want uint64, have int) string {
+	return fmt.Sprintf("length %d, %d bytes left", want, have)
+}
+
+// failAt builds an error with the path that the stack tells of.
+func failAt(b []byte, off int, rule Rule, detail string, stack *[MaxDepth]frame, sp int, cur frame) *Error {
+	var path []byte
+	for i := range sp + 1 {
+		f := cur
+		if i < sp {
+			f = stack[i]
+		}
+		if i == 0 { // the pseudo-container around the value
+			continue
+		}
+		path = appendStep(path, b, f)
+	}
+	return &Error{Offset: off, Path: string(path), Rule: rule, Detail: detail}
+}
+
+// maxPathKey is how much of a key goes into the path of an error.
+const maxPathKey = 64
+
+func appendStep(path, b []byte, f frame) []byte {
+	switch f.size {
+	case notMap:
+		path = append(path, '[')
+		path = strconv.AppendUint(path, uint64(f.n-f.left), 10)
+		return append(path, ']')
+	case noKey:
+		return path
+	}
+	return AppendPathKey(path, b[f.key:f.key+f.size])
+}
+
+// AppendPathKey appends a map key to a path in the form of [Error.Path]: ".key", or ["quoted"] if the key isn't made of
+// letters, digits, "$", "_" and "-"; without the dot at the start. Long keys are cut.
+func AppendPathKey(path, key []byte) []byte {
+	cut := len(key) > maxPathKey
+	if cut {
+		key = key[:maxPathKey]
+	}
+	plain := len(key) > 0
+	for _, c := range key {
+		if !(c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || strings.IndexByte("$_-", c) >= 0) {
+			plain = false
+			break
+		}
+	}
+	if !plain {
+		path = append(path, '[')
+		path = strconv.AppendQuoteToASCII(path, string(key))
+		path = append(path, ']')
+	} else {
+		if len(path) > 0 {
+			path = append(path, '.')
+		}
+		path = append(path, key...)
+	}
+	if cut {
+		path = append(path, "…"...)
+	}
+	return path
+}
+
+func quote(key []byte) string {
+	if len(key) > maxPathKey {
+		return strconv.QuoteToASCII(string(key[:maxPathKey])) + "…"
+	}
+	return strconv.QuoteToASCII(string(key))
+}
