@@ -103,7 +103,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 				}
 			} else {
 				var v verdict
-				v, pos, size = keySlow(b, pos, l, depth+sp, cur.n == indefinite)
+				v, pos, size = keySlow(b, pos, l != nil && cur.n == indefinite)
 				if v.end {
 					goto pop
 				}
@@ -112,7 +112,12 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 						return 0, e
 					}
 				}
-				if v.raw { // not text: there is no order to check
+				if v.raw { // not plain text: there is no order to check
+					end, e := scan(b, start, &lenient{}, depth+sp)
+					if e != nil {
+						return 0, failAt(b, start, e.Rule, "key", &stack, sp, cur.beforeKey())
+					}
+					pos = end
 					cur.key, cur.size = uint32(pos), 0
 					goto value
 				}
@@ -331,38 +336,23 @@ func headArg(b []byte, pos int, c byte) (arg uint64, next int, rule Rule) {
 	return arg, next, rule
 }
 
-// keySlow reads a key that isn't text of less than 24 bytes. It returns where the text begins and its size, or with
-// raw where a key of another sort ends.
-func keySlow(b []byte, pos int, l *lenient, depth int, indef bool) (v verdict, next, size int) {
+// keySlow reads a key that isn't text of less than 24 bytes. It returns where the text begins and its size; with raw, it is
+// not text of known length. Open says that a break may come instead.
+func keySlow(b []byte, pos int, open bool) (v verdict, next, size int) {
 	if pos >= len(b) {
 		return verdict{rule: RuleTruncated}, pos, 0
 	}
 	c := b[pos]
-	if c == encBreak && indef && l != nil {
+	if c == encBreak && open {
 		return verdict{end: true}, pos + 1, 0
 	}
 	if c>>5 != majText {
-		v = verdict{rule: RuleKeyType, detail: kindOf(b, pos).String(), raw: true}
-		if l != nil { // the rest of it doesn't matter
-			end, err := scan(b, pos, &lenient{}, depth)
-			if err != nil {
-				return verdict{rule: err.Rule, detail: err.Detail}, pos, 0
-			}
-			next = end
-		}
-		return v, next, 0
+		return verdict{rule: RuleKeyType, detail: kindOf(b, pos).String(), raw: true}, pos, 0
 	}
 	arg, next, rule := headArg(b, pos+1, c)
 	switch {
 	case rule == RuleIndefinite:
-		v = verdict{rule: rule, raw: true}
-		if l != nil {
-			var ok bool
-			if next, ok = skipChunks(b, next, majText); !ok {
-				return verdict{rule: RuleTruncated, detail: "chunks"}, pos, 0
-			}
-		}
-		return v, next, 0
+		return verdict{rule: rule, raw: true}, pos, 0
 	case rule == RuleTruncated || rule == RuleReserved:
 		return verdict{rule: rule, detail: "key"}, pos, 0
 	case arg > uint64(len(b)-next):
