@@ -217,7 +217,7 @@ func (r *Reader) Skip() error {
 
 // Raw checks the next value and returns a view of its bytes.
 func (r *Reader) Raw() ([]byte, error) {
-	end, err := scan(r.b, r.off, r.sub(), 0)
+	end, err := scan(r.b, r.off, r.l.sub(r.b, r.off), 0)
 	if err != nil {
 		err.Path = joinPath(pathAt(r.b, r.off), err.Path)
 		return nil, err
@@ -227,22 +227,18 @@ func (r *Reader) Raw() ([]byte, error) {
 	return v, nil
 }
 
-// sub returns the mode in which scan reads a value within what r reads.
-func (r *Reader) sub() *lenient {
-	if r.l == nil {
-		return nil
+// sub returns the mode in which scan reads the value at b[off:], so that paths are told from the start of b.
+func (l *lenient) sub(b []byte, off int) *lenient {
+	if l == nil || l.report == nil {
+		return l
 	}
-	start := r.off
 	return &lenient{report: func(e *Error) {
-		if r.l.report == nil {
-			return
-		}
-		if r.l.paths++; r.l.paths <= maxPaths {
-			e.Path = joinPath(pathAt(r.b, start), e.Path)
+		if l.paths++; l.paths <= maxPaths {
+			e.Path = joinPath(pathAt(b, off), e.Path)
 		} else {
 			e.Path = ""
 		}
-		r.l.report(e)
+		l.report(e)
 	}}
 }
 
