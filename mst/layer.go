@@ -1,0 +1,48 @@
+package mst
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/bits"
+)
+
+// Limits on trees. The first two are ours: the specification asks for some limit and gives no number. With keys that
+// were not chosen to hurt, a node of n entries has a probability of about (3/4)^n, and a million keys give ten layers.
+const (
+	MaxEntries = 256  // entries in one node
+	MaxLayer   = 64   // layer of the top node
+	MaxKey     = 1024 // bytes in one key
+)
+
+// Layer returns the layer of the tree on which a key lies: half the number of leading zero bits of its SHA-256 hash,
+// which gives every node four children on average.
+func Layer[S string | []byte](key S) int {
+	// The copy keeps the conversion off the heap, whatever the key's type.
+	var buf [128]byte
+	var sum [32]byte
+	if len(key) <= len(buf) {
+		sum = sha256.Sum256(buf[:copy(buf[:], key)])
+	} else {
+		sum = sha256.Sum256([]byte(key))
+	}
+	zeros := 0
+	for i := 0; i < len(sum); i += 8 {
+		z := bits.LeadingZeros64(binary.BigEndian.Uint64(sum[i:]))
+		zeros += z
+		if z < 64 {
+			break
+		}
+	}
+	return zeros / 2
+}
+
+// commonPrefix returns the number of leading bytes that a and b share.
+func commonPrefix[A, B string | []byte](a A, b B) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
