@@ -1,0 +1,17 @@
+// Package repo is the signed repository: commits, records and the proofs that tie them to an account's key.
+//
+// Specification: https://atproto.com/specs/repository and https://atproto.com/specs/sync.
+//
+//	c, err := repo.DecodeCommit(block)        // strict
+//	err = c.Verify(key)                       // with the account's key
+//	state, err := repo.VerifyCommit(message, key, previous, repo.VerifyOptions{Now: now})
+//	r, err := repo.Open(file, repo.ReadOptions{Key: key})  // a whole repository, verified as it streams
+//	for record, err := range r.Records() { … }
+//	proof, err := repo.MakeProof(commitBlock, tree, path, record)
+//
+// Everything is verified by default: a check that can be left out has an option or an argument that says so, and reports
+// name what was skipped. A violation is a [*VerifyError] with a [Reason]. Messages are plain structs of values: where they
+// come from and how frames look is not this package's business, nor are lexicons, identities and storage.
+//
+// Limits: see the constants; memory is bounded by [ReadOptions.MaxBuffer] for files and by the message for messages.
+package repo
