@@ -3,6 +3,7 @@ package plc
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/barograph/baro/cid"
@@ -170,4 +171,15 @@ func (e *Entry) UnmarshalJSON(b []byte) error {
 	}
 	*e = Entry{DID: did, Operation: op, CID: v.CID, Nullified: v.Nullified, CreatedAt: at.Time()}
 	return nil
+}
+
+// AppendSequencedJSON appends the entry as it stands in the export by sequence number and in the stream.
+func (e *Entry) AppendSequencedJSON(dst []byte, seq int64) []byte {
+	dst = append(dst, `{"type":"sequenced_op","operation":`...)
+	dst = e.Operation.AppendJSON(dst)
+	dst = appendField(dst, ',', "did", string(e.DID))
+	dst = appendField(dst, ',', "cid", e.CID.String())
+	dst = appendField(dst, ',', "createdAt", FormatTime(e.CreatedAt))
+	dst = append(dst, `,"seq":`...)
+	return append(strconv.AppendInt(dst, seq, 10), '}')
 }
