@@ -283,6 +283,9 @@ func (d *Directory) fetch(ctx context.Context, url string, limit int64, accept s
 		return nil, KindNotFound, fmt.Errorf("status %d", resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err == nil {
+		err = ctx.Err() // a server that sees us leave may end the body as if that were all
+	}
 	if err != nil {
 		return nil, KindUnreachable, fmt.Errorf("reading the answer: %w", err)
 	}
