@@ -1,4 +1,4 @@
-//go:build faulttest
+//go:build faulttest && unix
 
 package crashpoint
 
