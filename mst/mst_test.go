@@ -1,9 +1,11 @@
 package mst_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -546,12 +548,24 @@ func TestBuilderAndWalker(t *testing.T) {
 			t.Fatalf("root %s with %d nodes, want %s with %d", got, len(src), want, len(refs))
 		}
 		w := mst.NewWalker(got, nil)
+		items, stop := iter.Pull2(mst.Open(got, src).Items())
+		defer stop()
 		for {
 			s := w.Next()
+			item, err, ok := items()
+			if err != nil || ok != (s.Kind != mst.StepDone) {
+				t.Fatalf("items end %v: %v", ok, err)
+			}
 			if s.Kind == mst.StepDone {
 				break
 			}
+			if item.CID != s.CID || item.Key != string(s.Key) || (item.Node != nil) != (s.Kind == mst.StepNode) {
+				t.Fatalf("item %+v, walker %+v", item, s)
+			}
 			if s.Kind == mst.StepNode {
+				if !bytes.Equal(item.Node, src[s.CID]) {
+					t.Fatal("wrong block of a node")
+				}
 				if err := w.Node(src[s.CID]); err != nil {
 					t.Fatal(err)
 				}

@@ -2,6 +2,7 @@ package mst
 
 import (
 	"errors"
+	"iter"
 
 	"github.com/barograph/baro/cid"
 )
@@ -152,4 +153,44 @@ func (w *Walker) Node(data []byte) error {
 	w.stats.Nodes++
 	w.stats.MaxEntries = max(w.stats.MaxEntries, len(f.node.Entries))
 	return nil
+}
+
+// Item is a node or a record of a tree, as [Tree.Items] yields them.
+type Item struct {
+	CID   cid.CID
+	Node  []byte // a node's block, valid until the next item; nil for a record
+	Key   string // a record's key
+	Layer int    // a node's layer
+}
+
+// Items yields all nodes and records in the order of a streamable CAR file.
+func (t *Tree) Items() iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		t.hash(t.root)
+		var buf []byte
+		var visit func(n *node, lo, hi string) bool
+		visit = func(n *node, lo, hi string) bool {
+			if err := t.load(n, lo, hi); err != nil {
+				yield(Item{}, err)
+				return false
+			}
+			buf = n.append(buf[:0])
+			if !yield(Item{CID: n.cid, Node: buf, Layer: int(n.layer)}, nil) {
+				return false
+			}
+			for i := range len(n.ents) + 1 {
+				if c := *n.slot(i); c != nil {
+					clo, chi := n.bounds(i, lo, hi)
+					if !visit(c, clo, chi) {
+						return false
+					}
+				}
+				if i < len(n.ents) && !yield(Item{CID: n.ents[i].val, Key: n.ents[i].key}, nil) {
+					return false
+				}
+			}
+			return true
+		}
+		visit(t.root, "", "")
+	}
 }
