@@ -4,21 +4,66 @@ import (
 	"errors"
 
 	"github.com/barograph/baro/cbor"
+	"github.com/barograph/baro/cid"
 )
 
-// checkBlob tells whether the valid CBOR map b, whose `$type` is "blob", may be one.
-func checkBlob(b []byte) error {
-	var blob Blob
-	r := cbor.NewReader(b)
-	err := blob.ReadCBOR(&r)
-	if err == nil {
-		err = blob.Check()
+// blobProblem tells why the valid map that r is about to read, whose `$type` is "blob", isn't one; "" if it is. It is the
+// check of [Blob.ReadCBOR] and [Blob.Check] on views.
+func blobProblem(r cbor.Reader) string {
+	n, err := r.Map()
+	var key []byte
+	var ref, size, mime bool
+	for range n {
+		if key, err = r.MapKey(key); err != nil {
+			break
+		}
+		k, _ := r.Kind()
+		switch string(key) {
+		case "ref":
+			if k != cbor.KindLink {
+				return "ref isn't a link"
+			}
+			c, err := r.Link()
+			if err != nil {
+				return err.Error()
+			}
+			if ref = c.Codec() == cid.Raw; !ref {
+				return "ref isn't of codec raw"
+			}
+		case "size":
+			if k != cbor.KindInt {
+				return "size isn't an integer"
+			}
+			v, _ := r.Int()
+			if size = v > 0; !size {
+				return "size isn't above zero"
+			}
+		case "mimeType":
+			if k != cbor.KindText {
+				return "mimeType isn't a text"
+			}
+			v, _ := r.TextBytes()
+			if mime = len(v) > 0; !mime {
+				return "mimeType is empty"
+			}
+		default:
+			err = r.Skip()
+		}
+		if err != nil {
+			break
+		}
 	}
-	var e *Error
-	if errors.As(err, &e) {
-		return errors.New(e.Detail)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !ref:
+		return "no ref"
+	case !size:
+		return "no size"
+	case !mime:
+		return "no mimeType"
 	}
-	return err
+	return ""
 }
 
 // checkModel checks one CBOR value against what the data model wants beyond CBOR.
@@ -80,9 +125,8 @@ func modelValue(r *cbor.Reader, left int) error {
 			}
 		}
 		if blob {
-			off := at.Offset()
-			if err := checkBlob(at.Rest()); err != nil {
-				return &Error{Offset: off, Rule: RuleBlob, Detail: err.Error()}
+			if problem := blobProblem(at); problem != "" {
+				return &Error{Offset: at.Offset(), Rule: RuleBlob, Detail: problem}
 			}
 		}
 		return nil

@@ -266,8 +266,8 @@ func (p *parser) object(left int) *Error {
 	p.entries = p.entries[:base]
 	p.setHead(head, 0xa0, n)
 	if blob {
-		if err := checkBlob(p.dst[head:]); err != nil {
-			return p.fail(open, RuleBlob, err.Error())
+		if problem := blobProblem(cbor.NewReader(p.dst[head:])); problem != "" {
+			return p.fail(open, RuleBlob, problem)
 		}
 	}
 	return nil
