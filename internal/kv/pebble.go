@@ -10,6 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/barograph/baro/internal/world"
 )
 
 // Defaults of [PebbleOptions]: small, because several stores share one process.
@@ -60,8 +62,8 @@ func OpenPebble(dir string, o PebbleOptions) (Store, error) {
 	if o.OnFatal == nil {
 		o.OnFatal = func(err error) { panic(err) }
 	}
-	if err := o.FS.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the data directory %s: %w", dir, err)
+	if err := world.MkdirAll(o.FS, dir); err != nil {
+		return nil, err
 	}
 	lock, err := pebble.LockDirectory(dir, o.FS)
 	if err != nil {
