@@ -1,7 +1,6 @@
 package cbor
 
 import (
-	"bytes"
 	"errors"
 	"math"
 	"strconv"
@@ -191,22 +190,12 @@ func (r *Reader) MapKey(prev []byte) ([]byte, error) {
 
 func keyRule(prev, key []byte) Rule {
 	switch {
-	case len(key) == 0:
-		return RuleKeyEmpty
 	case len(key) > MaxKey:
 		return RuleKeySize
-	case prev == nil || len(prev) < len(key):
+	case len(key) > len(prev):
 		return ""
-	case len(prev) > len(key):
-		return RuleKeyOrder
 	}
-	switch c := bytes.Compare(prev, key); {
-	case c == 0:
-		return RuleKeyDuplicate
-	case c > 0:
-		return RuleKeyOrder
-	}
-	return ""
+	return keyOrder(prev, key)
 }
 
 // Skip checks the next value and passes over it.

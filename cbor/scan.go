@@ -67,13 +67,12 @@ type lenient struct {
 type frame struct {
 	left uint32 // items or entries to come; an indefinite container starts with indefinite
 	n    uint32 // of how many
-	key  uint32 // offset of the current key, of a map
-	size uint32 // its length; notMap for an array
+	key  uint32 // offset of the current key, of a map; 0 before the first
+	size uint32 // its length; 0 before the first key, notMap for an array
 }
 
 const (
 	notMap     = math.MaxUint32 // frame.size of an array
-	noKey      = notMap - 1     // frame.size before the first key of a map
 	indefinite = math.MaxUint32 // frame.n of an indefinite container
 )
 
@@ -128,16 +127,11 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 					return 0, e
 				}
 			}
-			if c := keyOrder(b, cur, key); c <= 0 || size == 0 {
-				rule, detail := RuleKeyOrder, "key "+quote(key)
-				switch {
-				case size == 0:
-					rule, detail = RuleKeyEmpty, ""
-				case c == 0:
-					rule = RuleKeyDuplicate
-				}
-				if e := soften(failAt(b, start, rule, detail, &stack, sp, cur.beforeKey()), l); e != nil {
-					return 0, e
+			if uint32(size) <= cur.size { // a longer key is in order, and so is the first
+				if rule := keyOrder(b[cur.key:cur.key+cur.size], key); rule != "" {
+					if e := soften(failAt(b, start, rule, "key "+quote(key), &stack, sp, cur.beforeKey()), l); e != nil {
+						return 0, e
+					}
 				}
 			}
 			cur.key, cur.size = uint32(pos), uint32(size)
@@ -153,8 +147,11 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 			c := b[pos]
 			pos++
 			arg := uint64(c & 31)
-			open := false // of indefinite length
-			if arg >= 24 && c>>5 < majTag {
+			open := false                                           // of indefinite length
+			if c == majText<<5|24 && pos < len(b) && b[pos] >= 24 { // text of up to 255 bytes
+				arg = uint64(b[pos])
+				pos++
+			} else if arg >= 24 && c>>5 < majTag {
 				// A longer head. arg is what it says, size how many bytes it takes.
 				var rule Rule
 				arg, pos, rule = headArg(b, pos, c)
@@ -197,7 +194,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 				next := frame{left: uint32(arg), n: uint32(arg), size: notMap}
 				least := 1 // bytes that an element takes
 				if c>>5 == majMap {
-					next.size, least = noKey, 2
+					next.size, least = 0, 2
 				}
 				if open {
 					next.left, next.n = indefinite, indefinite
@@ -458,37 +455,46 @@ func linkCID(b []byte) bool {
 
 // beforeKey is the frame as it was before any key, so that an error in a key gets the path of the map.
 func (f frame) beforeKey() frame {
-	f.size = noKey
+	f.key, f.size = 0, 0
 	return f
 }
 
-// keyOrder compares a key with the one before it, which is positive if they are in order.
-func keyOrder(b []byte, cur frame, key []byte) int {
+// keyOrder names the rule that a key breaks which isn't longer than prev, the one before it.
+func keyOrder(prev, key []byte) Rule {
 	switch {
-	case cur.size == noKey:
-		return 1
-	case int(cur.size) != len(key):
-		return len(key) - int(cur.size)
+	case len(key) == 0:
+		return RuleKeyEmpty
+	case len(key) < len(prev):
+		return RuleKeyOrder
 	}
-	return bytes.Compare(key, b[cur.key:cur.key+cur.size])
+	switch c := bytes.Compare(prev, key); {
+	case c > 0:
+		return RuleKeyOrder
+	case c == 0:
+		return RuleKeyDuplicate
+	}
+	return ""
 }
 
 const high = 0x8080808080808080
 
-// validUTF8 is utf8.Valid with a shortcut for short ASCII, which is most keys and many values.
+// validUTF8 is utf8.Valid with a shortcut for ASCII, which is nearly all keys and most values: words of the input are put
+// together and looked at once, the last one overlapping.
 func validUTF8(b []byte) bool {
-	s := b
-	for len(s) >= 8 {
-		if binary.LittleEndian.Uint64(s)&high != 0 {
-			return utf8.Valid(s)
+	n := len(b)
+	var or uint64
+	switch {
+	case n >= 8:
+		or = binary.LittleEndian.Uint64(b[n-8:])
+		for s := b; len(s) > 8; s = s[8:] {
+			or |= binary.LittleEndian.Uint64(s)
 		}
-		s = s[8:]
+	case n >= 4:
+		or = uint64(binary.LittleEndian.Uint32(b) | binary.LittleEndian.Uint32(b[n-4:]))
+	case n > 0:
+		or = uint64(b[0] | b[n>>1] | b[n-1])
 	}
-	var or byte
-	for _, c := range s {
-		or |= c
-	}
-	return or < utf8.RuneSelf || utf8.Valid(s)
+	return or&high == 0 || utf8.Valid(b)
 }
 
 func kindOf(b []byte, pos int) Kind {
@@ -545,12 +551,12 @@ func failAt(b []byte, off int, rule Rule, detail string, stack *[MaxDepth]frame,
 const maxPathKey = 64
 
 func appendStep(path, b []byte, f frame) []byte {
-	switch f.size {
-	case notMap:
+	switch {
+	case f.size == notMap:
 		path = append(path, '[')
 		path = strconv.AppendUint(path, uint64(f.n-f.left), 10)
 		return append(path, ']')
-	case noKey:
+	case f.key == 0:
 		return path
 	}
 	return AppendPathKey(path, b[f.key:f.key+f.size])
