@@ -131,7 +131,9 @@ func DecodeLegacyCommit(b []byte) (*Commit, error) {
 }
 
 func decodeCommit(b []byte) (*Commit, error) {
-	shape := func(err error) error { return &VerifyError{Reason: ReasonCommitShape, Detail: "decoding the commit", Err: err} }
+	shape := func(err error) error {
+		return &VerifyError{Reason: ReasonCommitShape, Detail: "decoding the commit", Err: err}
+	}
 	if err := cbor.Valid(b); err != nil {
 		return nil, shape(err)
 	}

@@ -65,7 +65,8 @@ const (
 	ReasonRebaseFlag Reason = "rebase-flag"
 
 	// Reading files.
-	ReasonBuffer Reason = "buffer-exceeded"
+	ReasonBuffer     Reason = "buffer-exceeded"
+	ReasonFileTooBig Reason = "file-too-big"
 )
 
 // Reasons lists all of them.
@@ -74,7 +75,8 @@ var Reasons = []Reason{ReasonFrameTooBig, ReasonBlocksTooBig, ReasonTooManyOps, 
 	ReasonCARRoot, ReasonBlockHash, ReasonMissingCommit, ReasonExtraBlocks, ReasonCommitShape, ReasonCommitVersion,
 	ReasonCommitDID, ReasonCommitRev, ReasonSignature, ReasonOpShape, ReasonDuplicatePath, ReasonOpMismatch,
 	ReasonMissingRecord, ReasonRecordEncoding, ReasonTree, ReasonMissingNode, ReasonInversion, ReasonPrevData, ReasonSince,
-	ReasonLegacy, ReasonTooBigFlag, ReasonRebaseFlag, ReasonBuffer}
+	ReasonLegacy, ReasonTooBigFlag, ReasonRebaseFlag, ReasonBuffer,
+	ReasonFileTooBig}
 
 // Desynchronizes reports whether a message with this fault says that the receiver's copy of the repository can no longer
 // be brought up to date by messages: its account has moved on in a way that the message doesn't tell.

@@ -1,0 +1,84 @@
+package repo_test
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/mst"
+	"github.com/barograph/baro/repo"
+	"github.com/barograph/baro/repo/repotest"
+)
+
+func exampleKey() *keys.PrivateKey { return repotest.Key() }
+
+func Example() {
+	key := exampleKey()
+	record := repotest.Record("hello")
+
+	// An account makes its first commit, and exports its repository.
+	u, tree, err := repo.Apply(mst.New(), []repo.Write{{Path: "com.example.note/1", Record: record}}, "did:web:example.com", "3lscuqc52or2x", key)
+	if err != nil {
+		panic(err)
+	}
+	var file bytes.Buffer
+	err = repo.WriteCAR(&file, u.Block, tree, func(string, cid.CID) ([]byte, error) { return record, nil })
+	if err != nil {
+		panic(err)
+	}
+
+	// Somebody reads it.
+	r, err := repo.Open(&file, repo.ReadOptions{Key: key.Public()})
+	if err != nil {
+		panic(err)
+	}
+	for rec, err := range r.Records() {
+		if err != nil {
+			panic(err)
+		}
+		fmt.Printf("%s: %d bytes\n", rec.Path, len(rec.Data))
+	}
+	fmt.Println(r.Commit().DID, r.Report().OK())
+	// Output:
+	// com.example.note/1: 35 bytes
+	// did:web:example.com true
+}
+
+func ExampleVerifyCommit() {
+	key := exampleKey()
+	first, tree, _ := repo.Apply(mst.New(), nil, "did:web:example.com", "3lscuqc52or2x", key)
+	second, _, _ := repo.Apply(tree, []repo.Write{{Path: "com.example.note/1", Record: repotest.Record("hello")}}, "did:web:example.com", "3lscuqc52or3x", key)
+
+	state, err := repo.VerifyCommit(first.Message("", "2026-01-01T00:00:00.000Z"), key.Public(), nil, repo.VerifyOptions{})
+	fmt.Println(state.Rev, err)
+	message := second.Message(first.Commit.Rev, "2026-01-01T00:00:01.000Z")
+	state, err = repo.VerifyCommit(message, key.Public(), &state, repo.VerifyOptions{})
+	fmt.Println(state.Rev, err)
+	_, err = repo.VerifyCommit(message, key.Public(), &state, repo.VerifyOptions{})
+	fmt.Println(err)
+	// Output:
+	// 3lscuqc52or2x <nil>
+	// 3lscuqc52or3x <nil>
+	// stale-rev: 3lscuqc52or3x is not newer than 3lscuqc52or3x
+}
+
+func ExampleVerifyProof() {
+	key := exampleKey()
+	record := repotest.Record("hello")
+	u, tree, _ := repo.Apply(mst.New(), []repo.Write{{Path: "com.example.note/1", Record: record}}, "did:web:example.com", "3lscuqc52or2x", key)
+	file, _ := repo.MakeProof(u.Block, tree, "com.example.note/1", record)
+
+	proof, err := repo.VerifyProof(file, "did:web:example.com", "com.example.note/1", key.Public())
+	fmt.Println(proof.Found(), proof.Signed, err)
+	for _, s := range proof.Steps {
+		fmt.Println(s.Kind)
+	}
+	// Output:
+	// true true <nil>
+	// blocks
+	// commit
+	// signature
+	// node
+	// record
+}

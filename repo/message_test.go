@@ -1,0 +1,440 @@
+package repo_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/barograph/baro/car"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/fixtures"
+	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/mst"
+	"github.com/barograph/baro/repo"
+	"github.com/barograph/baro/repo/repotest"
+	"github.com/barograph/baro/syntax"
+)
+
+var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+const at syntax.Datetime = "2026-11-20T12:00:00.000Z"
+
+// account is a repository that goes on by commits.
+type account struct {
+	t      testing.TB
+	key    *keys.PrivateKey
+	tree   *mst.Tree
+	state  *repo.State
+	micros int64
+}
+
+func newAccount(t testing.TB, c keys.Curve) *account {
+	return &account{t: t, key: newKey(t, c), tree: mst.New(), micros: now.Add(-time.Hour).UnixMicro()}
+}
+
+func (a *account) update(writes ...repo.Write) *repo.Update {
+	a.t.Helper()
+	a.micros += 1000
+	u, tree, err := repo.Apply(a.tree, writes, repotest.DID, syntax.NewTID(a.micros, 0), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.tree = tree
+	return u
+}
+
+// commit makes a commit and its message, and verifies it.
+func (a *account) commit(writes ...repo.Write) repo.CommitMessage {
+	a.t.Helper()
+	u := a.update(writes...)
+	since := syntax.TID("")
+	if a.state != nil {
+		since = a.state.Rev
+	}
+	m := u.Message(since, at)
+	st, err := repo.VerifyCommit(m, a.key.Public(), a.state, repo.VerifyOptions{Now: now, Records: repo.RecordsStrict})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if st != (repo.State{Rev: u.Commit.Rev, Data: u.Commit.Data}) {
+		a.t.Fatalf("state %v", st)
+	}
+	// First sight of the repository demands no less.
+	if _, err := repo.VerifyCommit(m, a.key.Public(), nil, repo.VerifyOptions{Now: now}); err != nil {
+		a.t.Fatal(err)
+	}
+	a.state = &st
+	return m
+}
+
+func put(p, text string) repo.Write { return repo.Write{Path: p, Record: repotest.Record(text)} }
+
+func TestCommitsOfAnAccount(t *testing.T) {
+	for _, curve := range []keys.Curve{keys.K256, keys.P256} {
+		a := newAccount(t, curve)
+		r := rand.New(rand.NewPCG(1, uint64(curve)))
+		a.commit()
+		model := map[string]string{}
+		for n := range 150 {
+			var writes []repo.Write
+			for range r.IntN(6) {
+				p := fmt.Sprintf("com.example.note/%d", r.IntN(200))
+				if slices.ContainsFunc(writes, func(w repo.Write) bool { return w.Path == p }) {
+					continue
+				}
+				if _, ok := model[p]; ok && r.IntN(2) == 0 {
+					writes = append(writes, repo.Write{Path: p})
+					delete(model, p)
+					continue
+				}
+				model[p] = fmt.Sprint(n)
+				writes = append(writes, put(p, model[p]))
+			}
+			a.commit(writes...)
+		}
+		got := map[string]bool{}
+		for e, err := range a.tree.Walk() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[e.Key] = true
+			if e.Value != cid.Sum(cid.DagCBOR, repotest.Record(model[e.Key])) {
+				t.Fatalf("wrong value at %s", e.Key)
+			}
+		}
+		if !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(model))) {
+			t.Fatal("wrong keys")
+		}
+	}
+}
+
+func TestRejectedCommits(t *testing.T) {
+	base := newAccount(t, keys.K256)
+	base.commit()
+	for i := range 40 {
+		base.commit(put(fmt.Sprintf("com.example.note/%03d", i), "x"))
+	}
+	before := *base.state
+	good := base.commit(put("com.example.note/new", "new"), put("com.example.note/005", "changed"), repo.Write{Path: "com.example.note/007"})
+	after := *base.state
+
+	foreign := newAccount(t, keys.K256)
+	foreign.commit()
+	strange := foreign.commit(put("com.example.note/strange", "x"))
+
+	slice := func(m *repo.CommitMessage, edit func(blocks map[cid.CID][]byte)) {
+		roots, blocks := readCAR(t, m.Blocks)
+		edit(blocks)
+		m.Blocks = writeCAR(roots, blocks)
+	}
+	for _, c := range []struct {
+		name   string
+		reason repo.Reason
+		opts   repo.VerifyOptions
+		edit   func(m *repo.CommitMessage, st *repo.State)
+	}{
+		{"large frame", repo.ReasonFrameTooBig, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.FrameSize = repo.MaxFrame + 1 }},
+		{"large blocks", repo.ReasonBlocksTooBig, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Blocks = make([]byte, repo.MaxBlocks+1) }},
+		{"many ops", repo.ReasonTooManyOps, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops = make([]repo.Op, repo.MaxOps+1) }},
+		{"bad DID", repo.ReasonDIDSyntax, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Repo = "alice.test" }},
+		{"bad rev", repo.ReasonRevSyntax, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Rev = "1" }},
+		{"bad since", repo.ReasonSinceSyntax, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Since = "1" }},
+		{"bad time", repo.ReasonTimeSyntax, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Time = "now" }},
+		{"bad path", repo.ReasonPathSyntax, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].Path = "com.example.note/../x" }},
+		{"path not in normal form", repo.ReasonPathSyntax, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].Path = "com.Example.note/x" }},
+		{"future rev", repo.ReasonFutureRev, repo.VerifyOptions{Now: now.Add(-2 * time.Hour)}, func(m *repo.CommitMessage, _ *repo.State) {}},
+		{"stale rev", repo.ReasonStaleRev, repo.VerifyOptions{}, func(m *repo.CommitMessage, st *repo.State) { *st = after }},
+		{"no CAR", repo.ReasonCAR, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Blocks = []byte("hello") }},
+		{"cut CAR", repo.ReasonCAR, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Blocks = m.Blocks[:len(m.Blocks)-1] }},
+		{"other root", repo.ReasonCARRoot, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Commit = m.PrevData }},
+		{"commit not in CAR", repo.ReasonMissingCommit, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			slice(m, func(b map[cid.CID][]byte) { delete(b, m.Commit) })
+		}},
+		{"block with another hash", repo.ReasonBlockHash, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			slice(m, func(b map[cid.CID][]byte) { b[m.Ops[0].CID] = []byte("other") })
+		}},
+		{"another account's commit", repo.ReasonCommitDID, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Repo = "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb" }},
+		{"another revision", repo.ReasonCommitRev, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Rev = string(syntax.NewTID(now.UnixMicro(), 1)) }},
+		{"another key", repo.ReasonSignature, repo.VerifyOptions{}, func(m *repo.CommitMessage, st *repo.State) {
+			*m, *st = strange, repo.State{Rev: syntax.TID(strange.Since), Data: strange.PrevData}
+		}},
+		{"create with prev", repo.ReasonOpShape, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].Prev = m.Ops[0].CID }},
+		{"create without cid", repo.ReasonOpShape, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].CID = cid.CID{} }},
+		{"delete with cid", repo.ReasonOpShape, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[2].CID = m.Ops[0].CID }},
+		{"unknown action", repo.ReasonOpShape, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].Action = "upsert" }},
+		{"raw record", repo.ReasonOpShape, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].CID[1] = byte(cid.Raw) }},
+		{"path twice", repo.ReasonDuplicatePath, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops = append(m.Ops, m.Ops[0]) }},
+		{"record that the tree doesn't have", repo.ReasonOpMismatch, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[0].CID = m.Ops[1].CID }},
+		{"delete of what is there", repo.ReasonOpMismatch, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			m.Ops[0] = repo.Op{Action: "delete", Path: m.Ops[0].Path, Prev: m.Ops[0].CID}
+		}},
+		{"record not in CAR", repo.ReasonMissingRecord, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			slice(m, func(b map[cid.CID][]byte) { delete(b, m.Ops[0].CID) })
+		}},
+		{"node not in CAR", repo.ReasonMissingNode, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			slice(m, func(b map[cid.CID][]byte) { delete(b, after.Data) })
+		}},
+		{"op left out", repo.ReasonInversion, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops = m.Ops[1:] }},
+		{"all ops left out", repo.ReasonInversion, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops = nil }},
+		{"wrong prev", repo.ReasonInversion, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[1].Prev = m.Ops[0].CID }},
+		{"update told as a creation", repo.ReasonInversion, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			m.Ops[1].Action, m.Ops[1].Prev = "create", cid.CID{}
+		}},
+		{"wrong prevData", repo.ReasonInversion, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.PrevData = after.Data }},
+		{"repository elsewhere", repo.ReasonPrevData, repo.VerifyOptions{}, func(m *repo.CommitMessage, st *repo.State) { st.Data = after.Data }},
+		{"revision in between", repo.ReasonSince, repo.VerifyOptions{}, func(m *repo.CommitMessage, st *repo.State) {
+			st.Rev = syntax.NewTID(st.Rev.Time().UnixMicro()+1, 0)
+		}},
+		{"no prevData", repo.ReasonLegacy, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.PrevData = cid.CID{} }},
+		{"no prev", repo.ReasonLegacy, repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.Ops[1].Prev = cid.CID{} }},
+		{"no prevData, accepted", "", repo.VerifyOptions{Legacy: repo.LegacyAccept}, func(m *repo.CommitMessage, _ *repo.State) { m.PrevData = cid.CID{} }},
+		{"no prevData, wrong record", repo.ReasonOpMismatch, repo.VerifyOptions{Legacy: repo.LegacyAccept}, func(m *repo.CommitMessage, _ *repo.State) {
+			m.PrevData = cid.CID{}
+			m.Ops[0].CID = m.Ops[1].CID
+		}},
+		{"tooBig", repo.ReasonTooBigFlag, repo.VerifyOptions{RefuseFlags: true}, func(m *repo.CommitMessage, _ *repo.State) { m.TooBig = true }},
+		{"tooBig ignored", "", repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) { m.TooBig, m.Rebase = true, true }},
+		{"rebase", repo.ReasonRebaseFlag, repo.VerifyOptions{RefuseFlags: true}, func(m *repo.CommitMessage, _ *repo.State) { m.Rebase = true }},
+		{"unrelated block", "", repo.VerifyOptions{}, func(m *repo.CommitMessage, _ *repo.State) {
+			slice(m, func(b map[cid.CID][]byte) { b[cid.Sum(cid.DagCBOR, []byte("x"))] = []byte("x") })
+		}},
+		{"nothing", "", repo.VerifyOptions{Now: now}, func(m *repo.CommitMessage, _ *repo.State) {}},
+	} {
+		m, st := good, before
+		m.Ops = slices.Clone(good.Ops)
+		c.edit(&m, &st)
+		_, err := repo.VerifyCommit(m, base.key.Public(), &st, c.opts)
+		if reasonOf(err) != c.reason || (err == nil) != (c.reason == "") {
+			t.Errorf("%s: %v, want reason %q", c.name, err, c.reason)
+		}
+	}
+	if _, err := repo.VerifyCommit(good, nil, nil, repo.VerifyOptions{}); reasonOf(err) != repo.ReasonSignature {
+		t.Errorf("without a key: %v", err)
+	}
+	if _, err := repo.VerifyCommit(good, nil, nil, repo.VerifyOptions{SkipSignature: true}); err != nil {
+		t.Errorf("signature left out: %v", err)
+	}
+}
+
+// TestHostileTreesInMessages gives each hostile tree to the verification of messages, as the first commit of a repository
+// that says nothing of its records.
+func TestHostileTreesInMessages(t *testing.T) {
+	for _, c := range repotest.Hostile() {
+		if c.Reason != repo.ReasonTree {
+			continue
+		}
+		roots, blocks := readCAR(t, c.CAR)
+		commit, err := repo.DecodeCommit(blocks[roots[0]])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := repo.CommitMessage{Repo: string(commit.DID), Rev: string(commit.Rev), Time: string(at), Commit: roots[0], Blocks: c.CAR, PrevData: repo.EmptyRoot, Since: "3lscuqc52or22"}
+		// Ops for all keys that the tree has lead the inversion to every node.
+		for _, p := range []string{"com.example.a", "com.example.b", "com.example.c", "com.example.z"} {
+			for layer := range 3 {
+				k := repotest.Path(p, layer, 0)
+				if v := cid.Sum(cid.DagCBOR, repotest.Record(k)); blocks[v] != nil {
+					m.Ops = append(m.Ops, repo.Op{Action: "create", Path: k, CID: v})
+				}
+			}
+		}
+		_, err = repo.VerifyCommit(m, repotest.Key().Public(), nil, repo.VerifyOptions{})
+		var v *repo.VerifyError
+		if !errors.As(err, &v) {
+			t.Errorf("%s: %v, want rule %s", c.Name, err, c.Rule)
+			continue
+		}
+		// A key out of bounds can't be found, so that the op that tells of it fails before the node is seen.
+		hidden := c.Rule == mst.RuleBounds && v.Reason == repo.ReasonOpMismatch
+		if !hidden && (v.Reason != repo.ReasonTree || v.Rule() != c.Rule) {
+			t.Errorf("%s: %v, want rule %s", c.Name, err, c.Rule)
+		}
+	}
+}
+
+func TestSync(t *testing.T) {
+	a := newAccount(t, keys.P256)
+	a.commit(put("com.example.note/a", "a"))
+	old := *a.state
+	u := a.update(put("com.example.note/b", "b"))
+	m := repo.SyncMessage{DID: string(repotest.DID), Rev: string(u.Commit.Rev), Time: string(at),
+		Blocks: car.AppendBlock(car.AppendHeader(nil, u.CommitCID), u.CommitCID, u.Block)}
+	st, err := repo.VerifySync(m, a.key.Public(), &old, repo.VerifyOptions{Now: now})
+	if err != nil || st.Rev != u.Commit.Rev || st.Data != u.Commit.Data {
+		t.Fatal(st, err)
+	}
+	if _, err := repo.VerifySync(m, a.key.Public(), &st, repo.VerifyOptions{}); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	for _, c := range []struct {
+		name   string
+		reason repo.Reason
+		edit   func(m *repo.SyncMessage, st *repo.State)
+	}{
+		{"older", repo.ReasonStaleRev, func(_ *repo.SyncMessage, st *repo.State) { st.Rev = syntax.NewTID(now.UnixMicro(), 0) }},
+		{"same revision, other data", repo.ReasonStaleRev, func(_ *repo.SyncMessage, st *repo.State) { st.Rev = u.Commit.Rev }},
+		{"large", repo.ReasonBlocksTooBig, func(m *repo.SyncMessage, _ *repo.State) { m.Blocks = make([]byte, repo.MaxSyncBlocks+1) }},
+		{"more than the commit", repo.ReasonExtraBlocks, func(m *repo.SyncMessage, _ *repo.State) {
+			m.Blocks = car.AppendBlock(slices.Clone(m.Blocks), cid.Sum(cid.DagCBOR, []byte("x")), []byte("x"))
+		}},
+		{"other rev", repo.ReasonCommitRev, func(m *repo.SyncMessage, _ *repo.State) { m.Rev = string(syntax.NewTID(now.UnixMicro(), 9)) }},
+		{"other DID", repo.ReasonCommitDID, func(m *repo.SyncMessage, _ *repo.State) { m.DID = "did:web:example.com" }},
+	} {
+		m, st := m, old
+		c.edit(&m, &st)
+		if _, err := repo.VerifySync(m, a.key.Public(), &st, repo.VerifyOptions{}); reasonOf(err) != c.reason {
+			t.Errorf("%s: %v, want %s", c.name, err, c.reason)
+		}
+	}
+	if _, err := repo.VerifySync(m, newKey(t, keys.P256).Public(), &old, repo.VerifyOptions{}); reasonOf(err) != repo.ReasonSignature {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+// realMessage reads one of the real messages.
+func realMessage(t testing.TB, name string) repo.CommitMessage {
+	var j struct {
+		Repo, Rev, Time string
+		Since           *string
+		Commit          link
+		PrevData        *link
+		TooBig, Rebase  bool
+		Blocks          struct {
+			Bytes string `json:"$bytes"`
+		}
+		Ops []struct {
+			Action, Path string
+			CID, Prev    *link
+		}
+	}
+	if err := json.Unmarshal(fixtures.Read(t, name), &j); err != nil {
+		t.Fatal(err)
+	}
+	m := repo.CommitMessage{Repo: j.Repo, Rev: j.Rev, Time: j.Time, Commit: j.Commit.Link, TooBig: j.TooBig, Rebase: j.Rebase}
+	if j.Since != nil {
+		m.Since = *j.Since
+	}
+	if j.PrevData != nil {
+		m.PrevData = j.PrevData.Link
+	}
+	for _, o := range j.Ops {
+		op := repo.Op{Action: o.Action, Path: o.Path}
+		if o.CID != nil {
+			op.CID = o.CID.Link
+		}
+		if o.Prev != nil {
+			op.Prev = o.Prev.Link
+		}
+		m.Ops = append(m.Ops, op)
+	}
+	var err error
+	if m.Blocks, err = base64.RawStdEncoding.DecodeString(strings.TrimRight(j.Blocks.Bytes, "=")); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+type link struct {
+	Link cid.CID `json:"$link"`
+}
+
+// The real messages are all from before sync 1.1. One of them could be inverted all the same.
+func TestRealMessages(t *testing.T) {
+	for _, name := range []string{"4621317030", "4621317332", "4621332152", "4623075231"} {
+		m := realMessage(t, "firehose/firehose_commit_"+name+".json")
+		if _, err := repo.VerifyCommit(m, nil, nil, repo.VerifyOptions{Now: now, SkipSignature: true}); reasonOf(err) != repo.ReasonLegacy {
+			t.Errorf("%s: %v, want reason legacy", name, err)
+		}
+		st, err := repo.VerifyCommit(m, nil, nil, repo.VerifyOptions{Now: now, SkipSignature: true, Legacy: repo.LegacyAccept, Records: repo.RecordsStrict})
+		if err != nil || string(st.Rev) != m.Rev {
+			t.Errorf("%s: %v with the legacy policy accept", name, err)
+		}
+		if name == "4621332152" {
+			m.PrevData, _ = cid.Parse("bafyreid4lxi7jmskjiigk6lfsmm55qmyy5zepfqlus5csbo37i4uc7drs4")
+			if _, err := repo.VerifyCommit(m, nil, nil, repo.VerifyOptions{Now: now, SkipSignature: true}); err != nil {
+				t.Errorf("%s: %v with prevData", name, err)
+			}
+			m.PrevData = repo.EmptyRoot
+			if _, err := repo.VerifyCommit(m, nil, nil, repo.VerifyOptions{SkipSignature: true}); reasonOf(err) != repo.ReasonInversion {
+				t.Errorf("%s: %v with other prevData", name, err)
+			}
+			continue
+		}
+		m.PrevData = repo.EmptyRoot
+		if _, err := repo.VerifyCommit(m, nil, nil, repo.VerifyOptions{SkipSignature: true}); reasonOf(err) != repo.ReasonMissingNode {
+			t.Errorf("%s: %v with prevData, though the proof is incomplete", name, err)
+		}
+	}
+}
+
+// readCAR and writeCAR take a file apart and put it together again without any check.
+func readCAR(t testing.TB, b []byte) ([]cid.CID, map[cid.CID][]byte) {
+	t.Helper()
+	out := map[cid.CID][]byte{}
+	uvarint := func() (v int) {
+		for s := 0; ; s += 7 {
+			c := b[0]
+			b = b[1:]
+			v |= int(c&0x7f) << s
+			if c < 0x80 {
+				return v
+			}
+		}
+	}
+	n := uvarint()
+	root, err := cid.FromBytes(b[n-9-cid.Size : n-9]) // before "gversion" and 1
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b = b[n:]; len(b) > 0; {
+		n := uvarint()
+		out[cid.CID(b[:cid.Size])] = b[cid.Size:n]
+		b = b[n:]
+	}
+	return []cid.CID{root}, out
+}
+
+func writeCAR(roots []cid.CID, blocks map[cid.CID][]byte) []byte {
+	b := car.AppendHeader(nil, roots...)
+	for c, data := range blocks {
+		b = car.AppendBlock(b, c, data)
+	}
+	return b
+}
+
+func BenchmarkVerifyCommit(b *testing.B) {
+	for _, curve := range []keys.Curve{keys.K256, keys.P256} {
+		for _, skip := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%v/skip=%v", curve, skip), func(b *testing.B) {
+				a := newAccount(b, curve)
+				var writes []repo.Write
+				for i := range 5000 {
+					writes = append(writes, put(fmt.Sprintf("com.example.note/%05d", i), "x"))
+					if len(writes) == 200 {
+						a.update(writes...)
+						writes = nil
+					}
+				}
+				root, _ := a.tree.Root()
+				a.state = &repo.State{Rev: syntax.NewTID(a.micros, 0), Data: root}
+				prev := *a.state
+				m := a.commit(put("com.example.note/02500a", strings.Repeat("x", 200)))
+				pub := a.key.Public()
+				b.SetBytes(int64(len(m.Blocks)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := repo.VerifyCommit(m, pub, &prev, repo.VerifyOptions{Now: now, SkipSignature: skip}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,396 @@
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/barograph/baro/car"
+	"github.com/barograph/baro/cbor"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/mst"
+	"github.com/barograph/baro/syntax"
+)
+
+// Defaults of [ReadOptions].
+const (
+	DefaultMaxBuffer = 512 << 20
+	DefaultRetain    = 4 << 20
+)
+
+// ReadOptions adjusts [Open].
+type ReadOptions struct {
+	// Key is the account's public key. Without one the signature isn't verified, and the report says so.
+	Key *keys.PublicKey
+	// DID is whose repository it has to be; empty for anybody's.
+	DID syntax.DID
+	// Now is the present time, against which the revision is held; if it is zero, that rule is left out, and the report
+	// says so. MaxFuture is how far ahead the revision may be, 0 for DefaultMaxFuture.
+	Now       time.Time
+	MaxFuture time.Duration
+	// Records is the policy for records. A violation fails the report's check; it doesn't end the reading, because nothing
+	// else depends on a record. RecordsStrict is usual for one's own files, RecordsReadable for the network.
+	Records RecordPolicy
+	// Legacy accepts commits of version 2.
+	Legacy bool
+	// MaxBytes bounds the file, 0 for no bound.
+	MaxBytes int64
+	// MaxBuffer bounds the bytes of blocks that are held because they came before they were wanted, 0 for
+	// DefaultMaxBuffer. A file in streamable order needs none.
+	MaxBuffer int64
+	// Retain bounds the bytes of record blocks that are held because a later path may link to the same record, 0 for
+	// DefaultRetain, negative for none.
+	Retain int64
+}
+
+// Record is a record of a repository. Path and Data are valid until the next one.
+type Record struct {
+	Path []byte
+	CID  cid.CID
+	Data []byte
+	// Err says what is wrong with the record's encoding under the policy, nil if nothing is. The bytes are as signed.
+	Err error
+}
+
+// Reader reads a whole repository from a CAR file and verifies it on the way: see [Open].
+type Reader struct {
+	o         ReadOptions
+	car       *car.Reader
+	commit    *Commit
+	commitCID cid.CID
+	held      blockSet // blocks that came too early
+	recent    ring     // blocks that came in time, and may be wanted once more
+	atEnd     bool
+	started   bool
+	report    Report
+	err       error
+}
+
+// Open reads the head of a repository's CAR file, up to the commit, and verifies it. What follows is verified by
+// [Reader.Records].
+//
+// Blocks may come in any order. In streamable order the memory needed is constant; otherwise blocks that come before they
+// are wanted are held, up to [ReadOptions.MaxBuffer]. Blocks that nothing links to, and blocks that come twice, are
+// tolerated and counted.
+//
+// On an error the [Reader] is returned too, for the sake of its report.
+func Open(r io.Reader, o ReadOptions) (*Reader, error) {
+	if o.MaxBuffer == 0 {
+		o.MaxBuffer = DefaultMaxBuffer
+	}
+	if o.Retain == 0 {
+		o.Retain = DefaultRetain
+	}
+	rd := &Reader{o: o, recent: ring{max: o.Retain}}
+	rd.report.Streamable = true
+	if err := rd.open(r); err != nil {
+		return rd, rd.fail(err)
+	}
+	return rd, nil
+}
+
+func (r *Reader) open(src io.Reader) error {
+	var err error
+	if r.car, err = car.NewReader(src, car.Options{MaxBytes: r.o.MaxBytes}); err != nil {
+		return carError(err)
+	}
+	r.report.pass(CheckHeader, "")
+	roots := r.car.Roots()
+	if len(roots) == 0 {
+		return failf(ReasonCARRoot, "no root")
+	}
+	if roots[0].Codec() != cid.DagCBOR {
+		return failf(ReasonCARRoot, "root %s has codec 0x%02x", roots[0], byte(roots[0].Codec()))
+	}
+	detail := ""
+	if len(roots) > 1 {
+		detail = fmt.Sprintf("%d more roots, ignored", len(roots)-1)
+	}
+	r.report.pass(CheckRoot, detail)
+	r.commitCID = roots[0]
+	r.report.Commit = roots[0]
+	block, err := r.want(roots[0])
+	if err != nil {
+		if errors.Is(err, mst.ErrNotFound) {
+			return failf(ReasonMissingCommit, "%s", roots[0])
+		}
+		return err
+	}
+	var c *Commit
+	if r.o.Legacy {
+		c, err = DecodeLegacyCommit(block)
+	} else {
+		c, err = DecodeCommit(block)
+	}
+	if err != nil {
+		return err
+	}
+	r.commit = c
+	r.report.DID, r.report.Rev, r.report.Data, r.report.Version = c.DID, c.Rev, c.Data, c.Version
+	detail = ""
+	if c.Prev != nil {
+		detail = "prev is not null, as in old repositories"
+	}
+	r.report.pass(CheckCommit, detail)
+	switch {
+	case r.o.DID == "":
+		r.report.skip(CheckDID, "no DID given")
+	case r.o.DID != c.DID:
+		return failf(ReasonCommitDID, "the repository is of %s, not of %s", c.DID, r.o.DID)
+	default:
+		r.report.pass(CheckDID, "")
+	}
+	if r.o.Now.IsZero() || c.Rev == "" {
+		r.report.skip(CheckRev, "no time to compare with")
+	} else if err := checkFuture(c.Rev, r.o.Now, r.o.MaxFuture); err != nil {
+		return err
+	} else {
+		r.report.pass(CheckRev, "")
+	}
+	if r.o.Key == nil {
+		r.report.skip(CheckSignature, "no key given")
+	} else if err := c.Verify(r.o.Key); err != nil {
+		return err
+	} else {
+		r.report.pass(CheckSignature, r.o.Key.DIDKey())
+	}
+	return nil
+}
+
+// Commit returns the commit, whose signature has been verified if a key was given.
+func (r *Reader) Commit() *Commit { return r.commit }
+
+// CommitCID returns the CID of the commit.
+func (r *Reader) CommitCID() cid.CID { return r.commitCID }
+
+// State returns what verification of later messages builds on.
+func (r *Reader) State() State { return State{Rev: r.commit.Rev, Data: r.commit.Data} }
+
+// Report returns what has been checked so far; after [Reader.Records] has ended, of the whole file.
+func (r *Reader) Report() *Report {
+	r.report.finish()
+	return &r.report
+}
+
+// Records yields the records in the order of their paths, and verifies the tree, the blocks and, at the end, that the file
+// holds nothing broken behind them. An error, a [*VerifyError] or that of the input, comes last; until the end has come
+// without one, the repository is not verified. It can be called once.
+func (r *Reader) Records() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		if r.err == nil && r.started {
+			r.err = errors.New("the records have been read already")
+		}
+		r.started = true
+		if r.err != nil {
+			yield(Record{}, r.err)
+			return
+		}
+		stopped, err := r.walk(yield)
+		if err == nil && !stopped {
+			err = r.drain()
+		}
+		if err != nil && !stopped {
+			yield(Record{}, r.fail(err))
+		}
+	}
+}
+
+func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) {
+	w := mst.NewWalker(r.commit.Data, CheckPath)
+	var dirty, large int
+	var firstDirty, firstLarge string
+	for {
+		step := w.Next()
+		if step.Kind == mst.StepDone {
+			break
+		}
+		b, err := r.want(step.CID)
+		if err != nil {
+			if !errors.Is(err, mst.ErrNotFound) {
+				return false, err
+			}
+			if step.Kind == mst.StepNode {
+				return false, &VerifyError{Reason: ReasonMissingNode, Err: err}
+			}
+			return false, &VerifyError{Reason: ReasonMissingRecord, Detail: string(step.Key), Err: err}
+		}
+		if step.Kind == mst.StepNode {
+			if err := w.Node(b); err != nil {
+				return false, treeError(err)
+			}
+			st := w.Stats()
+			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
+			continue
+		}
+		r.retain(step.CID, b)
+		r.report.Records++
+		r.report.RecordBytes += int64(len(b))
+		rec := Record{Path: step.Key, CID: step.CID, Data: b}
+		if step.CID.Codec() != cid.DagCBOR {
+			rec.Err = fmt.Errorf("link with codec 0x%02x", byte(step.CID.Codec()))
+		} else {
+			rec.Err = checkRecord(b, r.o.Records)
+		}
+		if rec.Err != nil {
+			if dirty++; dirty == 1 {
+				firstDirty = fmt.Sprintf("%s: %v", rec.Path, rec.Err)
+			}
+		}
+		if len(b) > cbor.MaxRecord {
+			if large++; large == 1 {
+				firstLarge = fmt.Sprintf("%s: %d bytes", rec.Path, len(b))
+			}
+		}
+		if !yield(rec, nil) {
+			return true, nil
+		}
+	}
+	r.report.passTree()
+	r.report.pass(CheckRecordBlocks, fmt.Sprintf("%d records", r.report.Records))
+	switch {
+	case r.o.Records == RecordsAny:
+		r.report.skip(CheckRecordEncoding, "left out by option")
+	case dirty > 0:
+		r.report.add(CheckRecordEncoding, StatusFailed, fmt.Sprintf("%d of %d records; %s", dirty, r.report.Records, firstDirty))
+	default:
+		r.report.pass(CheckRecordEncoding, "")
+	}
+	if large > 0 {
+		r.report.add(CheckRecordSize, StatusFailed, fmt.Sprintf("%d of %d records; %s", large, r.report.Records, firstLarge))
+	} else {
+		r.report.pass(CheckRecordSize, "")
+	}
+	return false, nil
+}
+
+// drain reads what is left of the file.
+func (r *Reader) drain() error {
+	for !r.atEnd {
+		c, b, err := r.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if r.recent.get(c) != nil || r.held.get(c) != nil {
+			r.report.Duplicates++
+			continue
+		}
+		r.report.Unlinked++
+		r.report.UnlinkedBytes += int64(len(b))
+	}
+	r.report.pass(CheckHashes, fmt.Sprintf("%d blocks", r.report.Blocks))
+	for i := range r.held.list {
+		if b := &r.held.list[i]; !b.used {
+			r.report.Unlinked++
+			r.report.UnlinkedBytes += int64(len(b.data))
+		}
+	}
+	detail := ""
+	if r.report.Unlinked > 0 {
+		detail = fmt.Sprintf("%d blocks of %d bytes that nothing links to, ignored", r.report.Unlinked, r.report.UnlinkedBytes)
+	}
+	r.report.pass(CheckUnlinked, detail)
+	return nil
+}
+
+func (r *Reader) next() (cid.CID, []byte, error) {
+	c, b, err := r.car.Next()
+	if err == io.EOF {
+		r.atEnd = true
+		return c, nil, err
+	}
+	if err != nil {
+		return c, nil, carError(err)
+	}
+	r.report.Blocks++
+	r.report.Bytes += int64(len(b))
+	return c, b, nil
+}
+
+// want returns a block, which is valid until the next call. The block is the next one in a streamable file; if it isn't,
+// blocks on the way to it are held.
+func (r *Reader) want(c cid.CID) ([]byte, error) {
+	if b := r.held.get(c); b != nil {
+		b.used = true
+		return b.data, nil
+	}
+	if b := r.recent.get(c); b != nil {
+		return b, nil
+	}
+	for !r.atEnd {
+		got, b, err := r.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if got == c {
+			return b, nil
+		}
+		if r.recent.get(got) != nil || !r.held.add(got, append([]byte(nil), b...)) {
+			r.report.Duplicates++
+			continue
+		}
+		r.report.Streamable = false
+		if r.report.Held = r.held.bytes; r.held.bytes > r.o.MaxBuffer {
+			return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted", r.o.MaxBuffer)
+		}
+	}
+	return nil, fmt.Errorf("block %s: %w", c, mst.ErrNotFound)
+}
+
+// retain keeps a record that came in time.
+func (r *Reader) retain(c cid.CID, b []byte) {
+	if r.held.get(c) == nil {
+		r.recent.add(c, b)
+	}
+}
+
+// fail enters an error into the report.
+func (r *Reader) fail(err error) error {
+	r.err = err
+	var v *VerifyError
+	if errors.As(err, &v) {
+		r.report.fail(v)
+	}
+	return err
+}
+
+// ring keeps the blocks that were added last, up to a number of bytes.
+type ring struct {
+	max    int64
+	bytes  int64
+	blocks map[cid.CID][]byte
+	order  []cid.CID
+	head   int
+}
+
+func (g *ring) get(c cid.CID) []byte { return g.blocks[c] }
+
+func (g *ring) add(c cid.CID, b []byte) {
+	const overhead = 128
+	if _, dup := g.blocks[c]; dup || int64(len(b)) > g.max/16 {
+		return
+	}
+	if g.blocks == nil {
+		g.blocks = make(map[cid.CID][]byte)
+	}
+	g.blocks[c] = append([]byte(nil), b...)
+	g.order = append(g.order, c)
+	g.bytes += int64(len(b)) + overhead
+	for g.bytes > g.max {
+		old := g.order[g.head]
+		g.bytes -= int64(len(g.blocks[old])) + overhead
+		delete(g.blocks, old)
+		if g.head++; g.head > len(g.order)/2 {
+			g.order = append(g.order[:0], g.order[g.head:]...)
+			g.head = 0
+		}
+	}
+}
