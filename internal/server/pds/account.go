@@ -1,0 +1,296 @@
+package pds
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/eventlog"
+	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/syntax"
+)
+
+// AccountConfig is what an operator decides about accounts and sign-in. The zero value is right for a server on the open internet.
+type AccountConfig struct {
+	// RelaxLoopback makes the sign-in and sign-up limits a hundred times larger for callers on this machine: for a local network, where every client shares
+	// one address.
+	RelaxLoopback bool
+	// LogTokens writes the confirmation tokens that would go out by e-mail to the log instead. Only for development.
+	LogTokens bool
+	// TrustedProxies are the networks whose X-Forwarded-For header is believed.
+	TrustedProxies []netip.Prefix
+	// RecoveryKey is an additional did:key of the operator that new identities list above the server's own rotation key.
+	RecoveryKey string
+	// PasswordMemory is the memory of one password hash, in KiB; 12,288 by default. It may be raised at any time: a hash records its own cost.
+	PasswordMemory uint32
+	// RefreshGrace is how long a refresh token that was already exchanged still gives the same successor; 2 minutes by default.
+	RefreshGrace time.Duration
+}
+
+// account is one hosted account without its repository.
+type account struct {
+	DID    syntax.DID    `json:"did"`
+	Handle syntax.Handle `json:"handle"`
+	Email  string        `json:"email,omitempty"`
+	// EmailConfirmed is always false until there is a way to send mail.
+	EmailConfirmed bool `json:"emailConfirmed,omitempty"`
+	// Password is the encoded argon2id hash; empty when nobody can sign in with one.
+	Password string `json:"password,omitempty"`
+	// Key is the repository's private signing key, sealed; PublicKey is its did:key.
+	Key       []byte    `json:"key"`
+	PublicKey string    `json:"publicKey"`
+	Created   time.Time `json:"created"`
+	// Invite is the code the account was made with.
+	Invite string `json:"invite,omitempty"`
+	// Activated is false for an account that came by migration and was never active here.
+	Activated bool `json:"activated,omitempty"`
+	// DeleteAfter is the owner's wish, given at deactivation.
+	DeleteAfter string `json:"deleteAfter,omitempty"`
+
+	// Status is the hosting status. It is kept with the repository's head, because an event tells of both.
+	Status hosting `json:"-"`
+}
+
+// active reports whether the account's content may be served and written.
+func (a *account) active() bool { return a.Status == hostingActive }
+
+// Rows of the accounts, all below the table byte 'a':
+//
+//	a/d/ did                 → account
+//	a/h/ handle              → DID
+//	a/e/ e-mail, lower case  → DID
+//	a/k/ did:key             → sealed signing key that was reserved before its account exists
+//	a/K/ did                 → did:key reserved for that DID
+//	a/i/ code                → invite code
+//	a/u/ code / did          → time of use
+//	a/f/ did / code          → empty: codes that belong to an account
+//	a/s/ did / session       → session
+//	a/p/ did                 → preferences
+//	a/t/ did / purpose       → hash and expiry of a confirmation token
+const (
+	rowAccount  = "a/d/"
+	rowHandle   = "a/h/"
+	rowEmail    = "a/e/"
+	rowReserved = "a/k/"
+	rowReserver = "a/K/"
+	rowInvite   = "a/i/"
+	rowUse      = "a/u/"
+	rowOwnCodes = "a/f/"
+	rowSession  = "a/s/"
+	rowPrefs    = "a/p/"
+	rowToken    = "a/t/"
+)
+
+// errNoAccount means that no account of that name is hosted here.
+var errNoAccount = errors.New("no such account here")
+
+// accountState is what the accounts part of the service keeps in memory.
+type accountState struct {
+	secrets   secrets
+	passwords *passwords
+	directory *identity.Directory
+	plc       *plcClient
+	limits    limits
+	replay    replayCache
+	counts    countCache
+
+	sessions stripedMutex // by session, over read-rotate-write
+	changes  stripedMutex // by account, over read-edit-write
+	randMu   sync.Mutex   // over the service's source of randomness, which need not be safe for concurrent use
+
+	mu      sync.Mutex
+	claimed map[string]struct{}   // names that a request in progress is about to take
+	invites map[string]*inviteUse // codes that a request in progress is about to use
+}
+
+// openAccounts gets secrets and clients ready. New calls it when the store and the log are open.
+func (s *Service) openAccounts() error {
+	a := &s.accounts
+	a.claimed = map[string]struct{}{}
+	a.invites = map[string]*inviteUse{}
+	if err := s.openSecrets(); err != nil {
+		return err
+	}
+	var err error
+	if a.passwords, err = newPasswords(s.world.Rand, s.cfg.Accounts.PasswordMemory); err != nil {
+		return err
+	}
+	s.openLimits()
+	return s.openIdentity()
+}
+
+// account reads the account of a DID: errNoAccount when it isn't hosted here.
+func (s *Service) account(did syntax.DID) (*account, error) {
+	v, err := s.store.Get([]byte(rowAccount + string(did)))
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, errNoAccount
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading account %s: %w", did, err)
+	}
+	a := new(account)
+	if err := json.Unmarshal(v, a); err != nil {
+		return nil, fmt.Errorf("account row of %s: %w: %w", did, errCorrupt, err)
+	}
+	head, err := loadHead(s.store, did)
+	if err != nil {
+		return nil, err
+	}
+	if head == nil {
+		return nil, fmt.Errorf("account %s has no repository: %w", did, errCorrupt)
+	}
+	a.Status = head.Status
+	return a, nil
+}
+
+// accountByHandle reads the account that has a handle here.
+func (s *Service) accountByHandle(h syntax.Handle) (*account, error) {
+	return s.accountByIndex(rowHandle + string(h.Normalize()))
+}
+
+func (s *Service) accountByEmail(email string) (*account, error) {
+	return s.accountByIndex(rowEmail + normalizeEmail(email))
+}
+
+func (s *Service) accountByIndex(key string) (*account, error) {
+	v, err := s.store.Get([]byte(key))
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, errNoAccount
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up an account: %w", err)
+	}
+	return s.account(syntax.DID(v))
+}
+
+// findAccount reads the account that a person means by a DID, a handle or an e-mail address.
+func (s *Service) findAccount(identifier string) (*account, error) {
+	identifier = strings.TrimSpace(identifier)
+	if strings.HasPrefix(identifier, "did:") {
+		did, err := syntax.ParseDID(identifier)
+		if err != nil {
+			return nil, errNoAccount
+		}
+		return s.account(did)
+	}
+	if strings.Contains(identifier, "@") && !strings.HasPrefix(identifier, "@") {
+		return s.accountByEmail(identifier)
+	}
+	h, err := syntax.ParseHandle(strings.TrimPrefix(identifier, "@"))
+	if err != nil {
+		return nil, errNoAccount
+	}
+	return s.accountByHandle(h)
+}
+
+// signingKey gives the private key that signs the repository of did.
+func (s *Service) signingKey(did syntax.DID) (*keys.PrivateKey, error) {
+	a, err := s.account(did)
+	if err != nil {
+		return nil, err
+	}
+	return s.openKey(a)
+}
+
+func (s *Service) openKey(a *account) (*keys.PrivateKey, error) {
+	text, err := s.accounts.secrets.open(a.Key, "signing key of "+string(a.DID))
+	if err != nil {
+		return nil, fmt.Errorf("opening the signing key of %s: %w", a.DID, err)
+	}
+	return keys.ParsePrivate(string(text))
+}
+
+// put writes the account's row and the rows that find it.
+func (a *account) put(b kv.Batch) {
+	row, err := json.Marshal(a)
+	if err != nil {
+		panic("pds: an account that cannot be encoded: " + err.Error())
+	}
+	b.Set([]byte(rowAccount+string(a.DID)), row)
+	b.Set([]byte(rowHandle+string(a.Handle)), []byte(a.DID))
+	if a.Email != "" {
+		b.Set([]byte(rowEmail+normalizeEmail(a.Email)), []byte(a.DID))
+	}
+}
+
+// erase removes everything the accounts keep of a.
+func (a *account) erase(b kv.Batch) {
+	did := string(a.DID)
+	b.Delete([]byte(rowAccount + did))
+	b.Delete([]byte(rowHandle + string(a.Handle)))
+	if a.Email != "" {
+		b.Delete([]byte(rowEmail + normalizeEmail(a.Email)))
+	}
+	for _, prefix := range []string{rowSession, rowToken, rowPrefs} {
+		lo := []byte(prefix + did + "/")
+		b.DeleteRange(lo, kv.PrefixEnd(lo))
+	}
+	b.Delete([]byte(rowPrefs + did))
+}
+
+// write makes rows durable that no event tells of.
+func (s *Service) write(ctx context.Context, ops func(kv.Batch)) error {
+	// The outcome counts, not the client's patience: what was submitted happens.
+	_, err := s.log.Commit(context.WithoutCancel(ctx), eventlog.Tx{Ops: ops})
+	if err != nil {
+		return fmt.Errorf("writing account rows: %w", err)
+	}
+	return nil
+}
+
+// claim reserves names (handles, e-mail addresses, DIDs) until release, so that two requests that look for the same free name at once don't
+// both find it. Whoever holds the claim then looks in the store, and lets go once its own rows are durable.
+func (s *Service) claim(names ...string) (release func(), ok bool) {
+	a := &s.accounts
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, n := range names {
+		if _, taken := a.claimed[n]; taken {
+			return nil, false
+		}
+	}
+	for _, n := range names {
+		a.claimed[n] = struct{}{}
+	}
+	return sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, n := range names {
+			delete(a.claimed, n)
+		}
+	}), true
+}
+
+func normalizeEmail(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
+
+// plausibleEmail refuses what can't be an address; whether mail arrives there is for a confirmation to find out.
+func plausibleEmail(email string) bool {
+	local, domain, ok := strings.Cut(email, "@")
+	if !ok || local == "" || len(email) > 254 || len(local) > 64 || strings.ContainsAny(email, " \t\r\n\x00<>()[],;:\\\"") {
+		return false
+	}
+	if strings.Contains(domain, "@") || strings.HasPrefix(domain, ".") || strings.HasSuffix(domain, ".") {
+		return false
+	}
+	return strings.Contains(domain, ".") && !strings.Contains(domain, "..")
+}
+
+// stripedMutex is a fixed set of locks, chosen by a name.
+type stripedMutex [64]sync.Mutex
+
+func (m *stripedMutex) lock(name string) (unlock func()) {
+	var h uint32 = 2166136261
+	for i := range len(name) {
+		h = (h ^ uint32(name[i])) * 16777619
+	}
+	l := &m[h%uint32(len(m))]
+	l.Lock()
+	return l.Unlock
+}

@@ -1,0 +1,321 @@
+package pds
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/plc"
+	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
+)
+
+// checkAccountStatus is com.atproto.server.checkAccountStatus: how far a migration has come.
+func (s *Service) checkAccountStatus(ctx context.Context, r *xrpc.Request, _ *xrpc.None) (*comatproto.ServerCheckAccountStatus_Output, error) {
+	info, err := s.requireAuth(r.Request, scopeAccess, scopeTakendown)
+	if err != nil {
+		return nil, err
+	}
+	snap := s.store.Snapshot()
+	defer snap.Close()
+	head, err := loadHead(snap, info.DID)
+	if err != nil {
+		return nil, err
+	}
+	if head == nil {
+		return nil, answer(errRepoNotFound)
+	}
+	out := &comatproto.ServerCheckAccountStatus_Output{
+		Activated: head.Status == hostingActive, ValidDid: s.checkIdentity(ctx, info.Account) == nil,
+		RepoCommit: head.Commit.String(), RepoRev: string(head.Rev),
+	}
+	if out.IndexedRecords, out.RepoBlocks, err = countRows(snap, head.Gen); err != nil {
+		return nil, err
+	}
+	if out.ExpectedBlobs, out.ImportedBlobs, err = s.countBlobRefs(snap, head); err != nil {
+		return nil, err
+	}
+	prefs, err := s.preferences(info.DID)
+	out.PrivateStateValues = int64(len(prefs))
+	return out, err
+}
+
+// checkIdentity says why an account's identity doesn't let it be active here; nil when it does.
+func (s *Service) checkIdentity(ctx context.Context, a *account) error {
+	bad := func(format string, args ...any) error {
+		return refuse(http.StatusBadRequest, "InvalidRequest", format, args...)
+	}
+	if a.DID.Method() == "plc" {
+		last, err := s.accounts.plc.last(ctx, a.DID)
+		if err != nil {
+			return plcFailure(err)
+		}
+		state, ok := last.State()
+		switch {
+		case !ok:
+			return bad("the identity has ended")
+		case trimURL(state.PDS()) != s.cfg.PublicURL || state.Services[plc.AtprotoPDS].Type != plc.AtprotoPDSType:
+			return bad("the DID document names another PDS")
+		case state.SigningKey() != a.PublicKey:
+			return bad("the DID document has another signing key")
+		}
+		return nil
+	}
+	s.forgetIdentity(a.DID)
+	doc, err := s.resolveDocument(ctx, a.DID, false)
+	if err != nil {
+		return bad("the DID document can't be resolved")
+	}
+	key := doc.SigningKey
+	switch {
+	case doc.PDS != s.cfg.PublicURL:
+		return bad("the DID document names another PDS")
+	case key == nil || key.DIDKey() != a.PublicKey:
+		return bad("the DID document has another signing key")
+	}
+	return nil
+}
+
+// activateAccount is com.atproto.server.activateAccount. An account that comes to life here for the first time gets a commit of its own, with a
+// higher revision than any it brought, signed by its key here.
+func (s *Service) activateAccount(ctx context.Context, r *xrpc.Request, _ *xrpc.None) (*xrpc.None, error) {
+	info, err := s.requireAuth(r.Request, scopeAccess)
+	if err != nil {
+		return nil, err
+	}
+	a := info.Account
+	if a.active() {
+		return nil, nil
+	}
+	if a.Status != hostingDeactivated {
+		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "the account is %s", string(a.Status))
+	}
+	if err := s.checkIdentity(ctx, a); err != nil {
+		return nil, err
+	}
+	first := !a.Activated
+	err = s.changeAccount(ctx, a.DID, func(a *account) error {
+		a.Activated, a.DeleteAfter = true, ""
+		return nil
+	}, accountChange{Identity: true, Handle: a.Handle, Account: true, Status: hostingActive, Sync: true, NewCommit: first, KeyChanged: first})
+	return nil, err
+}
+
+// deactivateAccount is com.atproto.server.deactivateAccount. deleteAfter is kept with the account.
+func (s *Service) deactivateAccount(ctx context.Context, r *xrpc.Request, in *comatproto.ServerDeactivateAccount_Input) (*xrpc.None, error) {
+	info, err := s.requireAuth(r.Request, scopeAccess)
+	if err != nil {
+		return nil, err
+	}
+	if in.DeleteAfter != nil {
+		if _, err := syntax.ParseDatetime(*in.DeleteAfter); err != nil {
+			return nil, refuse(http.StatusBadRequest, "InvalidRequest", "deleteAfter: want a datetime")
+		}
+	}
+	err = s.changeAccount(ctx, info.DID, func(a *account) error {
+		a.DeleteAfter = value(in.DeleteAfter)
+		return nil
+	}, accountChange{Account: info.Account.active(), Status: hostingDeactivated})
+	return nil, err
+}
+
+// changeAccount edits an account's row in the same batch as a change of its status. One change of an account happens at a time.
+func (s *Service) changeAccount(ctx context.Context, did syntax.DID, edit func(*account) error, c accountChange) error {
+	defer s.accounts.changes.lock(string(did))()
+	a, err := s.account(did)
+	if err != nil {
+		return err
+	}
+	old := *a
+	if err := edit(a); err != nil {
+		return err
+	}
+	c.Ops = func(b kv.Batch) {
+		if old.Handle != a.Handle {
+			b.Delete([]byte(rowHandle + string(old.Handle)))
+		}
+		a.put(b)
+	}
+	return s.submitAccountEvents(context.WithoutCancel(ctx), did, c)
+}
+
+// Purposes of confirmation tokens.
+const (
+	tokenDelete = "delete"
+	tokenPLC    = "plc"
+)
+
+const (
+	confirmationLife  = 15 * time.Minute
+	confirmationTries = 5
+)
+
+// confirmation is a token that was sent by e-mail: only its hash is kept, and it is good for one account, purpose and address.
+type confirmation struct {
+	Hash    []byte    `json:"hash"`
+	Expires time.Time `json:"expires"`
+	Email   string    `json:"email,omitempty"`
+	Tries   int       `json:"tries"`
+}
+
+func tokenKey(did syntax.DID, purpose string) []byte {
+	return []byte(rowToken + string(did) + "/" + purpose)
+}
+
+// sendToken makes a confirmation token. There is no mail yet: in development it goes to the log, otherwise there is no way to get one.
+func (s *Service) sendToken(ctx context.Context, r *http.Request, a *account, purpose string) error {
+	if err := s.limitBy(r, "mail", purpose+" "+string(a.DID)); err != nil {
+		return err
+	}
+	if !s.cfg.Accounts.LogTokens {
+		return refuse(http.StatusBadRequest, "InvalidRequest", "this server does not send e-mail")
+	}
+	token := strings.ToUpper(s.randomName(10))
+	token = token[:8] + "-" + token[8:]
+	hash := sha256.Sum256([]byte(token))
+	row, err := json.Marshal(confirmation{Hash: hash[:], Expires: s.world.Clock.Now().Add(confirmationLife), Email: a.Email})
+	if err != nil {
+		return err
+	}
+	if err := s.write(ctx, func(b kv.Batch) { b.Set(tokenKey(a.DID, purpose), row) }); err != nil {
+		return err
+	}
+	s.world.Log.Info("confirmation token", "did", string(a.DID), "purpose", purpose, "token", token)
+	return nil
+}
+
+// checkToken checks a confirmation token and counts the attempt. A good one is used up by the caller, in the batch of what it confirms.
+func (s *Service) checkToken(ctx context.Context, a *account, purpose, token string) error {
+	defer s.accounts.changes.lock("token " + string(a.DID))()
+	invalid := refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is not valid")
+	key := tokenKey(a.DID, purpose)
+	v, err := s.store.Get(key)
+	if errors.Is(err, kv.ErrNotFound) {
+		return invalid
+	}
+	if err != nil {
+		return err
+	}
+	var row confirmation
+	if err := json.Unmarshal(v, &row); err != nil {
+		return err
+	}
+	if !s.world.Clock.Now().Before(row.Expires) {
+		return refuse(http.StatusBadRequest, "ExpiredToken", "the confirmation token has expired")
+	}
+	hash := sha256.Sum256([]byte(strings.ToUpper(strings.TrimSpace(token))))
+	if row.Tries < confirmationTries && row.Email == a.Email && subtle.ConstantTimeCompare(hash[:], row.Hash) == 1 {
+		return nil
+	}
+	row.Tries++
+	if v, err = json.Marshal(row); err != nil {
+		return err
+	}
+	if err := s.write(ctx, func(b kv.Batch) { b.Set(key, v) }); err != nil {
+		return err
+	}
+	return invalid
+}
+
+// requestAccountDelete is com.atproto.server.requestAccountDelete.
+func (s *Service) requestAccountDelete(ctx context.Context, r *xrpc.Request, _ *xrpc.None) (*xrpc.None, error) {
+	info, err := s.requireAuth(r.Request, scopeAccess, scopeTakendown)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.sendToken(ctx, r.Request, info.Account, tokenDelete)
+}
+
+// deleteAccount is com.atproto.server.deleteAccount: with the password and the token that was sent.
+func (s *Service) deleteAccount(ctx context.Context, r *xrpc.Request, in *comatproto.ServerDeleteAccount_Input) (*xrpc.None, error) {
+	if err := s.limit(r.Request, "deleteAccount", in.Did); err != nil {
+		return nil, err
+	}
+	hash := ""
+	a, err := s.account(syntax.DID(in.Did))
+	if err == nil {
+		hash = a.Password
+	} else if !errors.Is(err, errNoAccount) {
+		return nil, err
+	}
+	ok, err := s.accounts.passwords.verify(ctx, hash, in.Password)
+	if err != nil {
+		return nil, passwordFailure(err)
+	}
+	if !ok {
+		return nil, refuse(http.StatusUnauthorized, "AuthenticationRequired", "wrong account or password")
+	}
+	if err := s.checkToken(ctx, a, tokenDelete, in.Token); err != nil {
+		return nil, err
+	}
+	return nil, s.removeAccount(ctx, a)
+}
+
+// removeAccount deletes an account with everything it has. Its repository's head stays, so that the hosting status can still be asked for.
+func (s *Service) removeAccount(ctx context.Context, a *account) error {
+	release, ok := s.claim("rename:"+string(a.DID), "handle:"+string(a.Handle))
+	if !ok {
+		return refuse(http.StatusConflict, "InvalidRequest", "the account is being changed: try again")
+	}
+	defer release()
+	defer s.accounts.changes.lock(string(a.DID))()
+	a, err := s.account(a.DID)
+	if errors.Is(err, errNoAccount) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := s.acquire(a.DID)
+	if err != nil {
+		return err
+	}
+	f, err := s.submitRemoval(r, a)
+	s.release(r)
+	if err != nil {
+		return err
+	}
+	_, err = s.wait(r, f)
+	return err
+}
+
+func (s *Service) submitRemoval(r *openRepo, a *account) (*inflight, error) {
+	if err := r.drain(); err != nil {
+		return nil, err
+	}
+	head := r.head
+	var blobs []cid.CID
+	lo, hi := genRange(tableBlob, head.account)
+	it := s.store.Iter(lo, hi)
+	for ok := it.First(); ok; ok = it.Next() {
+		var c cid.CID
+		copy(c[:], it.Key()[len(lo):])
+		blobs = append(blobs, c)
+	}
+	if err := errors.Join(it.Err(), it.Close()); err != nil {
+		return nil, err
+	}
+	head.Status = hostingDeleted
+	f := s.submit(r, func(b kv.Batch) {
+		a.erase(b)
+		for _, table := range []byte{tableBlock, tableByCID, tableBlobRef} {
+			b.DeleteRange(genRange(table, head.Gen))
+		}
+		b.DeleteRange(lo, hi)
+		for _, c := range blobs {
+			b.Set(garbageKey(head.account, c), nil) // the files go after the batch
+		}
+		b.Set(idKey(tableHead, head.account), head.encode())
+	}, []event{s.accountEvent(a.DID, hostingDeleted)}, nil)
+	r.head = head
+	r.forget()
+	return f, nil
+}

@@ -1,0 +1,167 @@
+package pds
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/barograph/baro/xrpc"
+)
+
+// limitRule allows a number of calls in a window that begins with the first of them.
+type limitRule struct {
+	calls  int
+	window time.Duration
+}
+
+// Limits per name; the defaults of the network. Callers are counted under an address, an account, or both.
+var limitRules = map[string][]limitRule{
+	"createSession": {{30, 5 * time.Minute}, {300, 24 * time.Hour}},
+	"createAccount": {{100, 5 * time.Minute}},
+	"updateHandle":  {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
+	"mail":          {{5, time.Hour}, {15, 24 * time.Hour}},
+	"deleteAccount": {{50, 5 * time.Minute}},
+	"admin":         {{600, 5 * time.Minute}},
+}
+
+// relaxed is how many times more a caller on this machine may do with RelaxLoopback.
+const relaxed = 100
+
+// maxLimitKeys bounds the counters kept. When there are more, the ones that ended are swept, and then the oldest go.
+const maxLimitKeys = 1 << 16
+
+type limitKey struct {
+	name string
+	rule int
+	who  string
+}
+
+type limitCount struct {
+	calls int
+	ends  time.Time
+}
+
+// limits counts calls. Counters are in memory: a restart forgives.
+type limits struct {
+	mu     sync.Mutex
+	counts map[limitKey]*limitCount
+}
+
+func (s *Service) openLimits() { s.accounts.limits.counts = map[limitKey]*limitCount{} }
+
+// limit counts one call of r under a name, an account (or whatever else the rule counts by; may be empty) and the caller's address. It
+// refuses the call with RateLimitExceeded when there were too many. The RateLimit-* headers for the answer go with r: see limitHeaders.
+func (s *Service) limit(r *http.Request, name, account string) error {
+	return s.limitBy(r, name, account+" "+addressKey(s.clientAddr(r)))
+}
+
+// limitBy is limit by an account alone, from wherever it calls.
+func (s *Service) limitBy(r *http.Request, name, who string) error {
+	generosity := 1
+	if s.cfg.Accounts.RelaxLoopback && s.clientAddr(r).IsLoopback() {
+		generosity = relaxed
+	}
+	now := s.world.Clock.Now()
+	l := &s.accounts.limits
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// The rule that leaves the least is the one that is told.
+	var tightest *limitCount
+	var told limitRule
+	left := 0
+	for i, rule := range limitRules[name] {
+		rule.calls *= generosity
+		k := limitKey{name, i, who}
+		c := l.counts[k]
+		if c == nil || !now.Before(c.ends) {
+			l.makeRoom(now)
+			c = &limitCount{ends: now.Add(rule.window)}
+			l.counts[k] = c
+		}
+		c.calls++
+		if rest := rule.calls - c.calls; tightest == nil || rest < left {
+			tightest, told, left = c, rule, rest
+		}
+	}
+	if tightest == nil {
+		return nil
+	}
+	h := responseHeader(r)
+	h.Set("RateLimit-Limit", strconv.Itoa(told.calls))
+	h.Set("RateLimit-Remaining", strconv.Itoa(max(left, 0)))
+	h.Set("RateLimit-Reset", strconv.FormatInt(tightest.ends.Unix(), 10))
+	h.Set("RateLimit-Policy", strconv.Itoa(told.calls)+";w="+strconv.Itoa(int(told.window/time.Second)))
+	if left >= 0 {
+		return nil
+	}
+	wait := max(int64(tightest.ends.Sub(now)/time.Second)+1, 1)
+	e := refuse(http.StatusTooManyRequests, "RateLimitExceeded", "too many requests: try again in %d seconds", wait)
+	e.Header = h.Clone()
+	e.Header.Set("Retry-After", strconv.FormatInt(wait, 10))
+	return e
+}
+
+func (l *limits) makeRoom(now time.Time) {
+	if len(l.counts) < maxLimitKeys {
+		return
+	}
+	for k, c := range l.counts {
+		if !now.Before(c.ends) {
+			delete(l.counts, k)
+		}
+	}
+	for k := range l.counts {
+		if len(l.counts) < maxLimitKeys {
+			break
+		}
+		delete(l.counts, k)
+	}
+}
+
+// clientAddr is the address a request comes from; X-Forwarded-For counts only as far as trusted proxies wrote it.
+func (s *Service) clientAddr(r *http.Request) netip.Addr {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
+	}
+	addr = addr.Unmap().WithZone("")
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0 && s.trustedProxy(addr); i-- {
+		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = next.Unmap().WithZone("")
+	}
+	return addr
+}
+
+func (s *Service) trustedProxy(a netip.Addr) bool {
+	for _, p := range s.cfg.Accounts.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// addressKey counts an IPv6 caller by its /64, which is what one customer gets.
+func addressKey(a netip.Addr) string {
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return a.String()
+}
+
+// responseHeader is the header of the answer to r.
+func responseHeader(r *http.Request) http.Header { return xrpc.ResponseHeader(r.Context()) }
