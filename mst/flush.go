@@ -110,7 +110,8 @@ func (t *Tree) firstOf(n *node, lo, hi string) (string, error) {
 // Flush encodes what has changed since the last flush, or since the tree was made or opened, and takes the present tree as
 // the base of the next change. The tree stays usable and in memory; see [Tree.Trim]. On an error nothing has happened.
 //
-// The caller stores the change before anything else is loaded from the source.
+// Nodes that were there before can be loaded from the source whether or not the change has been stored yet; but it has to
+// be before [Tree.Trim] forgets any.
 func (t *Tree) Flush() (Change, error) {
 	var ch Change
 	var fresh []*node
