@@ -394,6 +394,10 @@ func TestTreeAgainstMap(t *testing.T) {
 				if ch.Root != want {
 					t.Fatalf("root %s, want %s", ch.Root, want)
 				}
+				// A proof is made while the store is still behind.
+				if _, err := tree.Cover(key.Draw(t, "proof"), key.Draw(t, "proof")); err != nil {
+					t.Fatal(err)
+				}
 				for _, b := range ch.Added {
 					if _, ok := before[b.CID]; ok {
 						t.Fatalf("node %s was added but was there", b.CID)
