@@ -206,6 +206,11 @@ func (r *Reader) Skip() error {
 
 // Raw checks the next value and returns a view of its bytes.
 func (r *Reader) Raw() ([]byte, error) {
+	if r.off < len(r.b) && r.b[r.off]>>5 == majText { // not worth a scan
+		start := r.off
+		_, err := r.TextBytes()
+		return r.b[start:r.off:r.off], err
+	}
 	end, err := scan(r.b, r.off, r.l.sub(r.b, r.off), 0)
 	if err != nil {
 		err.Path = joinPath(pathAt(r.b, r.off), err.Path)
@@ -250,6 +255,12 @@ func (r *Reader) head(major byte, want Kind) (next int, arg uint64, err error) {
 
 // str reads a byte or text string. It doesn't move r.
 func (r *Reader) str(major byte, want Kind) (s []byte, next int, err error) {
+	if r.off < len(r.b) { // the fast case is a short head
+		if size := int(r.b[r.off] - major<<5); size < 24 && size < len(r.b)-r.off {
+			end := r.off + 1 + size
+			return r.b[r.off+1 : end : end], end, nil
+		}
+	}
 	next, arg, err := r.head(major, want)
 	if err != nil {
 		return nil, 0, err

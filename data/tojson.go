@@ -171,11 +171,36 @@ func special(x uint64) uint64 {
 	return ((x - ' '*ones) | (quote - ones) | (slash - ones)) &^ x & highs
 }
 
+// plain reports whether s can stand for itself in a JSON string.
+func plain(s []byte) bool {
+	n := len(s)
+	var or uint64
+	switch {
+	case n >= 8:
+		or = special(binary.LittleEndian.Uint64(s[n-8:]))
+		for ; len(s) > 8; s = s[8:] {
+			or |= special(binary.LittleEndian.Uint64(s))
+		}
+	case n >= 4:
+		or = special(uint64(binary.LittleEndian.Uint32(s))<<32 | uint64(binary.LittleEndian.Uint32(s[n-4:])))
+	default:
+		for _, c := range s {
+			if c < ' ' || c == '"' || c == '\\' {
+				return false
+			}
+		}
+	}
+	return or == 0
+}
+
 const hexDigits = "0123456789abcdef"
 
 // appendString appends valid UTF-8 as a JSON string.
 func appendString(dst, s []byte) []byte {
 	dst = append(dst, '"')
+	if plain(s) {
+		return append(append(dst, s...), '"')
+	}
 	start, i := 0, 0
 	for {
 		for i+8 <= len(s) && special(binary.LittleEndian.Uint64(s[i:])) == 0 {

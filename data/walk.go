@@ -14,7 +14,7 @@ type Step struct {
 	Type  []byte // the `$type` of the map that the step leads to; nil if it has none or is no map
 }
 
-// Leaf is something that [Walk] finds. Only the field of its kind is set. It and all that it shows are views of the input,
+// Leaf is something that [Walk] finds. Only the field of its kind means something. It and all that it shows are views of the input,
 // except the strings in Blob.
 type Leaf struct {
 	Kind  cbor.Kind // KindText, KindBytes, KindLink, or KindMap for a blob
@@ -56,21 +56,21 @@ func (w *walker) value(n int) error {
 		if err != nil {
 			return err
 		}
-		w.leaf = Leaf{Kind: k, Text: text}
+		w.leaf.Kind, w.leaf.Text = k, text
 		return w.visit(w.path[:n], &w.leaf)
 	case cbor.KindBytes:
 		b, err := w.r.Bytes()
 		if err != nil {
 			return err
 		}
-		w.leaf = Leaf{Kind: k, Bytes: b}
+		w.leaf.Kind, w.leaf.Bytes = k, b
 		return w.visit(w.path[:n], &w.leaf)
 	case cbor.KindLink:
 		c, err := w.r.Link()
 		if err != nil {
 			return err
 		}
-		w.leaf = Leaf{Kind: k, Link: c}
+		w.leaf.Kind, w.leaf.Link = k, c
 		return w.visit(w.path[:n], &w.leaf)
 	case cbor.KindMap:
 		typ := typeOf(w.r)
@@ -79,7 +79,7 @@ func (w *walker) value(n int) error {
 		}
 		if string(typ) == blobType {
 			start := w.r
-			w.leaf = Leaf{Kind: k}
+			w.leaf.Kind = k
 			if w.leaf.Blob.ReadCBOR(&w.r) == nil {
 				return w.visit(w.path[:n], &w.leaf)
 			}
