@@ -1,204 +1,367 @@
-// Package httpd runs the HTTP listeners of the services: limits on headers and time, one clear error for a port in use,
-// a panic that ends one request and not the process, and a shutdown that is over within two seconds.
+// Package httpd runs the HTTP side of a service: it listens first, so that the bound address is known, sets the limits
+// that every server needs, answers a panic with an error, and stops within two seconds.
 //
-// It has no specification page. It doesn't route, authenticate or limit bodies: package xrpc and the services do.
+// The errors it answers by itself have the shape of https://atproto.com/specs/xrpc. It does not route, authenticate,
+// limit rates or speak TLS: that is the handler's, the service's and the reverse proxy's.
 //
-//	srv, err := httpd.Listen("pds", "127.0.0.1:0", handler, httpd.Options{Log: w.Log})
-//	fmt.Println(srv.URL()) // known before the first request
-//	err = srv.Run(ctx)     // until ctx ends, then drains
+//	srv, err := httpd.Listen(httpd.Options{Addr: "127.0.0.1:0", Name: "pds", Log: w.Log})
+//	fmt.Println(srv.URL())
+//	err = srv.Run(ctx, svc.Handler()) // until ctx ends
 //
-// Long-lived requests (event streams) must watch the context of their service, because a hijacked connection is not the
-// HTTP server's to close; see [stream.Handler].
+// Limits: 5 s and 32 KiB for a request's header, 1 KiB/s for its body after 10 s, 4,096 connections. The size of a body
+// is limited by the handler that knows what it is for.
 package httpd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
-	"strconv"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/barograph/baro/internal/world"
 )
 
-// The limits of every listener.
+// Defaults of [Options].
 const (
-	ReadHeaderTimeout = 5 * time.Second
-	IdleTimeout       = 2 * time.Minute
-	MaxHeaderBytes    = 32 << 10
-	ShutdownTimeout   = 1500 * time.Millisecond
+	DefaultShutdown       = 2 * time.Second
+	DefaultMaxConnections = 4096
+	headerTimeout         = 5 * time.Second
+	headerBytes           = 32 << 10
+	idleTimeout           = 90 * time.Second
+	bodyGrace             = 10 * time.Second
+	bodyRate              = 1 << 10 // bytes per second
 )
 
-// ListenError says that a listener could not be opened. Its text names the service and the address, and has a hint.
+// Options of a [Server].
+type Options struct {
+	Addr           string        // host:port; port 0 takes a free one
+	Name           string        // of the service, for log lines
+	Log            *slog.Logger  // nil: nothing is logged
+	Shutdown       time.Duration // how long stopping may take; 0: [DefaultShutdown]
+	MaxConnections int           // more are closed at once; 0: [DefaultMaxConnections]
+}
+
+// ListenError says why an address cannot be listened on, and what to do about it.
 type ListenError struct {
-	Service string
-	Addr    string
-	Err     error
+	Name, Addr string
+	InUse      bool // another program has the port
+	Hint       string
+	Err        error
 }
 
 func (e *ListenError) Error() string {
-	hint := ""
-	switch {
-	case errors.Is(e.Err, syscall.EADDRINUSE):
-		hint = ": another program uses that port; stop it, or choose another port (0 takes a free one)"
-	case errors.Is(e.Err, syscall.EACCES):
-		hint = ": this user may not use that port; choose one above 1023"
-	case errors.Is(e.Err, syscall.EADDRNOTAVAIL):
-		hint = ": this machine has no such address"
-	default:
-		hint = ": " + e.Err.Error()
+	who := ""
+	if e.Name != "" {
+		who = e.Name + ": "
 	}
-	return fmt.Sprintf("%s can't listen on %s%s", e.Service, e.Addr, hint)
+	if e.Hint == "" {
+		return fmt.Sprintf("%scannot listen on %s: %v", who, e.Addr, e.Err)
+	}
+	return fmt.Sprintf("%scannot listen on %s: %s", who, e.Addr, e.Hint)
 }
 
 func (e *ListenError) Unwrap() error { return e.Err }
 
-// Options of a [Server]. The zero value is good.
-type Options struct {
-	Log *slog.Logger // nil discards
+func listenError(o Options, err error) error {
+	e := &ListenError{Name: o.Name, Addr: o.Addr, Err: err}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		e.InUse = true
+		e.Hint = "the port is in use: stop the program that has it, or choose another port (0 takes a free one)"
+	case errors.Is(err, syscall.EACCES):
+		e.Hint = "not allowed: ports below 1024 need privileges, so choose a higher one"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		e.Hint = "this machine does not have that address"
+	}
+	return e
 }
 
-// Server is one listener with its handler.
+// Server is a listener that waits for its handler.
 type Server struct {
-	name string
-	ln   net.Listener
-	srv  *http.Server
-	log  *slog.Logger
-
-	base context.Context
-	stop context.CancelFunc
+	o        Options
+	ln       net.Listener
+	stopping chan struct{} // closed when Run begins to stop
+	handlers running
+	conns    atomic.Int64
 }
 
-// Listen opens addr, such as "127.0.0.1:2583", and serves nothing before [Server.Run]. The error is a *ListenError.
-func Listen(service, addr string, h http.Handler, o Options) (*Server, error) {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(context.Background(), "tcp", addr)
+// Listen binds the address. Connections wait until Run.
+func Listen(o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Shutdown <= 0 {
+		o.Shutdown = DefaultShutdown
+	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = DefaultMaxConnections
+	}
+	ln, err := net.Listen("tcp", o.Addr)
 	if err != nil {
-		return nil, &ListenError{Service: service, Addr: addr, Err: err}
+		return nil, listenError(o, err)
 	}
-	return Serve(service, ln, h, o), nil
+	return &Server{o: o, ln: ln, stopping: make(chan struct{})}, nil
 }
 
-// Serve is [Listen] on a listener that is open already.
-func Serve(service string, ln net.Listener, h http.Handler, o Options) *Server {
-	log := o.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	log = log.With("service", service)
-	s := &Server{name: service, ln: ln, log: log}
-	s.base, s.stop = context.WithCancel(context.Background())
-	s.srv = &http.Server{
-		Handler:           s.guard(h),
-		ReadHeaderTimeout: ReadHeaderTimeout,
-		IdleTimeout:       IdleTimeout,
-		MaxHeaderBytes:    MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return s.base },
-	}
-	return s
+// Addr is the bound address.
+func (s *Server) Addr() netip.AddrPort {
+	a := s.ln.Addr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// Addr returns the bound address, such as "127.0.0.1:40123".
-func (s *Server) Addr() string { return s.ln.Addr().String() }
+// Port is the bound port.
+func (s *Server) Port() int { return int(s.Addr().Port()) }
 
-// Port returns the bound port.
-func (s *Server) Port() int {
-	if a, ok := s.ln.Addr().(*net.TCPAddr); ok {
-		return a.Port
-	}
-	return 0
-}
-
-// URL returns the origin to reach the server at from this machine, such as "http://localhost:40123" for a loopback
-// address. The name localhost is used because the protocol's rules for development (did:web with a port) know only it.
+// URL is where the server can be reached from this machine, without a slash at the end.
 func (s *Server) URL() string {
-	host, port, err := net.SplitHostPort(s.Addr())
-	if err != nil {
-		return "http://" + s.Addr()
+	a := s.Addr()
+	if a.Addr().IsUnspecified() { // all addresses, of which this one is near
+		a = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.Port())
 	}
-	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
-		host = "localhost"
-	}
-	return "http://" + net.JoinHostPort(host, port)
+	return "http://" + a.String()
 }
 
-// Run serves until ctx ends, then refuses new connections, lets requests in flight finish for [ShutdownTimeout], and
-// closes what is left. It returns nil after a shutdown that ctx asked for.
-func (s *Server) Run(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- s.srv.Serve(s.ln) }()
+// Close gives the address up when Run is not going to be called. After Run it does nothing.
+func (s *Server) Close() error {
+	if err := s.ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("closing the listener: %w", err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends, and then stops: no new connections, streams (WebSockets and server-sent events) are told at
+// once through the contexts of their requests, other requests get most of Options.Shutdown to finish, and what is left
+// is cut. It returns when all handlers have returned or the time is up, nil unless serving failed. It is called once.
+func (s *Server) Run(ctx context.Context, h http.Handler) error {
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler:           s.wrap(h),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerBytes - 8192, // net/http adds 4 KiB, and on a used connection what it has read ahead
+		ErrorLog:          slog.NewLogLogger(s.o.Log.With("server", s.o.Name).Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnState:         s.connState,
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(s.ln) }()
 	select {
-	case err := <-done:
-		s.stop()
-		return fmt.Errorf("serving %s on %s: %w", s.name, s.Addr(), err)
+	case err := <-served:
+		cut()
+		srv.Close()
+		s.handlers.await(context.WithoutCancel(ctx))
+		return fmt.Errorf("serving %s: %w", s.o.Name, err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), ShutdownTimeout)
+
+	close(s.stopping)
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.Shutdown)
 	defer cancel()
-	err := s.srv.Shutdown(grace)
-	s.stop()
-	if err != nil {
-		s.log.Debug("closing connections that did not finish in time", "err", err)
-		err = s.srv.Close()
+	polite, cancel := context.WithTimeout(end, s.o.Shutdown*3/4)
+	defer cancel()
+	_ = srv.Shutdown(polite) // closes the listener; an error only says that the time is up
+	s.handlers.await(polite) // hijacked connections, which Shutdown does not know of
+	cut()
+	_ = srv.Close()
+	<-served
+	if !s.handlers.await(end) {
+		s.o.Log.Warn("handlers still run after the server stopped", "server", s.o.Name)
 	}
-	<-done
-	return err
+	return nil
 }
 
-// Close ends the server at once. It is for listeners that never ran.
-func (s *Server) Close() error {
-	s.stop()
-	err := s.srv.Close()
-	if lerr := s.ln.Close(); err == nil && !errors.Is(lerr, net.ErrClosed) {
-		err = lerr
-	}
-	return err
+// running counts the handlers that run. A WaitGroup would not do: requests may still begin while somebody waits.
+type running struct {
+	mu   sync.Mutex
+	n    int
+	idle chan struct{} // made by who waits, closed when n gets to 0
 }
 
-// guard turns a panic into a 500 of this request and logs requests at debug level.
-func (s *Server) guard(h http.Handler) http.Handler {
+func (r *running) begin() {
+	r.mu.Lock()
+	r.n++
+	r.mu.Unlock()
+}
+
+func (r *running) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n--; r.n == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
+}
+
+// await returns when no handler runs, true, or when ctx ends.
+func (r *running) await(ctx context.Context) bool {
+	r.mu.Lock()
+	if r.n == 0 {
+		r.mu.Unlock()
+		return true
+	}
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
+	idle := r.idle
+	r.mu.Unlock()
+	select {
+	case <-idle:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// connState keeps count of connections and closes those that are too many. Hijacked ones are their handler's to limit.
+func (s *Server) connState(c net.Conn, st http.ConnState) {
+	switch st {
+	case http.StateNew:
+		if s.conns.Add(1) > int64(s.o.MaxConnections) {
+			c.Close()
+		}
+	case http.StateClosed, http.StateHijacked:
+		s.conns.Add(-1)
+	}
+}
+
+// wrap puts around each request what the package promises.
+func (s *Server) wrap(h http.Handler) http.Handler {
+	debug := s.o.Log.Enabled(context.Background(), slog.LevelDebug)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.handlers.begin()
+		defer s.handlers.end()
+		if isStream(r) {
+			ctx, cancel := context.WithCancel(r.Context())
+			defer cancel()
+			done := make(chan struct{})
+			defer close(done)
+			go func() {
+				select {
+				case <-s.stopping:
+					cancel()
+				case <-done:
+				}
+			}()
+			r = r.WithContext(ctx)
+		}
+		rw := &response{ResponseWriter: w}
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &pacedBody{ReadCloser: r.Body, rc: http.NewResponseController(w), start: world.System.Now()}
+		}
+		var start time.Time
+		if debug {
+			start = world.System.Now()
+		}
 		defer func() {
-			v := recover()
-			if v == nil {
-				return
+			err := recover()
+			if err != nil && err != http.ErrAbortHandler {
+				s.o.Log.Error("a handler panicked", "server", s.o.Name, "method", r.Method, "path", clip(r.URL.Path), "panic", fmt.Sprint(err), "stack", stack())
+				if !rw.begun {
+					WriteError(rw, http.StatusInternalServerError, "InternalServerError", "the server failed to handle this request")
+					err = nil
+				}
 			}
-			if v == http.ErrAbortHandler {
-				panic(v)
+			if debug {
+				// The query is left out: parameters may hold what must not be in a log.
+				s.o.Log.Debug("request", "server", s.o.Name, "method", r.Method, "path", clip(r.URL.Path), "status", rw.code(),
+					"bytes", rw.written, "took", world.System.Now().Sub(start), "from", r.RemoteAddr)
 			}
-			s.log.Error("a handler panicked", "method", r.Method, "path", truncate(r.URL.Path), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			WriteError(w, http.StatusInternalServerError, "InternalServerError", "something went wrong on this server")
+			if err != nil {
+				panic(http.ErrAbortHandler) // part of an answer is out: break it off, so that it is not taken for whole
+			}
 		}()
-		s.log.Debug("request", "method", r.Method, "path", truncate(r.URL.Path), "remote", r.RemoteAddr)
-		h.ServeHTTP(w, r)
+		h.ServeHTTP(rw, r)
 	})
 }
 
-func truncate(s string) string {
+func isStream(r *http.Request) bool {
+	return r.Header.Get("Upgrade") != "" || strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+}
+
+// clip keeps what a client sent to a length that a log line can bear.
+func clip(s string) string {
 	if len(s) > 256 {
 		return s[:256] + "…"
 	}
 	return s
 }
 
-// WriteError answers with the error envelope of XRPC, {"error", "message"}.
-func WriteError(w http.ResponseWriter, status int, name, message string) {
-	body, err := json.Marshal(struct {
-		Error   string `json:"error"`
-		Message string `json:"message,omitempty"`
-	}{name, message})
-	if err != nil { // strings always marshal
-		body = []byte(`{"error":"InternalServerError"}`)
+// response notes what was answered.
+type response struct {
+	http.ResponseWriter
+	begun   bool
+	status  int
+	written int64
+}
+
+func (w *response) code() int {
+	if w.status == 0 {
+		return http.StatusOK
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	w.Write(body)
+	return w.status
+}
+
+func (w *response) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		if !w.begun {
+			w.status = status
+		}
+		w.begun = true
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	w.begun = true
+	n, err := w.ResponseWriter.Write(p)
+	w.written += int64(n)
+	return n, err
+}
+
+// ReadFrom lets files go out without a copy.
+func (w *response) ReadFrom(r io.Reader) (int64, error) {
+	w.begun = true
+	n, err := io.Copy(w.ResponseWriter, r)
+	w.written += n
+	return n, err
+}
+
+// Flush and Hijack are what WebSocket and event-stream handlers look for; Unwrap is for http.ResponseController.
+func (w *response) Flush() {
+	w.begun = true
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// pacedBody ends a body that comes too slowly, by giving each read the time that its bytes may take.
+type pacedBody struct {
+	io.ReadCloser
+	rc    *http.ResponseController
+	start time.Time
+	n     int64
+	done  bool
+}
+
+func (b *pacedBody) Read(p []byte) (int, error) {
+	if !b.done {
+		_ = b.rc.SetReadDeadline(b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/bodyRate))
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.n += int64(n)
+	if err != nil && !b.done {
+		b.done = true
+		_ = b.rc.SetReadDeadline(time.Time{}) // net/http goes on reading, to notice when the client goes away
+	}
+	return n, err
 }

@@ -1,41 +1,66 @@
-package httpd_test
+package httpd
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/barograph/baro/internal/httpd"
 )
 
-func start(t *testing.T, h http.Handler) (*httpd.Server, func() error) {
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// start runs a server until stop is called, which returns what Run did and how long it took to stop.
+func start(t *testing.T, o Options, h http.Handler) (srv *Server, stop func() (time.Duration, error)) {
 	t.Helper()
-	s, err := httpd.Listen("test", "127.0.0.1:0", h, httpd.Options{})
+	o.Addr = "127.0.0.1:0"
+	srv, err := Listen(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	var err2 error
-	ended := false
-	stop := func() error {
-		if !ended {
-			ended = true
+	go func() { done <- srv.Run(ctx, h) }()
+	var once sync.Once
+	var took time.Duration
+	var rerr error
+	stop = func() (time.Duration, error) {
+		once.Do(func() {
+			at := time.Now()
 			cancel()
-			err2 = <-done
-		}
-		return err2
+			rerr = <-done
+			took = time.Since(at)
+		})
+		return took, rerr
 	}
 	t.Cleanup(func() { stop() })
-	return s, stop
+	return srv, stop
 }
 
 func get(t *testing.T, url string) (int, string) {
@@ -52,80 +77,300 @@ func get(t *testing.T, url string) (int, string) {
 	return resp.StatusCode, string(b)
 }
 
-func TestServe(t *testing.T) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ok", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "fine") })
-	mux.HandleFunc("GET /panic", func(http.ResponseWriter, *http.Request) { panic("boom") })
-	s, stop := start(t, mux)
-	if !strings.HasPrefix(s.URL(), "http://localhost:") || s.Port() == 0 {
-		t.Errorf("URL() = %s, Port() = %d", s.URL(), s.Port())
+func TestServeAndStop(t *testing.T) {
+	srv, stop := start(t, Options{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	if srv.Port() == 0 || srv.URL() != fmt.Sprintf("http://127.0.0.1:%d", srv.Port()) {
+		t.Fatalf("URL %s", srv.URL())
 	}
-	if code, body := get(t, s.URL()+"/ok"); code != 200 || body != "fine" {
-		t.Errorf("/ok: %d %q", code, body)
+	if code, body := get(t, srv.URL()+"/"); code != 200 || body != "hello" {
+		t.Fatal(code, body)
 	}
-	for range 2 { // the process survives
-		if code, body := get(t, s.URL()+"/panic"); code != 500 || !strings.Contains(body, `"error":"InternalServerError"`) || strings.Contains(body, "boom") {
-			t.Errorf("/panic: %d %q", code, body)
-		}
+	if took, err := stop(); err != nil || took > time.Second {
+		t.Fatalf("stopping took %v, %v", took, err)
 	}
-	if err := stop(); err != nil {
-		t.Errorf("Run: %v", err)
-	}
-	if _, err := http.Get(s.URL() + "/ok"); err == nil {
-		t.Error("the server answers after its shutdown")
+	if _, err := http.Get(srv.URL()); err == nil {
+		t.Fatal("it still answers")
 	}
 }
 
 func TestPortInUse(t *testing.T) {
-	s, _ := start(t, http.NotFoundHandler())
-	_, err := httpd.Listen("pds", s.Addr(), nil, httpd.Options{})
-	var le *httpd.ListenError
-	if !errors.As(err, &le) || le.Service != "pds" || !strings.Contains(err.Error(), "another program uses that port") {
-		t.Errorf("Listen on a used port: %v", err)
-	}
-}
-
-func TestShutdownWithStuckRequest(t *testing.T) {
-	entered, ended := make(chan struct{}), make(chan struct{})
-	s, stop := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		close(entered)
-		<-r.Context().Done()
-		close(ended)
-	}))
-	go http.Get(s.URL())
-	<-entered
-	begin := time.Now()
-	if err := stop(); err != nil {
-		t.Errorf("Run: %v", err)
-	}
-	<-ended
-	if d := time.Since(begin); d > 2*time.Second {
-		t.Errorf("the shutdown took %v", d)
-	}
-}
-
-func TestLongHeaderIsRefused(t *testing.T) {
-	s, _ := start(t, http.NotFoundHandler())
-	c, err := net.Dial("tcp", s.Addr())
+	a, err := Listen(Options{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	go io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("a", 64<<10)+"\r\n\r\n")
-	b := make([]byte, 64)
-	n, _ := c.Read(b)
-	if !strings.Contains(string(b[:n]), " 431 ") {
-		t.Errorf("answer to a header of 64 KiB: %q", b[:n])
+	defer a.Close()
+	_, err = Listen(Options{Addr: a.Addr().String(), Name: "pds"})
+	var le *ListenError
+	if !errors.As(err, &le) || !le.InUse {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"pds", a.Addr().String(), "in use", "another port"} {
+		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q does not say %q in one line", err, want)
+		}
+	}
+	if _, err = Listen(Options{Addr: "127.0.0.1:99999"}); !errors.As(err, &le) || le.InUse {
+		t.Error(err)
 	}
 }
 
-func TestDebugHandler(t *testing.T) {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "baro_test_total", Help: "x"}))
-	s, _ := start(t, httpd.DebugHandler(reg))
-	for path, want := range map[string]string{"/metrics": "baro_test_total 0", "/debug/pprof/": "goroutine", "/_health": "ok"} {
-		if code, body := get(t, s.URL()+path); code != 200 || !strings.Contains(body, want) {
-			t.Errorf("%s: %d %.100q", path, code, body)
+func TestURLOfAllAddresses(t *testing.T) {
+	s, err := Listen(Options{Addr: ":0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.URL() != fmt.Sprintf("http://127.0.0.1:%d", s.Port()) {
+		t.Error(s.URL())
+	}
+}
+
+func TestPanic(t *testing.T) {
+	var log syncBuffer
+	srv, _ := start(t, Options{Log: slog.New(slog.NewJSONHandler(&log, nil))}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/early":
+			w.Header().Set("Content-Length", "5")
+			panic("the secret reason")
+		case "/late":
+			io.WriteString(w, "half an ans")
+			w.(http.Flusher).Flush()
+			panic("late")
+		case "/abort":
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	code, body := get(t, srv.URL()+"/early")
+	if code != 500 || !strings.Contains(body, `"error":"InternalServerError"`) || strings.Contains(body, "secret") {
+		t.Errorf("%d %s", code, body)
+	}
+	if !strings.Contains(log.String(), "the secret reason") || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("log: %s", log.String())
+	}
+	resp, err := http.Get(srv.URL() + "/late")
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("a broken answer looked whole")
+	}
+	if _, err := http.Get(srv.URL() + "/abort"); err == nil {
+		t.Error("an aborted answer came")
+	}
+}
+
+func TestAccessLog(t *testing.T) {
+	var log syncBuffer
+	srv, stop := start(t, Options{Log: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))},
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(418); io.WriteString(w, "tea") }))
+	get(t, srv.URL()+"/a%0ab"+strings.Repeat("x", 1000)+"?token=hunter2")
+	stop()
+	s := log.String()
+	if !strings.Contains(s, `"status":418`) || !strings.Contains(s, `"bytes":3`) || strings.Contains(s, "hunter2") || len(s) > 1000 {
+		t.Error(s)
+	}
+}
+
+// TestStopTellsStreams has open streams of both kinds and a slow ordinary request: the streams end at once, and the
+// request is finished.
+func TestStopTellsStreams(t *testing.T) {
+	up := websocket.Upgrader{}
+	entered := make(chan string, 3)
+	finish := make(chan struct{})
+	srv, stop := start(t, Options{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/ws":
+			c, err := up.Upgrade(w, r, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			entered <- "ws"
+			<-r.Context().Done()
+			c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseGoingAway, ""), time.Now().Add(time.Second))
+		case "/sse":
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(200)
+			http.NewResponseController(w).Flush()
+			entered <- "sse"
+			<-r.Context().Done()
+			io.WriteString(w, "event: bye\n\n")
+		case "/slow":
+			entered <- "slow"
+			<-finish
+			if r.Context().Err() != nil {
+				t.Error("an ordinary request was cut")
+			}
+			io.WriteString(w, "done")
+		}
+	}))
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(srv.URL(), "http")+"/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	req, _ := http.NewRequest("GET", srv.URL()+"/sse", nil)
+	req.Header.Set("Accept", "text/event-stream")
+	sse, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sse.Body.Close()
+	slow := make(chan string)
+	go func() {
+		resp, err := http.Get(srv.URL() + "/slow")
+		if err != nil {
+			slow <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		slow <- string(b)
+	}()
+	for range 3 {
+		<-entered
+	}
+	stopped := make(chan time.Duration)
+	go func() {
+		took, err := stop()
+		if err != nil {
+			t.Error(err)
+		}
+		stopped <- took
+	}()
+	if _, _, err := ws.NextReader(); !websocket.IsCloseError(err, websocket.CloseGoingAway) {
+		t.Errorf("websocket: %v", err)
+	}
+	if b, _ := io.ReadAll(sse.Body); string(b) != "event: bye\n\n" {
+		t.Errorf("events: %q", b)
+	}
+	close(finish)
+	if s := <-slow; s != "done" {
+		t.Errorf("slow request: %s", s)
+	}
+	if took := <-stopped; took > DefaultShutdown {
+		t.Errorf("stopping took %v", took)
+	}
+}
+
+func TestStopCutsWhatHangs(t *testing.T) {
+	entered := make(chan struct{})
+	srv, stop := start(t, Options{Shutdown: 200 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+	}))
+	go http.Get(srv.URL())
+	<-entered
+	if took, err := stop(); err != nil || took < 100*time.Millisecond || took > time.Second {
+		t.Errorf("stopping took %v, %v", took, err)
+	}
+}
+
+func TestHeaderLimit(t *testing.T) {
+	srv, _ := start(t, Options{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	for size, want := range map[int]int{20 << 10: 200, 33 << 10: 431} {
+		req, _ := http.NewRequest("GET", srv.URL(), nil)
+		req.Header.Set("X-Big", strings.Repeat("x", size))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("header of %d bytes: %d", size, resp.StatusCode)
 		}
 	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	srv, _ := start(t, Options{MaxConnections: 2}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	ask := func(c net.Conn) bool {
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, err := http.ReadResponse(bufio.NewReader(c), nil)
+		return err == nil
+	}
+	var conns []net.Conn
+	for i := range 3 {
+		c, err := net.Dial("tcp", srv.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+		if ok := ask(c); ok != (i < 2) {
+			t.Errorf("connection %d: %v", i, ok)
+		}
+	}
+	conns[0].Close()
+	for { // the server notices the end of the connection by itself
+		c, err := net.Dial("tcp", srv.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok := ask(c)
+		c.Close()
+		if ok {
+			return
+		}
+	}
+}
+
+// deadlineRecorder notes the deadlines that the pacing sets.
+type deadlineRecorder struct {
+	http.ResponseWriter
+	set []time.Time
+}
+
+func (d *deadlineRecorder) SetReadDeadline(t time.Time) error { d.set = append(d.set, t); return nil }
+
+func TestBodyPace(t *testing.T) {
+	rec := &deadlineRecorder{}
+	at := time.Unix(1000, 0)
+	b := &pacedBody{ReadCloser: io.NopCloser(bytes.NewReader(make([]byte, 2048))), rc: http.NewResponseController(rec), start: at}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{b}, make([]byte, 1024)); err != nil {
+		t.Fatal(err)
+	}
+	want := []time.Time{at.Add(10 * time.Second), at.Add(11 * time.Second), at.Add(12 * time.Second), {}}
+	if fmt.Sprint(rec.set) != fmt.Sprint(want) {
+		t.Errorf("deadlines %v, want %v", rec.set, want)
+	}
+}
+
+func TestDebug(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "baro_test_total"})
+	reg.MustRegister(c)
+	c.Inc()
+	srv, _ := start(t, Options{}, Debug(reg))
+	for path, want := range map[string]string{"/metrics": "baro_test_total 1", "/debug/pprof/": "goroutine", "/debug/pprof/heap?debug=1": "heap profile"} {
+		if code, body := get(t, srv.URL()+path); code != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %.80s", path, code, body)
+		}
+	}
+}
+
+func ExampleServer() {
+	srv, err := Listen(Options{Addr: "127.0.0.1:0", Name: "hello"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error)
+	go func() {
+		done <- srv.Run(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }))
+	}()
+	resp, err := http.Get(srv.URL())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	body, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	stop()
+	fmt.Println(string(body), <-done)
+	// Output: hello <nil>
 }
