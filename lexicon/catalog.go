@@ -46,11 +46,14 @@ func (c *Catalog) AddJSON(json []byte) (*Schema, error) {
 	return s, nil
 }
 
-// AddFS adds every .json file of a file tree. Two files with the same NSID are an error.
+// lockFile lies beside schemas and says where they come from.
+const lockFile = "lock.json"
+
+// AddFS adds every .json file of a file tree but lock.json. Two files with the same NSID are an error.
 func (c *Catalog) AddFS(fsys fs.FS) error {
 	seen := make(map[syntax.NSID]string)
 	return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path.Ext(name) != ".json" {
+		if err != nil || d.IsDir() || path.Ext(name) != ".json" || path.Base(name) == lockFile {
 			return err
 		}
 		b, err := fs.ReadFile(fsys, name)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 
 	"github.com/rivo/uniseg"
 
@@ -715,5 +716,20 @@ func BenchmarkCatalog(b *testing.B) {
 		if err := c.AddFS(os.DirFS(dir)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestAddFS(t *testing.T) {
+	token := &fstest.MapFile{Data: []byte(`{"lexicon":1,"id":"com.example.a","defs":{"x":{"type":"token"}}}`)}
+	c := lexicon.NewCatalog()
+	err := c.AddFS(fstest.MapFS{"com/example/a.json": token, "lock.json": {Data: []byte(`{}`)}, "README.md": {}})
+	if err != nil || len(c.NSIDs()) != 1 {
+		t.Errorf("%v, %v", c.NSIDs(), err)
+	}
+	if err := lexicon.NewCatalog().AddFS(fstest.MapFS{"a.json": token, "b.json": token}); err == nil {
+		t.Error("the same id twice was accepted")
+	}
+	if err := lexicon.NewCatalog().AddFS(fstest.MapFS{"a.json": {Data: []byte(`{}`)}}); err == nil || !strings.Contains(err.Error(), "a.json") {
+		t.Error(err)
 	}
 }
