@@ -221,8 +221,8 @@ func (s *Service) preferences(did syntax.DID) ([]data.Raw, error) {
 const fullAccessPreference = "app.bsky.actor.defs#personalDetailsPref"
 
 // getPreferences is app.bsky.actor.getPreferences.
-func (s *Service) getPreferences(w http.ResponseWriter, r *http.Request) error {
-	info, err := s.requireAuth(r)
+func (s *Service) getPreferences(w http.ResponseWriter, r *xrpc.Request) error {
+	info, err := s.requireAuth(r.Request)
 	if err != nil {
 		return err
 	}
@@ -248,8 +248,8 @@ func (s *Service) getPreferences(w http.ResponseWriter, r *http.Request) error {
 }
 
 // putPreferences is app.bsky.actor.putPreferences. Preferences are kept as they come, known or not.
-func (s *Service) putPreferences(w http.ResponseWriter, r *http.Request) error {
-	info, err := s.requireAuth(r)
+func (s *Service) putPreferences(w http.ResponseWriter, r *xrpc.Request) error {
+	info, err := s.requireAuth(r.Request)
 	if err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func (s *Service) requireAdmin(r *http.Request) error {
 	if !ok || s.cfg.AdminPassword == "" {
 		return refused
 	}
-	if err := s.limit(r, "admin", ""); err != nil {
+	if err := s.count(r, http.Header{}, "admin", addressKey(s.clientAddr(r))); err != nil {
 		return err
 	}
 	// Compared as digests, so that neither content nor length shows in the time it takes.

@@ -22,7 +22,7 @@ func (s *Service) updateHandle(ctx context.Context, r *xrpc.Request, in *comatpr
 	if err != nil {
 		return nil, err
 	}
-	if err := s.limitBy(r.Request, "updateHandle", string(info.DID)); err != nil {
+	if err := s.limitBy(r, "updateHandle", string(info.DID)); err != nil {
 		return nil, err
 	}
 	h, own, err := s.checkHandle(in.Handle)
@@ -108,7 +108,7 @@ func (s *Service) resolveIdentity(ctx context.Context, _ *xrpc.Request, p *comat
 
 // refreshIdentity is com.atproto.identity.refreshIdentity: resolveIdentity past the caches, counted because each one asks others.
 func (s *Service) refreshIdentity(ctx context.Context, r *xrpc.Request, in *comatproto.IdentityRefreshIdentity_Input) (*comatproto.IdentityDefs_IdentityInfo, error) {
-	if err := s.limit(r.Request, "refreshIdentity", ""); err != nil {
+	if err := s.limit(r, "refreshIdentity", ""); err != nil {
 		return nil, err
 	}
 	return s.identityInfo(ctx, in.Identifier, true)
@@ -194,7 +194,7 @@ func (s *Service) requestPlcOperationSignature(ctx context.Context, r *xrpc.Requ
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.sendToken(ctx, r.Request, info.Account, tokenPLC)
+	return nil, s.sendToken(ctx, r, info.Account, tokenPLC)
 }
 
 // signPlcOperation is com.atproto.identity.signPlcOperation: signs a change of the identity that the owner confirmed with a token. What the

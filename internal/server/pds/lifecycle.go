@@ -171,7 +171,7 @@ func tokenKey(did syntax.DID, purpose string) []byte {
 }
 
 // sendToken makes a confirmation token. There is no mail yet: in development it goes to the log, otherwise there is no way to get one.
-func (s *Service) sendToken(ctx context.Context, r *http.Request, a *account, purpose string) error {
+func (s *Service) sendToken(ctx context.Context, r *xrpc.Request, a *account, purpose string) error {
 	if err := s.limitBy(r, "mail", purpose+" "+string(a.DID)); err != nil {
 		return err
 	}
@@ -231,12 +231,12 @@ func (s *Service) requestAccountDelete(ctx context.Context, r *xrpc.Request, _ *
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.sendToken(ctx, r.Request, info.Account, tokenDelete)
+	return nil, s.sendToken(ctx, r, info.Account, tokenDelete)
 }
 
 // deleteAccount is com.atproto.server.deleteAccount: with the password and the token that was sent.
 func (s *Service) deleteAccount(ctx context.Context, r *xrpc.Request, in *comatproto.ServerDeleteAccount_Input) (*xrpc.None, error) {
-	if err := s.limit(r.Request, "deleteAccount", in.Did); err != nil {
+	if err := s.limit(r, "deleteAccount", in.Did); err != nil {
 		return nil, err
 	}
 	hash := ""

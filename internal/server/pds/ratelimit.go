@@ -54,13 +54,17 @@ type limits struct {
 func (s *Service) openLimits() { s.accounts.limits.counts = map[limitKey]*limitCount{} }
 
 // limit counts one call of r under a name, an account (or whatever else the rule counts by; may be empty) and the caller's address. It
-// refuses the call with RateLimitExceeded when there were too many. The RateLimit-* headers for the answer go with r: see limitHeaders.
-func (s *Service) limit(r *http.Request, name, account string) error {
-	return s.limitBy(r, name, account+" "+addressKey(s.clientAddr(r)))
+// refuses the call with RateLimitExceeded when there were too many. The answer's RateLimit-* headers tell in any case.
+func (s *Service) limit(r *xrpc.Request, name, account string) error {
+	return s.count(r.Request, r.Out, name, account+" "+addressKey(s.clientAddr(r.Request)))
 }
 
 // limitBy is limit by an account alone, from wherever it calls.
-func (s *Service) limitBy(r *http.Request, name, who string) error {
+func (s *Service) limitBy(r *xrpc.Request, name, who string) error {
+	return s.count(r.Request, r.Out, name, who)
+}
+
+func (s *Service) count(r *http.Request, h http.Header, name, who string) error {
 	generosity := 1
 	if s.cfg.Accounts.RelaxLoopback && s.clientAddr(r).IsLoopback() {
 		generosity = relaxed
@@ -90,7 +94,6 @@ func (s *Service) limitBy(r *http.Request, name, who string) error {
 	if tightest == nil {
 		return nil
 	}
-	h := responseHeader(r)
 	h.Set("RateLimit-Limit", strconv.Itoa(told.calls))
 	h.Set("RateLimit-Remaining", strconv.Itoa(max(left, 0)))
 	h.Set("RateLimit-Reset", strconv.FormatInt(tightest.ends.Unix(), 10))
@@ -162,6 +165,3 @@ func addressKey(a netip.Addr) string {
 	}
 	return a.String()
 }
-
-// responseHeader is the header of the answer to r.
-func responseHeader(r *http.Request) http.Header { return xrpc.ResponseHeader(r.Context()) }

@@ -46,7 +46,7 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 	if a != nil {
 		who, hash = string(a.DID), a.Password
 	}
-	if err := s.limit(r.Request, "createSession", who); err != nil {
+	if err := s.limit(r, "createSession", who); err != nil {
 		return nil, err
 	}
 	ok, err := s.accounts.passwords.verify(ctx, hash, in.Password)
@@ -181,7 +181,7 @@ func (s *Service) getServiceAuth(_ context.Context, r *xrpc.Request, p *comatpro
 // reserveSigningKey is com.atproto.server.reserveSigningKey: a key for an account that is still to come, which its owner puts into the
 // identity first.
 func (s *Service) reserveSigningKey(ctx context.Context, r *xrpc.Request, in *comatproto.ServerReserveSigningKey_Input) (*comatproto.ServerReserveSigningKey_Output, error) {
-	if err := s.limit(r.Request, "createAccount", "key"); err != nil {
+	if err := s.limit(r, "createAccount", "key"); err != nil {
 		return nil, err
 	}
 	did := value(in.Did)

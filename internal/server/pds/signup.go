@@ -24,7 +24,7 @@ import (
 // use to anyone. A crash in between leaves an identity that nobody knows of and that holds nothing; the handle stays free, and trying
 // again makes a new identity. Account, repository, invite use, session and events are then one batch.
 func (s *Service) createAccount(ctx context.Context, r *xrpc.Request, in *comatproto.ServerCreateAccount_Input) (*comatproto.ServerCreateAccount_Output, error) {
-	if err := s.limit(r.Request, "createAccount", ""); err != nil {
+	if err := s.limit(r, "createAccount", ""); err != nil {
 		return nil, err
 	}
 	n, err := s.checkSignUp(ctx, r.Request, in)
