@@ -23,7 +23,7 @@ import (
 // With omitzero the field may be absent: a nil pointer or slice, an empty Raw, a zero Union or Nullable. (Avoid it on
 // plain strings, integers and booleans, because a zero that is there could not be told from none.) Without it the field
 // must be there to be read. A field `Extra Extra` with json:"-" takes the entries of the map that no other field is for;
-// a struct without one refuses such entries only by forgetting them. With lex:"record" on it the struct is a record,
+// a struct without it drops them. With lex:"record" on it the struct is a record,
 // which has its LexType as `$type`.
 
 // More rules of [Error], those of structs.
@@ -91,7 +91,7 @@ func UnmarshalJSON(b []byte, v any) error {
 			return err
 		}
 		d.shared = true
-		return d.decode(raw, v, maxDepthJSON)
+		return jsonError(d.decode(raw, v, maxDepthJSON))
 	}
 	buf := buffers.Get().(*[]byte)
 	defer putBuffer(buf)
@@ -100,7 +100,18 @@ func UnmarshalJSON(b []byte, v any) error {
 		return err
 	}
 	*buf = raw
-	return d.decode(raw, v, maxDepthJSON)
+	return jsonError(d.decode(raw, v, maxDepthJSON))
+}
+
+// jsonError takes the offset out of an error, since it isn't one in the JSON.
+func jsonError(err error) error {
+	switch e := err.(type) {
+	case *Error:
+		e.Offset = -1
+	case *cbor.Error:
+		return &Error{Offset: -1, Path: e.Path, Rule: Rule(e.Rule), Detail: e.Detail}
+	}
+	return err
 }
 
 // maxShared is the size of an input up to which strings share one copy of all of it. Beyond, a string that is kept would
