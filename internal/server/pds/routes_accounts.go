@@ -8,7 +8,7 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// routesAccounts adds the methods about accounts, sessions, identities and actors.
+// routesAccounts adds the methods about accounts, sessions, identities and actors, and the well-known documents.
 func (s *Service) routesAccounts(x *xrpc.Server) {
 	xrpc.HandleQuery(x, comatproto.ServerDescribeServer, s.describeServer)
 	xrpc.HandleProcedure(x, comatproto.ServerCreateAccount, s.createAccount)
@@ -41,4 +41,7 @@ func (s *Service) routesAccounts(x *xrpc.Server) {
 	xrpc.HandleQuery(x, appbsky.ActorGetProfiles, s.getProfiles)
 	xrpc.HandleRaw(x, "app.bsky.actor.getPreferences", http.MethodGet, s.getPreferences)
 	xrpc.HandleRaw(x, "app.bsky.actor.putPreferences", http.MethodPost, s.putPreferences)
+
+	x.Handle("GET /.well-known/atproto-did", http.HandlerFunc(s.atprotoDID))
+	x.Handle("GET /.well-known/did.json", http.HandlerFunc(s.didJSON))
 }

@@ -337,3 +337,31 @@ func TestServiceAuth(t *testing.T) {
 	// A service token is no session token.
 	want(t, n.query("com.atproto.server.getSession", ok.str("token")), 400, "InvalidToken")
 }
+
+func BenchmarkRequireAuth(b *testing.B) {
+	n := newNetwork(b, Config{})
+	r, err := http.NewRequest(http.MethodGet, "/", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+n.signedUp("alice").str("accessJwt"))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := n.requireAuth(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPassword(b *testing.B) {
+	p, err := newPasswords(strings.NewReader(strings.Repeat("r", 48)), 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.verify(context.Background(), "", goodPassword); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package pds
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/barograph/baro/car"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/mst"
+	"github.com/barograph/baro/syntax"
+)
+
+func beUint64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
+
+// treeSource gives a tree its nodes from the block table. A child is the next row after its left neighbour, so that a load is one seek;
+// when rows of commits that are still on their way are missing or rows they replace are in the way, the CID index finds the node.
+type treeSource struct {
+	from kv.Reader
+	gen  uint64
+}
+
+var _ mst.FirstSource = treeSource{}
+
+// Load implements [mst.Source].
+func (t treeSource) Load(c cid.CID, at mst.Pos) ([]byte, error) {
+	data, _, err := t.LoadFirst(c, at)
+	return data, err
+}
+
+// LoadFirst implements [mst.FirstSource].
+func (t treeSource) LoadFirst(c cid.CID, at mst.Pos) ([]byte, string, error) {
+	lo, hi := genRange(tableBlock, t.gen)
+	it := t.from.Iter(lo, hi)
+	defer it.Close()
+	var ok bool
+	switch {
+	case at.Exclusive && at.After == "":
+		ok = it.First()
+	case at.Exclusive:
+		// The record of the entry before is the last row that is not the child's.
+		ok = it.SeekGE(append(recordKey(t.gen, at.After), 0))
+	default:
+		ok = it.SeekGE(nodeKey(t.gen, at.After, max(at.Layer, 0)))
+	}
+	if ok {
+		_, got, data, err := splitBlock(it.Value())
+		if err != nil {
+			return nil, "", err
+		}
+		if got == c {
+			return nodeRow(it.Key(), data)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, "", fmt.Errorf("reading tree node %s: %w", c, err)
+	}
+	key, data, err := blockByCID(t.from, t.gen, c, true)
+	if err != nil {
+		return nil, "", err
+	}
+	if data == nil {
+		return nil, "", fmt.Errorf("tree node %s: %w", c, mst.ErrNotFound)
+	}
+	return nodeRow(key, data)
+}
+
+func nodeRow(key, data []byte) ([]byte, string, error) {
+	first, layer, err := splitBlockKey(key)
+	if err != nil {
+		return nil, "", err
+	}
+	if layer < 0 {
+		return nil, "", fmt.Errorf("record %s where a tree node should be: %w", first, errCorrupt)
+	}
+	return append([]byte(nil), data...), first, nil
+}
+
+// blockByCID finds a block through the index; the data is nil when there is none. With nodes set it passes over records.
+func blockByCID(from kv.Reader, gen uint64, c cid.CID, nodes bool) (key, data []byte, err error) {
+	prefix := byCIDPrefix(gen, c)
+	it := from.Iter(prefix, kv.PrefixEnd(prefix))
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		key := blockKeyFromIndex(it.Key())
+		if _, layer, err := splitBlockKey(key); err != nil {
+			return nil, nil, err
+		} else if nodes && layer < 0 {
+			continue
+		}
+		v, err := from.Get(key)
+		if errors.Is(err, kv.ErrNotFound) {
+			continue // only seen outside of a snapshot, between two reads
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading block %s: %w", c, err)
+		}
+		_, got, data, err := splitBlock(v)
+		if err != nil {
+			return nil, nil, err
+		}
+		if got == c { // the index has half of the digest only
+			return key, data, nil
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, nil, fmt.Errorf("looking up block %s: %w", c, err)
+	}
+	return nil, nil, nil
+}
+
+// storedTree opens the tree of a durable head.
+func storedTree(from kv.Reader, gen uint64, root cid.CID) *mst.Tree {
+	return mst.OpenOptions(root, treeSource{from, gen}, mst.Options{ShapeChecked: true})
+}
+
+func putNodes(b kv.Batch, gen uint64, rev syntax.TID, change mst.Change) {
+	for i := range change.Added {
+		putNode(b, gen, rev, &change.Added[i])
+	}
+}
+
+func putNode(b kv.Batch, gen uint64, rev syntax.TID, n *mst.NodeBlock) {
+	key := nodeKey(gen, n.First, n.Layer)
+	b.Set(key, appendBlock(make([]byte, 0, blockHeader+len(n.Bytes)), rev, n.CID, n.Bytes))
+	b.Set(byCIDKey(n.CID, key), nil)
+}
+
+// removeNodes comes before putNodes: a new node can have the position of an old one.
+func removeNodes(b kv.Batch, gen uint64, change mst.Change) {
+	taken := make(map[string]bool, len(change.Added))
+	for i := range change.Added {
+		taken[string(nodeKey(gen, change.Added[i].First, change.Added[i].Layer))] = true
+	}
+	for i := range change.Removed {
+		n := &change.Removed[i]
+		key := nodeKey(gen, n.First, n.Layer)
+		b.Delete(byCIDKey(n.CID, key))
+		if !taken[string(key)] {
+			b.Delete(key)
+		}
+	}
+}
+
+// exportChunk is how much of an export is read at once. The iterator is closed before a chunk is written, so that a slow client holds
+// nothing but a snapshot.
+const exportChunk = 512 << 10
+
+// export writes a repository in streamable order: the commit, then the tree in pre-order with its records. With since it leaves out what
+// an earlier revision has. write gets full chunks and must not keep them.
+func export(from kv.Reader, h *headRow, since syntax.TID, write func([]byte) error) error {
+	after := uint64(0)
+	if since != "" {
+		after = since.Integer()
+	}
+	buf := car.AppendHeader(make([]byte, 0, exportChunk+64<<10), h.Commit)
+	if since == "" || h.Rev > since {
+		buf = car.AppendBlock(buf, h.Commit, h.Block)
+	}
+	next, hi := genRange(tableBlock, h.Gen)
+	for done := false; !done; {
+		it := from.Iter(next, hi)
+		ok := it.First()
+		for ; ok && len(buf) < exportChunk; ok = it.Next() {
+			rev, c, data, err := splitBlock(it.Value())
+			if err != nil {
+				it.Close()
+				return err
+			}
+			if rev > after {
+				buf = car.AppendBlock(buf, c, data)
+			}
+		}
+		if ok {
+			next = append(next[:0:0], it.Key()...)
+		} else {
+			done = true
+		}
+		if err := errors.Join(it.Err(), it.Close()); err != nil {
+			return fmt.Errorf("exporting %s: %w", h.DID, err)
+		}
+		if err := write(buf); err != nil {
+			return err
+		}
+		buf = buf[:0]
+	}
+	return nil
+}
