@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -257,7 +258,11 @@ func (s *Service) putPreferences(w http.ResponseWriter, r *xrpc.Request) error {
 		Preferences *[]data.Raw `json:"preferences"`
 	}
 	body := http.MaxBytesReader(w, r.Body, maxPreferenceBytes)
-	if err := json.NewDecoder(body).Decode(&in); err != nil {
+	b, err := io.ReadAll(body)
+	if err == nil {
+		err = json.Unmarshal(b, &in)
+	}
+	if err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
 			return refuse(http.StatusRequestEntityTooLarge, "PayloadTooLarge", "the preferences are larger than %d bytes", large.Limit)

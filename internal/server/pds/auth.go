@@ -125,11 +125,17 @@ func (s *Service) requireAdmin(r *http.Request) error {
 	if err := s.count(r, http.Header{}, "admin", addressKey(s.clientAddr(r))); err != nil {
 		return err
 	}
+	// In the clear the password is anybody's on the way, unless there is no way.
+	if strings.HasPrefix(s.cfg.PublicURL, "http://") && !s.clientAddr(r).IsLoopback() {
+		return refuse(http.StatusForbidden, "Forbidden", "admin requests need HTTPS")
+	}
 	// Compared as digests, so that neither content nor length shows in the time it takes.
 	got, want := sha256.Sum256([]byte(user+":"+password)), sha256.Sum256([]byte("admin:"+s.cfg.AdminPassword))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		s.world.Log.Warn("admin credentials refused", "path", r.URL.Path)
 		return refused
 	}
+	s.world.Log.Info("admin request", "path", r.URL.Path)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	mrand "math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -316,6 +317,31 @@ func TestPowerLoss(t *testing.T) {
 					}
 				})
 			}
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					a := accounts[i%2]
+					blob, err := p.upload(context.Background(), a.did, strings.NewReader(fmt.Sprint("blob ", i)), "text/plain", -1)
+					if err != nil {
+						t.Errorf("uploading: %v", err)
+						return
+					}
+					b, err := data.Encode(map[string]any{"$type": "com.example.thing", "file": *blob})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					wr := write{Action: actPut, Path: fmt.Sprintf("com.example.thing/file%d", i%7), Record: b, CID: cid.Sum(cid.DagCBOR, b), Blobs: []data.Blob{*blob}}
+					if _, err := p.commit(a.did, []write{wr}, nil); err != nil {
+						t.Errorf("writing: %v", err)
+						return
+					}
+				}
+			})
 			<-cut
 			mu.Lock()
 			before := slices.Clone(acked)
@@ -343,6 +369,19 @@ func TestPowerLoss(t *testing.T) {
 					t.Fatal(err)
 				}
 				b.checkChain()
+				// Every blob that has a row has its bytes, and every reference a row.
+				h := mustHead(t, b)
+				lo, hi := genRange(tableBlob, h.account)
+				it := q.store.Iter(lo, hi)
+				for ok := it.First(); ok; ok = it.Next() {
+					if _, err := q.files.ReadAll(string(a.did), cid.CID(it.Key()[9:])); err != nil {
+						t.Fatalf("blob %s: %v", cid.CID(it.Key()[9:]), err)
+					}
+				}
+				it.Close()
+				if missing, _, err := q.missingPage(q.store, h, cid.CID{}, 10); err != nil || len(missing) > 0 {
+					t.Fatalf("missing blobs %v %v", missing, err)
+				}
 			}
 		})
 	}

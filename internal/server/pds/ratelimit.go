@@ -20,12 +20,14 @@ type limitRule struct {
 
 // Limits per name; the defaults of the network. Callers are counted under an address, an account, or both.
 var limitRules = map[string][]limitRule{
-	"createSession": {{30, 5 * time.Minute}, {300, 24 * time.Hour}},
-	"createAccount": {{100, 5 * time.Minute}},
-	"updateHandle":  {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
-	"mail":          {{5, time.Hour}, {15, 24 * time.Hour}},
-	"deleteAccount": {{50, 5 * time.Minute}},
-	"admin":         {{600, 5 * time.Minute}},
+	"createSession":   {{30, 5 * time.Minute}, {300, 24 * time.Hour}},
+	"signIns":         {{600, 5 * time.Minute}}, // of one address, whoever it tries to be
+	"createAccount":   {{100, 5 * time.Minute}},
+	"updateHandle":    {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
+	"refreshIdentity": {{60, 5 * time.Minute}},
+	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}},
+	"deleteAccount":   {{50, 5 * time.Minute}},
+	"admin":           {{600, 5 * time.Minute}},
 }
 
 // relaxed is how many times more a caller on this machine may do with RelaxLoopback.

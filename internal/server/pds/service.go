@@ -176,9 +176,11 @@ func (s *Service) open() error {
 	var err error
 	s.schemas = newSchemas()
 	s.store, err = kv.Open(s.world.FS, s.world.FS.PathJoin(s.cfg.Dir, "store"), s.cfg.Memory, kv.PebbleOptions{
-		CacheBytes: s.cfg.CacheBytes,
-		Log:        s.world.Log,
-		OnFatal:    s.fatal,
+		CacheBytes:    s.cfg.CacheBytes,
+		MemTableBytes: 16 << 20, // replaced tree nodes and the index entries of them go before they reach a table
+
+		Log:     s.world.Log,
+		OnFatal: s.fatal,
 	})
 	if err != nil {
 		return err

@@ -46,6 +46,9 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 	if a != nil {
 		who, hash = string(a.DID), a.Password
 	}
+	if err := s.limit(r, "signIns", ""); err != nil {
+		return nil, err
+	}
 	if err := s.limit(r, "createSession", who); err != nil {
 		return nil, err
 	}
@@ -186,6 +189,9 @@ func (s *Service) reserveSigningKey(ctx context.Context, r *xrpc.Request, in *co
 	}
 	did := value(in.Did)
 	if did != "" {
+		if _, err := syntax.ParseDID(did); err != nil {
+			return nil, invalid("did: not a DID")
+		}
 		release, ok := s.claim("reserve:" + did)
 		if !ok {
 			return nil, refuse(http.StatusConflict, "InvalidRequest", "a key is being reserved for %s now", did)

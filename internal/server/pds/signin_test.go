@@ -365,3 +365,11 @@ func BenchmarkPassword(b *testing.B) {
 		}
 	}
 }
+
+func TestRelaxedLoopback(t *testing.T) {
+	n := newNetwork(t, Config{Accounts: AccountConfig{RelaxLoopback: true}})
+	n.signedUp("alice")
+	for range 40 {
+		want(t, n.call("com.atproto.server.createSession", "", map[string]any{"identifier": "alice.test", "password": "not the password"}), 401, "AuthenticationRequired")
+	}
+}
