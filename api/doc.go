@@ -11,12 +11,15 @@
 //		Repo: "alice.test", Collection: "app.bsky.feed.post", Rkey: "3k…",
 //	})
 //
+// Parameters, input and output are named after the method, what is defined in place after its field: FeedPost_Embed, and
+// FeedPost_Embed_Elem if it were the items of an array. The values that a schema knows of for a string are constants named
+// after the field and the value.
+//
 // Strings of every format are string: what came in goes out unchanged, and package syntax parses it where it matters. An
 // optional scalar or object is a pointer, an optional array may be nil. A union holds a pointer to one of its members, or
 // the bytes of what this module has no type for, see [data.Union]. Entries that a schema doesn't know of stay in Extra, so
-// that reading and writing a record gives the same bytes. A required entry that is missing is an error. Records, inputs
-// and outputs implement json.Marshaler and json.Unmarshaler; for other types use [data.MarshalJSON], because plain
-// encoding/json leaves out Extra.
+// that reading and writing a record gives the same bytes. A required entry that is missing is an error. Package
+// encoding/json works on all types; of those that aren't records it leaves out Extra, which [data.MarshalJSON] does not.
 //
 // The schemas limit lengths, ranges and formats: package lexicon checks records against those, package xrpc parameters.
 //

@@ -31,8 +31,8 @@ type note struct {
 	Reply   *note                 `json:"reply,omitzero"`
 	Points  []point               `json:"points,omitzero"`
 	Matrix  [][]int64             `json:"matrix,omitzero"`
-	private int // not exported, passed over
-	Extra   data.Extra `json:"-" lex:"record"`
+	private int                   // not exported, passed over
+	Extra   data.Extra            `json:"-" lex:"record"`
 }
 
 type noteEmbed = data.Union[func(*point, *note)]

@@ -13,8 +13,9 @@ import (
 )
 
 // Parameters are structs of strings, integers, booleans and slices of these, with pointers where a parameter may be
-// absent. The json tag gives the name, the lex tag the limits of the lexicon: format, min, max, minLength, maxLength,
-// minItems, maxItems, enum (values with "|" between them) and default.
+// absent; an absent slice is an empty one. The name is that of the field with a small first letter, or in the json tag. The
+// lex tag has the limits of the lexicon: format, min, max, minLength, maxLength, minItems, maxItems, enum (values with "|"
+// between them) and default; and required, for a slice that may not be absent.
 
 type param struct {
 	index    int
@@ -33,6 +34,7 @@ type rules struct {
 	minItems, maxItems *int64
 	enum               []string
 	def                string
+	required           bool
 }
 
 var paramPlans sync.Map // reflect.Type → []param or error
@@ -60,17 +62,18 @@ func buildParams(t reflect.Type) ([]param, error) {
 	var list []param
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if !f.IsExported() || name == "-" {
 			continue
 		}
 		if name == "" {
-			name = f.Name
+			name = strings.ToLower(f.Name[:1]) + f.Name[1:]
 		}
-		p := param{index: i, name: name, optional: options == "omitzero"}
+		p := param{index: i, name: name}
 		ft := f.Type
 		switch ft.Kind() {
 		case reflect.Pointer:
+			p.optional = true
 			ft = ft.Elem()
 		case reflect.Slice:
 			p.list = true
@@ -83,6 +86,7 @@ func buildParams(t reflect.Type) ([]param, error) {
 		if err := p.rules.parse(f.Tag.Get("lex")); err != nil {
 			return nil, fmt.Errorf("xrpc: parameter %v.%s: %w", t, f.Name, err)
 		}
+		p.optional = p.optional || p.list && !p.rules.required
 		list = append(list, p)
 	}
 	return list, nil
@@ -105,6 +109,8 @@ func (r *rules) parse(tag string) error {
 			r.enum = strings.Split(value, "|")
 		case "default":
 			r.def = value
+		case "required":
+			r.required = true
 		default:
 			n, err := strconv.ParseInt(value, 10, 64)
 			if ints[name] == nil || err != nil {
@@ -156,7 +162,7 @@ func EncodeParams(params any) (string, error) {
 			} else if p.rules.def != "" {
 				add(p.name, p.rules.def)
 			}
-		case !p.optional || !f.IsZero():
+		default:
 			add(p.name, format(f))
 		}
 	}

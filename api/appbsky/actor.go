@@ -14,7 +14,6 @@ type ActorContentVisibilityDeclaration struct {
 	Extra                              data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.actor.contentVisibilityDeclaration".
 func (*ActorContentVisibilityDeclaration) LexType() string {
 	return "app.bsky.actor.contentVisibilityDeclaration"
 }
@@ -30,7 +29,6 @@ type ActorDefs_AdultContentPref struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#adultContentPref".
 func (*ActorDefs_AdultContentPref) LexType() string { return "app.bsky.actor.defs#adultContentPref" }
 
 // ActorDefs_BskyAppProgressGuide is app.bsky.actor.defs#bskyAppProgressGuide.
@@ -48,7 +46,6 @@ type ActorDefs_BskyAppStatePref struct {
 	Extra               data.Extra                      `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#bskyAppStatePref".
 func (*ActorDefs_BskyAppStatePref) LexType() string { return "app.bsky.actor.defs#bskyAppStatePref" }
 
 // ActorDefs_ContentLabelPref is app.bsky.actor.defs#contentLabelPref.
@@ -59,10 +56,8 @@ type ActorDefs_ContentLabelPref struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#contentLabelPref".
 func (*ActorDefs_ContentLabelPref) LexType() string { return "app.bsky.actor.defs#contentLabelPref" }
 
-// Values of ActorDefs_ContentLabelPref_Visibility.
 const (
 	ActorDefs_ContentLabelPref_Visibility_Ignore = "ignore"
 	ActorDefs_ContentLabelPref_Visibility_Show   = "show"
@@ -78,7 +73,6 @@ type ActorDefs_DeclaredAgePref struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#declaredAgePref".
 func (*ActorDefs_DeclaredAgePref) LexType() string { return "app.bsky.actor.defs#declaredAgePref" }
 
 // ActorDefs_FeedViewPref is app.bsky.actor.defs#feedViewPref.
@@ -92,7 +86,6 @@ type ActorDefs_FeedViewPref struct {
 	Extra                   data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#feedViewPref".
 func (*ActorDefs_FeedViewPref) LexType() string { return "app.bsky.actor.defs#feedViewPref" }
 
 // ActorDefs_HiddenPostsPref is app.bsky.actor.defs#hiddenPostsPref.
@@ -101,7 +94,6 @@ type ActorDefs_HiddenPostsPref struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#hiddenPostsPref".
 func (*ActorDefs_HiddenPostsPref) LexType() string { return "app.bsky.actor.defs#hiddenPostsPref" }
 
 // ActorDefs_InterestsPref is app.bsky.actor.defs#interestsPref.
@@ -110,7 +102,6 @@ type ActorDefs_InterestsPref struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#interestsPref".
 func (*ActorDefs_InterestsPref) LexType() string { return "app.bsky.actor.defs#interestsPref" }
 
 // ActorDefs_KnownFollowers is app.bsky.actor.defs#knownFollowers.
@@ -132,7 +123,6 @@ type ActorDefs_LabelersPref struct {
 	Extra    data.Extra                  `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#labelersPref".
 func (*ActorDefs_LabelersPref) LexType() string { return "app.bsky.actor.defs#labelersPref" }
 
 // ActorDefs_LiveEventPreferences is app.bsky.actor.defs#liveEventPreferences.
@@ -142,7 +132,6 @@ type ActorDefs_LiveEventPreferences struct {
 	Extra         data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#liveEventPreferences".
 func (*ActorDefs_LiveEventPreferences) LexType() string {
 	return "app.bsky.actor.defs#liveEventPreferences"
 }
@@ -157,13 +146,11 @@ type ActorDefs_MutedWord struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// Values of ActorDefs_MutedWord_ActorTarget.
 const (
 	ActorDefs_MutedWord_ActorTarget_All              = "all"
 	ActorDefs_MutedWord_ActorTarget_ExcludeFollowing = "exclude-following"
 )
 
-// Values of app.bsky.actor.defs#mutedWordTarget.
 const (
 	ActorDefs_MutedWordTarget_Content = "content"
 	ActorDefs_MutedWordTarget_Tag     = "tag"
@@ -175,7 +162,6 @@ type ActorDefs_MutedWordsPref struct {
 	Extra data.Extra            `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#mutedWordsPref".
 func (*ActorDefs_MutedWordsPref) LexType() string { return "app.bsky.actor.defs#mutedWordsPref" }
 
 // ActorDefs_Nux is app.bsky.actor.defs#nux.
@@ -193,7 +179,6 @@ type ActorDefs_PersonalDetailsPref struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#personalDetailsPref".
 func (*ActorDefs_PersonalDetailsPref) LexType() string {
 	return "app.bsky.actor.defs#personalDetailsPref"
 }
@@ -205,21 +190,17 @@ type ActorDefs_PostInteractionSettingsPref struct {
 	Extra                  data.Extra                                                          `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#postInteractionSettingsPref".
 func (*ActorDefs_PostInteractionSettingsPref) LexType() string {
 	return "app.bsky.actor.defs#postInteractionSettingsPref"
 }
 
-// ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem is an open union.
 type ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem = data.Union[func(*FeedPostgate_DisableRule)]
 
-// ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem is an open union.
 type ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem = data.Union[func(*FeedThreadgate_MentionRule, *FeedThreadgate_FollowerRule, *FeedThreadgate_FollowingRule, *FeedThreadgate_ListRule)]
 
 // ActorDefs_Preferences is app.bsky.actor.defs#preferences.
 type ActorDefs_Preferences = []ActorDefs_Preferences_Elem
 
-// ActorDefs_Preferences_Elem is an open union.
 type ActorDefs_Preferences_Elem = data.Union[func(*ActorDefs_AdultContentPref, *ActorDefs_ContentLabelPref, *ActorDefs_SavedFeedsPref, *ActorDefs_SavedFeedsPrefV2, *ActorDefs_PersonalDetailsPref, *ActorDefs_DeclaredAgePref, *ActorDefs_FeedViewPref, *ActorDefs_ThreadViewPref, *ActorDefs_InterestsPref, *ActorDefs_MutedWordsPref, *ActorDefs_HiddenPostsPref, *ActorDefs_BskyAppStatePref, *ActorDefs_LabelersPref, *ActorDefs_PostInteractionSettingsPref, *ActorDefs_VerificationPrefs, *ActorDefs_LiveEventPreferences)]
 
 // ActorDefs_ProfileAssociated is app.bsky.actor.defs#profileAssociated.
@@ -240,7 +221,6 @@ type ActorDefs_ProfileAssociatedActivitySubscription struct {
 	Extra              data.Extra `json:"-"`
 }
 
-// Values of ActorDefs_ProfileAssociatedActivitySubscription_AllowSubscriptions.
 const (
 	ActorDefs_ProfileAssociatedActivitySubscription_AllowSubscriptions_Followers = "followers"
 	ActorDefs_ProfileAssociatedActivitySubscription_AllowSubscriptions_Mutuals   = "mutuals"
@@ -254,14 +234,12 @@ type ActorDefs_ProfileAssociatedChat struct {
 	Extra             data.Extra `json:"-"`
 }
 
-// Values of ActorDefs_ProfileAssociatedChat_AllowGroupInvites.
 const (
 	ActorDefs_ProfileAssociatedChat_AllowGroupInvites_All       = "all"
 	ActorDefs_ProfileAssociatedChat_AllowGroupInvites_None      = "none"
 	ActorDefs_ProfileAssociatedChat_AllowGroupInvites_Following = "following"
 )
 
-// Values of ActorDefs_ProfileAssociatedChat_AllowIncoming.
 const (
 	ActorDefs_ProfileAssociatedChat_AllowIncoming_All       = "all"
 	ActorDefs_ProfileAssociatedChat_AllowIncoming_None      = "none"
@@ -275,7 +253,6 @@ type ActorDefs_ProfileAssociatedGerm struct {
 	Extra        data.Extra `json:"-"`
 }
 
-// Values of ActorDefs_ProfileAssociatedGerm_ShowButtonTo.
 const (
 	ActorDefs_ProfileAssociatedGerm_ShowButtonTo_UsersIFollow = "usersIFollow"
 	ActorDefs_ProfileAssociatedGerm_ShowButtonTo_Everyone     = "everyone"
@@ -352,7 +329,6 @@ type ActorDefs_SavedFeed struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// Values of ActorDefs_SavedFeed_Type.
 const (
 	ActorDefs_SavedFeed_Type_Feed     = "feed"
 	ActorDefs_SavedFeed_Type_List     = "list"
@@ -367,7 +343,6 @@ type ActorDefs_SavedFeedsPref struct {
 	Extra         data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#savedFeedsPref".
 func (*ActorDefs_SavedFeedsPref) LexType() string { return "app.bsky.actor.defs#savedFeedsPref" }
 
 // ActorDefs_SavedFeedsPrefV2 is app.bsky.actor.defs#savedFeedsPrefV2.
@@ -376,7 +351,6 @@ type ActorDefs_SavedFeedsPrefV2 struct {
 	Extra data.Extra            `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#savedFeedsPrefV2".
 func (*ActorDefs_SavedFeedsPrefV2) LexType() string { return "app.bsky.actor.defs#savedFeedsPrefV2" }
 
 // ActorDefs_StatusView is app.bsky.actor.defs#statusView.
@@ -393,7 +367,6 @@ type ActorDefs_StatusView struct {
 	Extra      data.Extra                   `json:"-"`
 }
 
-// ActorDefs_StatusView_Embed is an open union.
 type ActorDefs_StatusView_Embed = data.Union[func(*EmbedExternal_View)]
 
 // ActorDefs_ThreadViewPref is app.bsky.actor.defs#threadViewPref.
@@ -402,10 +375,8 @@ type ActorDefs_ThreadViewPref struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#threadViewPref".
 func (*ActorDefs_ThreadViewPref) LexType() string { return "app.bsky.actor.defs#threadViewPref" }
 
-// Values of ActorDefs_ThreadViewPref_Sort.
 const (
 	ActorDefs_ThreadViewPref_Sort_Oldest    = "oldest"
 	ActorDefs_ThreadViewPref_Sort_Newest    = "newest"
@@ -420,7 +391,6 @@ type ActorDefs_VerificationPrefs struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.actor.defs#verificationPrefs".
 func (*ActorDefs_VerificationPrefs) LexType() string { return "app.bsky.actor.defs#verificationPrefs" }
 
 // ActorDefs_VerificationState is app.bsky.actor.defs#verificationState.
@@ -431,14 +401,12 @@ type ActorDefs_VerificationState struct {
 	Extra                 data.Extra                   `json:"-"`
 }
 
-// Values of ActorDefs_VerificationState_TrustedVerifierStatus.
 const (
 	ActorDefs_VerificationState_TrustedVerifierStatus_Valid   = "valid"
 	ActorDefs_VerificationState_TrustedVerifierStatus_Invalid = "invalid"
 	ActorDefs_VerificationState_TrustedVerifierStatus_None    = "none"
 )
 
-// Values of ActorDefs_VerificationState_VerifiedStatus.
 const (
 	ActorDefs_VerificationState_VerifiedStatus_Valid   = "valid"
 	ActorDefs_VerificationState_VerifiedStatus_Invalid = "invalid"
@@ -475,53 +443,40 @@ type ActorDefs_ViewerState struct {
 // ActorGetPreferences is the query app.bsky.actor.getPreferences.
 var ActorGetPreferences = xrpc.Query[xrpc.None, ActorGetPreferences_Output]{NSID: "app.bsky.actor.getPreferences"}
 
-// ActorGetPreferences_Output is what ActorGetPreferences returns.
 type ActorGetPreferences_Output struct {
 	Preferences ActorDefs_Preferences `json:"preferences"`
 	Extra       data.Extra            `json:"-"`
 }
 
-func (v ActorGetPreferences_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorGetPreferences_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ActorGetProfile is the query app.bsky.actor.getProfile.
 var ActorGetProfile = xrpc.Query[ActorGetProfile_Params, ActorGetProfile_Output]{NSID: "app.bsky.actor.getProfile"}
 
-// ActorGetProfile_Params are the parameters of [ActorGetProfile].
 type ActorGetProfile_Params struct {
-	Actor string `json:"actor" lex:"format=at-identifier"`
+	Actor string `lex:"format=at-identifier"`
 }
 
-// ActorGetProfile_Output is another name of [ActorDefs_ProfileViewDetailed].
 type ActorGetProfile_Output = ActorDefs_ProfileViewDetailed
 
 // ActorGetProfiles is the query app.bsky.actor.getProfiles.
 var ActorGetProfiles = xrpc.Query[ActorGetProfiles_Params, ActorGetProfiles_Output]{NSID: "app.bsky.actor.getProfiles"}
 
-// ActorGetProfiles_Params are the parameters of [ActorGetProfiles].
 type ActorGetProfiles_Params struct {
-	Actors []string `json:"actors" lex:"maxItems=25,format=at-identifier"`
+	Actors []string `lex:"maxItems=25,format=at-identifier,required"`
 }
 
-// ActorGetProfiles_Output is what ActorGetProfiles returns.
 type ActorGetProfiles_Output struct {
 	Profiles []ActorDefs_ProfileViewDetailed `json:"profiles"`
 	Extra    data.Extra                      `json:"-"`
 }
 
-func (v ActorGetProfiles_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorGetProfiles_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ActorGetSuggestions is the query app.bsky.actor.getSuggestions.
 var ActorGetSuggestions = xrpc.Query[ActorGetSuggestions_Params, ActorGetSuggestions_Output]{NSID: "app.bsky.actor.getSuggestions"}
 
-// ActorGetSuggestions_Params are the parameters of [ActorGetSuggestions].
 type ActorGetSuggestions_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// ActorGetSuggestions_Output is what ActorGetSuggestions returns.
 type ActorGetSuggestions_Output struct {
 	Actors   []ActorDefs_ProfileView `json:"actors"`
 	Cursor   *string                 `json:"cursor,omitzero"`
@@ -529,9 +484,6 @@ type ActorGetSuggestions_Output struct {
 	RecIdStr *string                 `json:"recIdStr,omitzero"`
 	Extra    data.Extra              `json:"-"`
 }
-
-func (v ActorGetSuggestions_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorGetSuggestions_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // ActorProfile is the record app.bsky.actor.profile.
 type ActorProfile struct {
@@ -548,67 +500,49 @@ type ActorProfile struct {
 	Extra                data.Extra                `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.actor.profile".
 func (*ActorProfile) LexType() string { return "app.bsky.actor.profile" }
 
 func (v ActorProfile) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *ActorProfile) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// ActorProfile_Labels is an open union.
 type ActorProfile_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
 // ActorPutPreferences is the procedure app.bsky.actor.putPreferences.
 var ActorPutPreferences = xrpc.Procedure[ActorPutPreferences_Input, xrpc.None]{NSID: "app.bsky.actor.putPreferences"}
 
-// ActorPutPreferences_Input is what ActorPutPreferences takes.
 type ActorPutPreferences_Input struct {
 	Preferences ActorDefs_Preferences `json:"preferences"`
 	Extra       data.Extra            `json:"-"`
 }
 
-func (v ActorPutPreferences_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorPutPreferences_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ActorSearchActors is the query app.bsky.actor.searchActors.
 var ActorSearchActors = xrpc.Query[ActorSearchActors_Params, ActorSearchActors_Output]{NSID: "app.bsky.actor.searchActors"}
 
-// ActorSearchActors_Params are the parameters of [ActorSearchActors].
 type ActorSearchActors_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Q      *string `json:"q,omitzero"`
-	Term   *string `json:"term,omitzero"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=25"`
+	Q      *string
+	Term   *string
 }
 
-// ActorSearchActors_Output is what ActorSearchActors returns.
 type ActorSearchActors_Output struct {
 	Actors []ActorDefs_ProfileView `json:"actors"`
 	Cursor *string                 `json:"cursor,omitzero"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v ActorSearchActors_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorSearchActors_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ActorSearchActorsTypeahead is the query app.bsky.actor.searchActorsTypeahead.
 var ActorSearchActorsTypeahead = xrpc.Query[ActorSearchActorsTypeahead_Params, ActorSearchActorsTypeahead_Output]{NSID: "app.bsky.actor.searchActorsTypeahead"}
 
-// ActorSearchActorsTypeahead_Params are the parameters of [ActorSearchActorsTypeahead].
 type ActorSearchActorsTypeahead_Params struct {
-	Limit *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=10"`
-	Q     *string `json:"q,omitzero"`
-	Term  *string `json:"term,omitzero"`
+	Limit *int64 `lex:"min=1,max=100,default=10"`
+	Q     *string
+	Term  *string
 }
 
-// ActorSearchActorsTypeahead_Output is what ActorSearchActorsTypeahead returns.
 type ActorSearchActorsTypeahead_Output struct {
 	Actors []ActorDefs_ProfileViewBasic `json:"actors"`
 	Extra  data.Extra                   `json:"-"`
-}
-
-func (v ActorSearchActorsTypeahead_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ActorSearchActorsTypeahead_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ActorStatus is the record app.bsky.actor.status.
@@ -620,16 +554,13 @@ type ActorStatus struct {
 	Extra           data.Extra        `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.actor.status".
 func (*ActorStatus) LexType() string { return "app.bsky.actor.status" }
 
 func (v ActorStatus) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *ActorStatus) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// ActorStatus_Embed is an open union.
 type ActorStatus_Embed = data.Union[func(*EmbedExternal)]
 
-// Tokens of app.bsky.actor.status.
-const (
+const ( // tokens
 	ActorStatus_Live = "app.bsky.actor.status#live"
 )

@@ -10,7 +10,6 @@ import (
 // AgeassuranceBegin is the procedure app.bsky.ageassurance.begin. Errors: [ErrInvalidEmail], [ErrDidTooLong], [ErrInvalidInitiation], [ErrRegionNotSupported].
 var AgeassuranceBegin = xrpc.Procedure[AgeassuranceBegin_Input, AgeassuranceBegin_Output]{NSID: "app.bsky.ageassurance.begin"}
 
-// AgeassuranceBegin_Input is what AgeassuranceBegin takes.
 type AgeassuranceBegin_Input struct {
 	CountryCode string     `json:"countryCode"`
 	Email       string     `json:"email"`
@@ -19,13 +18,8 @@ type AgeassuranceBegin_Input struct {
 	Extra       data.Extra `json:"-"`
 }
 
-func (v AgeassuranceBegin_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AgeassuranceBegin_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// AgeassuranceBegin_Output is another name of [AgeassuranceDefs_State].
 type AgeassuranceBegin_Output = AgeassuranceDefs_State
 
-// Values of app.bsky.ageassurance.defs#access.
 const (
 	AgeassuranceDefs_Access_Unknown = "unknown"
 	AgeassuranceDefs_Access_None    = "none"
@@ -50,19 +44,16 @@ type AgeassuranceDefs_ConfigRegion struct {
 	Extra                         data.Extra                                 `json:"-"`
 }
 
-// Values of AgeassuranceDefs_ConfigRegion_AdditionalVerificationMethods.
 const (
 	AgeassuranceDefs_ConfigRegion_AdditionalVerificationMethods_Device = "device"
 )
 
-// Values of AgeassuranceDefs_ConfigRegion_Platforms.
 const (
 	AgeassuranceDefs_ConfigRegion_Platforms_Web     = "web"
 	AgeassuranceDefs_ConfigRegion_Platforms_Ios     = "ios"
 	AgeassuranceDefs_ConfigRegion_Platforms_Android = "android"
 )
 
-// AgeassuranceDefs_ConfigRegion_Rules_Elem is an open union.
 type AgeassuranceDefs_ConfigRegion_Rules_Elem = data.Union[func(*AgeassuranceDefs_ConfigRegionRuleDefault, *AgeassuranceDefs_ConfigRegionRuleIfDeclaredOverAge, *AgeassuranceDefs_ConfigRegionRuleIfDeclaredUnderAge, *AgeassuranceDefs_ConfigRegionRuleIfAssuredOverAge, *AgeassuranceDefs_ConfigRegionRuleIfAssuredUnderAge, *AgeassuranceDefs_ConfigRegionRuleIfAccountNewerThan, *AgeassuranceDefs_ConfigRegionRuleIfAccountOlderThan)]
 
 // AgeassuranceDefs_ConfigRegionRuleDefault is app.bsky.ageassurance.defs#configRegionRuleDefault.
@@ -71,7 +62,6 @@ type AgeassuranceDefs_ConfigRegionRuleDefault struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleDefault".
 func (*AgeassuranceDefs_ConfigRegionRuleDefault) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleDefault"
 }
@@ -83,7 +73,6 @@ type AgeassuranceDefs_ConfigRegionRuleIfAccountNewerThan struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleIfAccountNewerThan".
 func (*AgeassuranceDefs_ConfigRegionRuleIfAccountNewerThan) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleIfAccountNewerThan"
 }
@@ -95,7 +84,6 @@ type AgeassuranceDefs_ConfigRegionRuleIfAccountOlderThan struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleIfAccountOlderThan".
 func (*AgeassuranceDefs_ConfigRegionRuleIfAccountOlderThan) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleIfAccountOlderThan"
 }
@@ -107,7 +95,6 @@ type AgeassuranceDefs_ConfigRegionRuleIfAssuredOverAge struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleIfAssuredOverAge".
 func (*AgeassuranceDefs_ConfigRegionRuleIfAssuredOverAge) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleIfAssuredOverAge"
 }
@@ -119,7 +106,6 @@ type AgeassuranceDefs_ConfigRegionRuleIfAssuredUnderAge struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleIfAssuredUnderAge".
 func (*AgeassuranceDefs_ConfigRegionRuleIfAssuredUnderAge) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleIfAssuredUnderAge"
 }
@@ -131,7 +117,6 @@ type AgeassuranceDefs_ConfigRegionRuleIfDeclaredOverAge struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleIfDeclaredOverAge".
 func (*AgeassuranceDefs_ConfigRegionRuleIfDeclaredOverAge) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleIfDeclaredOverAge"
 }
@@ -143,7 +128,6 @@ type AgeassuranceDefs_ConfigRegionRuleIfDeclaredUnderAge struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.ageassurance.defs#configRegionRuleIfDeclaredUnderAge".
 func (*AgeassuranceDefs_ConfigRegionRuleIfDeclaredUnderAge) LexType() string {
 	return "app.bsky.ageassurance.defs#configRegionRuleIfDeclaredUnderAge"
 }
@@ -164,7 +148,6 @@ type AgeassuranceDefs_Event struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// Values of AgeassuranceDefs_Event_Access.
 const (
 	AgeassuranceDefs_Event_Access_Unknown = "unknown"
 	AgeassuranceDefs_Event_Access_None    = "none"
@@ -172,7 +155,6 @@ const (
 	AgeassuranceDefs_Event_Access_Full    = "full"
 )
 
-// Values of AgeassuranceDefs_Event_Status.
 const (
 	AgeassuranceDefs_Event_Status_Unknown = "unknown"
 	AgeassuranceDefs_Event_Status_Pending = "pending"
@@ -194,7 +176,6 @@ type AgeassuranceDefs_StateMetadata struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// Values of app.bsky.ageassurance.defs#status.
 const (
 	AgeassuranceDefs_Status_Unknown = "unknown"
 	AgeassuranceDefs_Status_Pending = "pending"
@@ -205,24 +186,18 @@ const (
 // AgeassuranceGetConfig is the query app.bsky.ageassurance.getConfig.
 var AgeassuranceGetConfig = xrpc.Query[xrpc.None, AgeassuranceGetConfig_Output]{NSID: "app.bsky.ageassurance.getConfig"}
 
-// AgeassuranceGetConfig_Output is another name of [AgeassuranceDefs_Config].
 type AgeassuranceGetConfig_Output = AgeassuranceDefs_Config
 
 // AgeassuranceGetState is the query app.bsky.ageassurance.getState.
 var AgeassuranceGetState = xrpc.Query[AgeassuranceGetState_Params, AgeassuranceGetState_Output]{NSID: "app.bsky.ageassurance.getState"}
 
-// AgeassuranceGetState_Params are the parameters of [AgeassuranceGetState].
 type AgeassuranceGetState_Params struct {
-	CountryCode string  `json:"countryCode"`
-	RegionCode  *string `json:"regionCode,omitzero"`
+	CountryCode string
+	RegionCode  *string
 }
 
-// AgeassuranceGetState_Output is what AgeassuranceGetState returns.
 type AgeassuranceGetState_Output struct {
 	Metadata AgeassuranceDefs_StateMetadata `json:"metadata"`
 	State    AgeassuranceDefs_State         `json:"state"`
 	Extra    data.Extra                     `json:"-"`
 }
-
-func (v AgeassuranceGetState_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AgeassuranceGetState_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -11,15 +11,11 @@ import (
 // BookmarkCreateBookmark is the procedure app.bsky.bookmark.createBookmark. Errors: [ErrUnsupportedCollection].
 var BookmarkCreateBookmark = xrpc.Procedure[BookmarkCreateBookmark_Input, xrpc.None]{NSID: "app.bsky.bookmark.createBookmark"}
 
-// BookmarkCreateBookmark_Input is what BookmarkCreateBookmark takes.
 type BookmarkCreateBookmark_Input struct {
 	Cid   string     `json:"cid"`
 	Uri   string     `json:"uri"`
 	Extra data.Extra `json:"-"`
 }
-
-func (v BookmarkCreateBookmark_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *BookmarkCreateBookmark_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // BookmarkDefs_Bookmark is app.bsky.bookmark.defs#bookmark.
 type BookmarkDefs_Bookmark struct {
@@ -35,36 +31,26 @@ type BookmarkDefs_BookmarkView struct {
 	Extra     data.Extra                     `json:"-"`
 }
 
-// BookmarkDefs_BookmarkView_Item is an open union.
 type BookmarkDefs_BookmarkView_Item = data.Union[func(*FeedDefs_BlockedPost, *FeedDefs_NotFoundPost, *FeedDefs_PostView)]
 
 // BookmarkDeleteBookmark is the procedure app.bsky.bookmark.deleteBookmark. Errors: [ErrUnsupportedCollection].
 var BookmarkDeleteBookmark = xrpc.Procedure[BookmarkDeleteBookmark_Input, xrpc.None]{NSID: "app.bsky.bookmark.deleteBookmark"}
 
-// BookmarkDeleteBookmark_Input is what BookmarkDeleteBookmark takes.
 type BookmarkDeleteBookmark_Input struct {
 	Uri   string     `json:"uri"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v BookmarkDeleteBookmark_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *BookmarkDeleteBookmark_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // BookmarkGetBookmarks is the query app.bsky.bookmark.getBookmarks.
 var BookmarkGetBookmarks = xrpc.Query[BookmarkGetBookmarks_Params, BookmarkGetBookmarks_Output]{NSID: "app.bsky.bookmark.getBookmarks"}
 
-// BookmarkGetBookmarks_Params are the parameters of [BookmarkGetBookmarks].
 type BookmarkGetBookmarks_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// BookmarkGetBookmarks_Output is what BookmarkGetBookmarks returns.
 type BookmarkGetBookmarks_Output struct {
 	Bookmarks []BookmarkDefs_BookmarkView `json:"bookmarks"`
 	Cursor    *string                     `json:"cursor,omitzero"`
 	Extra     data.Extra                  `json:"-"`
 }
-
-func (v BookmarkGetBookmarks_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *BookmarkGetBookmarks_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

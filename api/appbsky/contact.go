@@ -31,166 +31,97 @@ type ContactDefs_SyncStatus struct {
 // ContactDismissMatch is the procedure app.bsky.contact.dismissMatch. Errors: [ErrInvalidDid], [ErrInternalError].
 var ContactDismissMatch = xrpc.Procedure[ContactDismissMatch_Input, ContactDismissMatch_Output]{NSID: "app.bsky.contact.dismissMatch"}
 
-// ContactDismissMatch_Input is what ContactDismissMatch takes.
 type ContactDismissMatch_Input struct {
 	Subject string     `json:"subject"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v ContactDismissMatch_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactDismissMatch_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ContactDismissMatch_Output is what ContactDismissMatch returns.
 type ContactDismissMatch_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v ContactDismissMatch_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactDismissMatch_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ContactGetMatches is the query app.bsky.contact.getMatches. Errors: [ErrInvalidDid], [ErrInvalidLimit], [ErrInvalidCursor], [ErrInternalError].
 var ContactGetMatches = xrpc.Query[ContactGetMatches_Params, ContactGetMatches_Output]{NSID: "app.bsky.contact.getMatches"}
 
-// ContactGetMatches_Params are the parameters of [ContactGetMatches].
 type ContactGetMatches_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// ContactGetMatches_Output is what ContactGetMatches returns.
 type ContactGetMatches_Output struct {
 	Cursor  *string                 `json:"cursor,omitzero"`
 	Matches []ActorDefs_ProfileView `json:"matches"`
 	Extra   data.Extra              `json:"-"`
 }
 
-func (v ContactGetMatches_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactGetMatches_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ContactGetSyncStatus is the query app.bsky.contact.getSyncStatus. Errors: [ErrInvalidDid], [ErrInternalError].
 var ContactGetSyncStatus = xrpc.Query[xrpc.None, ContactGetSyncStatus_Output]{NSID: "app.bsky.contact.getSyncStatus"}
 
-// ContactGetSyncStatus_Output is what ContactGetSyncStatus returns.
 type ContactGetSyncStatus_Output struct {
 	SyncStatus *ContactDefs_SyncStatus `json:"syncStatus,omitzero"`
 	Extra      data.Extra              `json:"-"`
 }
 
-func (v ContactGetSyncStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactGetSyncStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ContactImportContacts is the procedure app.bsky.contact.importContacts. Errors: [ErrInvalidDid], [ErrInvalidContacts], [ErrTooManyContacts], [ErrInvalidToken], [ErrInternalError].
 var ContactImportContacts = xrpc.Procedure[ContactImportContacts_Input, ContactImportContacts_Output]{NSID: "app.bsky.contact.importContacts"}
 
-// ContactImportContacts_Input is what ContactImportContacts takes.
 type ContactImportContacts_Input struct {
 	Contacts []string   `json:"contacts"`
 	Token    string     `json:"token"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v ContactImportContacts_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactImportContacts_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ContactImportContacts_Output is what ContactImportContacts returns.
 type ContactImportContacts_Output struct {
 	MatchesAndContactIndexes []ContactDefs_MatchAndContactIndex `json:"matchesAndContactIndexes"`
 	Extra                    data.Extra                         `json:"-"`
 }
 
-func (v ContactImportContacts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactImportContacts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ContactRemoveData is the procedure app.bsky.contact.removeData. Errors: [ErrInvalidDid], [ErrInternalError].
 var ContactRemoveData = xrpc.Procedure[ContactRemoveData_Input, ContactRemoveData_Output]{NSID: "app.bsky.contact.removeData"}
 
-// ContactRemoveData_Input is what ContactRemoveData takes.
 type ContactRemoveData_Input struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v ContactRemoveData_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactRemoveData_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ContactRemoveData_Output is what ContactRemoveData returns.
 type ContactRemoveData_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v ContactRemoveData_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactRemoveData_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ContactSendNotification is the procedure app.bsky.contact.sendNotification.
 var ContactSendNotification = xrpc.Procedure[ContactSendNotification_Input, ContactSendNotification_Output]{NSID: "app.bsky.contact.sendNotification"}
 
-// ContactSendNotification_Input is what ContactSendNotification takes.
 type ContactSendNotification_Input struct {
 	From  string     `json:"from"`
 	To    string     `json:"to"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ContactSendNotification_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ContactSendNotification_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ContactSendNotification_Output is what ContactSendNotification returns.
 type ContactSendNotification_Output struct {
 	Extra data.Extra `json:"-"`
-}
-
-func (v ContactSendNotification_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ContactSendNotification_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ContactStartPhoneVerification is the procedure app.bsky.contact.startPhoneVerification. Errors: [ErrRateLimitExceeded], [ErrInvalidDid], [ErrInvalidPhone], [ErrInternalError].
 var ContactStartPhoneVerification = xrpc.Procedure[ContactStartPhoneVerification_Input, ContactStartPhoneVerification_Output]{NSID: "app.bsky.contact.startPhoneVerification"}
 
-// ContactStartPhoneVerification_Input is what ContactStartPhoneVerification takes.
 type ContactStartPhoneVerification_Input struct {
 	Phone string     `json:"phone"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ContactStartPhoneVerification_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ContactStartPhoneVerification_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ContactStartPhoneVerification_Output is what ContactStartPhoneVerification returns.
 type ContactStartPhoneVerification_Output struct {
 	Extra data.Extra `json:"-"`
-}
-
-func (v ContactStartPhoneVerification_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ContactStartPhoneVerification_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ContactVerifyPhone is the procedure app.bsky.contact.verifyPhone. Errors: [ErrRateLimitExceeded], [ErrInvalidDid], [ErrInvalidPhone], [ErrInvalidCode], [ErrInternalError].
 var ContactVerifyPhone = xrpc.Procedure[ContactVerifyPhone_Input, ContactVerifyPhone_Output]{NSID: "app.bsky.contact.verifyPhone"}
 
-// ContactVerifyPhone_Input is what ContactVerifyPhone takes.
 type ContactVerifyPhone_Input struct {
 	Code  string     `json:"code"`
 	Phone string     `json:"phone"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ContactVerifyPhone_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactVerifyPhone_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ContactVerifyPhone_Output is what ContactVerifyPhone returns.
 type ContactVerifyPhone_Output struct {
 	Token string     `json:"token"`
 	Extra data.Extra `json:"-"`
 }
-
-func (v ContactVerifyPhone_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ContactVerifyPhone_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -11,23 +11,15 @@ import (
 // DraftCreateDraft is the procedure app.bsky.draft.createDraft. Errors: [ErrDraftLimitReached].
 var DraftCreateDraft = xrpc.Procedure[DraftCreateDraft_Input, DraftCreateDraft_Output]{NSID: "app.bsky.draft.createDraft"}
 
-// DraftCreateDraft_Input is what DraftCreateDraft takes.
 type DraftCreateDraft_Input struct {
 	Draft DraftDefs_Draft `json:"draft"`
 	Extra data.Extra      `json:"-"`
 }
 
-func (v DraftCreateDraft_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *DraftCreateDraft_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// DraftCreateDraft_Output is what DraftCreateDraft returns.
 type DraftCreateDraft_Output struct {
 	Id    string     `json:"id"`
 	Extra data.Extra `json:"-"`
 }
-
-func (v DraftCreateDraft_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *DraftCreateDraft_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // DraftDefs_Draft is app.bsky.draft.defs#draft.
 type DraftDefs_Draft struct {
@@ -40,10 +32,8 @@ type DraftDefs_Draft struct {
 	Extra                  data.Extra                                    `json:"-"`
 }
 
-// DraftDefs_Draft_PostgateEmbeddingRules_Elem is an open union.
 type DraftDefs_Draft_PostgateEmbeddingRules_Elem = data.Union[func(*FeedPostgate_DisableRule)]
 
-// DraftDefs_Draft_ThreadgateAllow_Elem is an open union.
 type DraftDefs_Draft_ThreadgateAllow_Elem = data.Union[func(*FeedThreadgate_MentionRule, *FeedThreadgate_FollowerRule, *FeedThreadgate_FollowingRule, *FeedThreadgate_ListRule)]
 
 // DraftDefs_DraftEmbedCaption is app.bsky.draft.defs#draftEmbedCaption.
@@ -68,7 +58,6 @@ type DraftDefs_DraftEmbedGallery struct {
 // DraftDefs_DraftEmbedGalleryItems is app.bsky.draft.defs#draftEmbedGalleryItems.
 type DraftDefs_DraftEmbedGalleryItems = []DraftDefs_DraftEmbedGalleryItems_Elem
 
-// DraftDefs_DraftEmbedGalleryItems_Elem is an open union.
 type DraftDefs_DraftEmbedGalleryItems_Elem = data.Union[func(*DraftDefs_DraftEmbedImage)]
 
 // DraftDefs_DraftEmbedImage is app.bsky.draft.defs#draftEmbedImage.
@@ -78,7 +67,6 @@ type DraftDefs_DraftEmbedImage struct {
 	Extra    data.Extra                   `json:"-"`
 }
 
-// LexType returns "app.bsky.draft.defs#draftEmbedImage".
 func (*DraftDefs_DraftEmbedImage) LexType() string { return "app.bsky.draft.defs#draftEmbedImage" }
 
 // DraftDefs_DraftEmbedLocalRef is app.bsky.draft.defs#draftEmbedLocalRef.
@@ -113,7 +101,6 @@ type DraftDefs_DraftPost struct {
 	Extra          data.Extra                     `json:"-"`
 }
 
-// DraftDefs_DraftPost_Labels is an open union.
 type DraftDefs_DraftPost_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
 // DraftDefs_DraftView is app.bsky.draft.defs#draftView.
@@ -135,42 +122,29 @@ type DraftDefs_DraftWithId struct {
 // DraftDeleteDraft is the procedure app.bsky.draft.deleteDraft.
 var DraftDeleteDraft = xrpc.Procedure[DraftDeleteDraft_Input, xrpc.None]{NSID: "app.bsky.draft.deleteDraft"}
 
-// DraftDeleteDraft_Input is what DraftDeleteDraft takes.
 type DraftDeleteDraft_Input struct {
 	Id    string     `json:"id"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v DraftDeleteDraft_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *DraftDeleteDraft_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // DraftGetDrafts is the query app.bsky.draft.getDrafts.
 var DraftGetDrafts = xrpc.Query[DraftGetDrafts_Params, DraftGetDrafts_Output]{NSID: "app.bsky.draft.getDrafts"}
 
-// DraftGetDrafts_Params are the parameters of [DraftGetDrafts].
 type DraftGetDrafts_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// DraftGetDrafts_Output is what DraftGetDrafts returns.
 type DraftGetDrafts_Output struct {
 	Cursor *string               `json:"cursor,omitzero"`
 	Drafts []DraftDefs_DraftView `json:"drafts"`
 	Extra  data.Extra            `json:"-"`
 }
 
-func (v DraftGetDrafts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *DraftGetDrafts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // DraftUpdateDraft is the procedure app.bsky.draft.updateDraft.
 var DraftUpdateDraft = xrpc.Procedure[DraftUpdateDraft_Input, xrpc.None]{NSID: "app.bsky.draft.updateDraft"}
 
-// DraftUpdateDraft_Input is what DraftUpdateDraft takes.
 type DraftUpdateDraft_Input struct {
 	Draft DraftDefs_DraftWithId `json:"draft"`
 	Extra data.Extra            `json:"-"`
 }
-
-func (v DraftUpdateDraft_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *DraftUpdateDraft_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -21,7 +21,6 @@ type EmbedExternal struct {
 	Extra    data.Extra             `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.external".
 func (*EmbedExternal) LexType() string { return "app.bsky.embed.external" }
 
 // EmbedExternal_ColorRGB is app.bsky.embed.external#colorRGB.
@@ -48,7 +47,6 @@ type EmbedExternal_View struct {
 	Extra    data.Extra                 `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.external#view".
 func (*EmbedExternal_View) LexType() string { return "app.bsky.embed.external#view" }
 
 // EmbedExternal_ViewExternal is app.bsky.embed.external#viewExternal.
@@ -92,10 +90,8 @@ type EmbedGallery struct {
 	Extra data.Extra                `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.gallery".
 func (*EmbedGallery) LexType() string { return "app.bsky.embed.gallery" }
 
-// EmbedGallery_Items_Elem is an open union.
 type EmbedGallery_Items_Elem = data.Union[func(*EmbedGallery_Image)]
 
 // EmbedGallery_Image is app.bsky.embed.gallery#image.
@@ -106,7 +102,6 @@ type EmbedGallery_Image struct {
 	Extra       data.Extra            `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.gallery#image".
 func (*EmbedGallery_Image) LexType() string { return "app.bsky.embed.gallery#image" }
 
 // EmbedGallery_View is app.bsky.embed.gallery#view.
@@ -115,10 +110,8 @@ type EmbedGallery_View struct {
 	Extra data.Extra                     `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.gallery#view".
 func (*EmbedGallery_View) LexType() string { return "app.bsky.embed.gallery#view" }
 
-// EmbedGallery_View_Items_Elem is an open union.
 type EmbedGallery_View_Items_Elem = data.Union[func(*EmbedGallery_ViewImage)]
 
 // EmbedGallery_ViewImage is app.bsky.embed.gallery#viewImage.
@@ -130,29 +123,21 @@ type EmbedGallery_ViewImage struct {
 	Extra       data.Extra            `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.gallery#viewImage".
 func (*EmbedGallery_ViewImage) LexType() string { return "app.bsky.embed.gallery#viewImage" }
 
 // EmbedGetEmbedExternalView is the query app.bsky.embed.getEmbedExternalView.
 var EmbedGetEmbedExternalView = xrpc.Query[EmbedGetEmbedExternalView_Params, EmbedGetEmbedExternalView_Output]{NSID: "app.bsky.embed.getEmbedExternalView"}
 
-// EmbedGetEmbedExternalView_Params are the parameters of [EmbedGetEmbedExternalView].
 type EmbedGetEmbedExternalView_Params struct {
-	Uris []string `json:"uris" lex:"maxItems=4,format=at-uri"`
-	Url  string   `json:"url" lex:"format=uri"`
+	Uris []string `lex:"maxItems=4,format=at-uri,required"`
+	Url  string   `lex:"format=uri"`
 }
 
-// EmbedGetEmbedExternalView_Output is what EmbedGetEmbedExternalView returns.
 type EmbedGetEmbedExternalView_Output struct {
 	AssociatedRecords []data.Raw                 `json:"associatedRecords,omitzero"`
 	AssociatedRefs    []comatproto.RepoStrongRef `json:"associatedRefs,omitzero"`
 	View              *EmbedExternal_View        `json:"view,omitzero"`
 	Extra             data.Extra                 `json:"-"`
-}
-
-func (v EmbedGetEmbedExternalView_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *EmbedGetEmbedExternalView_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // EmbedImages is app.bsky.embed.images.
@@ -161,7 +146,6 @@ type EmbedImages struct {
 	Extra  data.Extra          `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.images".
 func (*EmbedImages) LexType() string { return "app.bsky.embed.images" }
 
 // EmbedImages_Image is app.bsky.embed.images#image.
@@ -178,7 +162,6 @@ type EmbedImages_View struct {
 	Extra  data.Extra              `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.images#view".
 func (*EmbedImages_View) LexType() string { return "app.bsky.embed.images#view" }
 
 // EmbedImages_ViewImage is app.bsky.embed.images#viewImage.
@@ -196,7 +179,6 @@ type EmbedRecord struct {
 	Extra  data.Extra               `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.record".
 func (*EmbedRecord) LexType() string { return "app.bsky.embed.record" }
 
 // EmbedRecord_View is app.bsky.embed.record#view.
@@ -205,10 +187,8 @@ type EmbedRecord_View struct {
 	Extra  data.Extra              `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.record#view".
 func (*EmbedRecord_View) LexType() string { return "app.bsky.embed.record#view" }
 
-// EmbedRecord_View_Record is an open union.
 type EmbedRecord_View_Record = data.Union[func(*EmbedRecord_ViewRecord, *EmbedRecord_ViewNotFound, *EmbedRecord_ViewBlocked, *EmbedRecord_ViewDetached, *FeedDefs_GeneratorView, *GraphDefs_ListView, *LabelerDefs_LabelerView, *GraphDefs_StarterPackViewBasic)]
 
 // EmbedRecord_ViewBlocked is app.bsky.embed.record#viewBlocked.
@@ -219,7 +199,6 @@ type EmbedRecord_ViewBlocked struct {
 	Extra   data.Extra             `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.record#viewBlocked".
 func (*EmbedRecord_ViewBlocked) LexType() string { return "app.bsky.embed.record#viewBlocked" }
 
 // EmbedRecord_ViewDetached is app.bsky.embed.record#viewDetached.
@@ -229,7 +208,6 @@ type EmbedRecord_ViewDetached struct {
 	Extra    data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.record#viewDetached".
 func (*EmbedRecord_ViewDetached) LexType() string { return "app.bsky.embed.record#viewDetached" }
 
 // EmbedRecord_ViewNotFound is app.bsky.embed.record#viewNotFound.
@@ -239,7 +217,6 @@ type EmbedRecord_ViewNotFound struct {
 	Extra    data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.record#viewNotFound".
 func (*EmbedRecord_ViewNotFound) LexType() string { return "app.bsky.embed.record#viewNotFound" }
 
 // EmbedRecord_ViewRecord is app.bsky.embed.record#viewRecord.
@@ -258,10 +235,8 @@ type EmbedRecord_ViewRecord struct {
 	Extra       data.Extra                           `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.record#viewRecord".
 func (*EmbedRecord_ViewRecord) LexType() string { return "app.bsky.embed.record#viewRecord" }
 
-// EmbedRecord_ViewRecord_Embeds_Elem is an open union.
 type EmbedRecord_ViewRecord_Embeds_Elem = data.Union[func(*EmbedImages_View, *EmbedVideo_View, *EmbedGallery_View, *EmbedExternal_View, *EmbedRecord_View, *EmbedRecordWithMedia_View)]
 
 // EmbedRecordWithMedia is app.bsky.embed.recordWithMedia.
@@ -271,10 +246,8 @@ type EmbedRecordWithMedia struct {
 	Extra  data.Extra                 `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.recordWithMedia".
 func (*EmbedRecordWithMedia) LexType() string { return "app.bsky.embed.recordWithMedia" }
 
-// EmbedRecordWithMedia_Media is an open union.
 type EmbedRecordWithMedia_Media = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal)]
 
 // EmbedRecordWithMedia_View is app.bsky.embed.recordWithMedia#view.
@@ -284,10 +257,8 @@ type EmbedRecordWithMedia_View struct {
 	Extra  data.Extra                      `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.recordWithMedia#view".
 func (*EmbedRecordWithMedia_View) LexType() string { return "app.bsky.embed.recordWithMedia#view" }
 
-// EmbedRecordWithMedia_View_Media is an open union.
 type EmbedRecordWithMedia_View_Media = data.Union[func(*EmbedImages_View, *EmbedVideo_View, *EmbedGallery_View, *EmbedExternal_View)]
 
 // EmbedVideo is app.bsky.embed.video.
@@ -300,10 +271,8 @@ type EmbedVideo struct {
 	Extra        data.Extra             `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.video".
 func (*EmbedVideo) LexType() string { return "app.bsky.embed.video" }
 
-// Values of EmbedVideo_Presentation.
 const (
 	EmbedVideo_Presentation_Default = "default"
 	EmbedVideo_Presentation_Gif     = "gif"
@@ -327,10 +296,8 @@ type EmbedVideo_View struct {
 	Extra        data.Extra             `json:"-"`
 }
 
-// LexType returns "app.bsky.embed.video#view".
 func (*EmbedVideo_View) LexType() string { return "app.bsky.embed.video#view" }
 
-// Values of EmbedVideo_View_Presentation.
 const (
 	EmbedVideo_View_Presentation_Default = "default"
 	EmbedVideo_View_Presentation_Gif     = "gif"

@@ -23,7 +23,6 @@ type FeedDefs_BlockedPost struct {
 	Extra   data.Extra             `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#blockedPost".
 func (*FeedDefs_BlockedPost) LexType() string { return "app.bsky.feed.defs#blockedPost" }
 
 // FeedDefs_FeedViewPost is app.bsky.feed.defs#feedViewPost.
@@ -36,7 +35,6 @@ type FeedDefs_FeedViewPost struct {
 	Extra       data.Extra                   `json:"-"`
 }
 
-// FeedDefs_FeedViewPost_Reason is an open union.
 type FeedDefs_FeedViewPost_Reason = data.Union[func(*FeedDefs_ReasonRepost, *FeedDefs_ReasonPin)]
 
 // FeedDefs_GeneratorView is app.bsky.feed.defs#generatorView.
@@ -58,7 +56,6 @@ type FeedDefs_GeneratorView struct {
 	Extra               data.Extra                     `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#generatorView".
 func (*FeedDefs_GeneratorView) LexType() string { return "app.bsky.feed.defs#generatorView" }
 
 // FeedDefs_GeneratorViewerState is app.bsky.feed.defs#generatorViewerState.
@@ -90,7 +87,6 @@ type FeedDefs_NotFoundPost struct {
 	Extra    data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#notFoundPost".
 func (*FeedDefs_NotFoundPost) LexType() string { return "app.bsky.feed.defs#notFoundPost" }
 
 // FeedDefs_PostView is app.bsky.feed.defs#postView.
@@ -113,10 +109,8 @@ type FeedDefs_PostView struct {
 	Extra         data.Extra                   `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#postView".
 func (*FeedDefs_PostView) LexType() string { return "app.bsky.feed.defs#postView" }
 
-// FeedDefs_PostView_Embed is an open union.
 type FeedDefs_PostView_Embed = data.Union[func(*EmbedImages_View, *EmbedVideo_View, *EmbedGallery_View, *EmbedExternal_View, *EmbedRecord_View, *EmbedRecordWithMedia_View)]
 
 // FeedDefs_ReasonPin is app.bsky.feed.defs#reasonPin.
@@ -124,7 +118,6 @@ type FeedDefs_ReasonPin struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#reasonPin".
 func (*FeedDefs_ReasonPin) LexType() string { return "app.bsky.feed.defs#reasonPin" }
 
 // FeedDefs_ReasonRepost is app.bsky.feed.defs#reasonRepost.
@@ -136,7 +129,6 @@ type FeedDefs_ReasonRepost struct {
 	Extra     data.Extra                 `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#reasonRepost".
 func (*FeedDefs_ReasonRepost) LexType() string { return "app.bsky.feed.defs#reasonRepost" }
 
 // FeedDefs_ReplyRef is app.bsky.feed.defs#replyRef.
@@ -147,10 +139,8 @@ type FeedDefs_ReplyRef struct {
 	Extra             data.Extra                  `json:"-"`
 }
 
-// FeedDefs_ReplyRef_Parent is an open union.
 type FeedDefs_ReplyRef_Parent = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 
-// FeedDefs_ReplyRef_Root is an open union.
 type FeedDefs_ReplyRef_Root = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 
 // FeedDefs_SkeletonFeedPost is app.bsky.feed.defs#skeletonFeedPost.
@@ -161,7 +151,6 @@ type FeedDefs_SkeletonFeedPost struct {
 	Extra       data.Extra                       `json:"-"`
 }
 
-// FeedDefs_SkeletonFeedPost_Reason is an open union.
 type FeedDefs_SkeletonFeedPost_Reason = data.Union[func(*FeedDefs_SkeletonReasonRepost, *FeedDefs_SkeletonReasonPin)]
 
 // FeedDefs_SkeletonReasonPin is app.bsky.feed.defs#skeletonReasonPin.
@@ -169,7 +158,6 @@ type FeedDefs_SkeletonReasonPin struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#skeletonReasonPin".
 func (*FeedDefs_SkeletonReasonPin) LexType() string { return "app.bsky.feed.defs#skeletonReasonPin" }
 
 // FeedDefs_SkeletonReasonRepost is app.bsky.feed.defs#skeletonReasonRepost.
@@ -178,7 +166,6 @@ type FeedDefs_SkeletonReasonRepost struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#skeletonReasonRepost".
 func (*FeedDefs_SkeletonReasonRepost) LexType() string {
 	return "app.bsky.feed.defs#skeletonReasonRepost"
 }
@@ -198,13 +185,10 @@ type FeedDefs_ThreadViewPost struct {
 	Extra         data.Extra                             `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.defs#threadViewPost".
 func (*FeedDefs_ThreadViewPost) LexType() string { return "app.bsky.feed.defs#threadViewPost" }
 
-// FeedDefs_ThreadViewPost_Parent is an open union.
 type FeedDefs_ThreadViewPost_Parent = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 
-// FeedDefs_ThreadViewPost_Replies_Elem is an open union.
 type FeedDefs_ThreadViewPost_Replies_Elem = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 
 // FeedDefs_ThreadgateView is app.bsky.feed.defs#threadgateView.
@@ -229,8 +213,7 @@ type FeedDefs_ViewerState struct {
 	Extra             data.Extra            `json:"-"`
 }
 
-// Tokens of app.bsky.feed.defs.
-const (
+const ( // tokens
 	FeedDefs_ClickthroughAuthor     = "app.bsky.feed.defs#clickthroughAuthor"
 	FeedDefs_ClickthroughEmbed      = "app.bsky.feed.defs#clickthroughEmbed"
 	FeedDefs_ClickthroughItem       = "app.bsky.feed.defs#clickthroughItem"
@@ -250,17 +233,11 @@ const (
 // FeedDescribeFeedGenerator is the query app.bsky.feed.describeFeedGenerator.
 var FeedDescribeFeedGenerator = xrpc.Query[xrpc.None, FeedDescribeFeedGenerator_Output]{NSID: "app.bsky.feed.describeFeedGenerator"}
 
-// FeedDescribeFeedGenerator_Output is what FeedDescribeFeedGenerator returns.
 type FeedDescribeFeedGenerator_Output struct {
 	Did   string                           `json:"did"`
 	Feeds []FeedDescribeFeedGenerator_Feed `json:"feeds"`
 	Links *FeedDescribeFeedGenerator_Links `json:"links,omitzero"`
 	Extra data.Extra                       `json:"-"`
-}
-
-func (v FeedDescribeFeedGenerator_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *FeedDescribeFeedGenerator_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // FeedDescribeFeedGenerator_Feed is app.bsky.feed.describeFeedGenerator#feed.
@@ -290,68 +267,54 @@ type FeedGenerator struct {
 	Extra               data.Extra           `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.feed.generator".
 func (*FeedGenerator) LexType() string { return "app.bsky.feed.generator" }
 
 func (v FeedGenerator) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedGenerator) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// FeedGenerator_Labels is an open union.
 type FeedGenerator_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
 // FeedGetActorFeeds is the query app.bsky.feed.getActorFeeds.
 var FeedGetActorFeeds = xrpc.Query[FeedGetActorFeeds_Params, FeedGetActorFeeds_Output]{NSID: "app.bsky.feed.getActorFeeds"}
 
-// FeedGetActorFeeds_Params are the parameters of [FeedGetActorFeeds].
 type FeedGetActorFeeds_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// FeedGetActorFeeds_Output is what FeedGetActorFeeds returns.
 type FeedGetActorFeeds_Output struct {
 	Cursor *string                  `json:"cursor,omitzero"`
 	Feeds  []FeedDefs_GeneratorView `json:"feeds"`
 	Extra  data.Extra               `json:"-"`
 }
 
-func (v FeedGetActorFeeds_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetActorFeeds_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetActorLikes is the query app.bsky.feed.getActorLikes. Errors: [ErrBlockedActor], [ErrBlockedByActor].
 var FeedGetActorLikes = xrpc.Query[FeedGetActorLikes_Params, FeedGetActorLikes_Output]{NSID: "app.bsky.feed.getActorLikes"}
 
-// FeedGetActorLikes_Params are the parameters of [FeedGetActorLikes].
 type FeedGetActorLikes_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// FeedGetActorLikes_Output is what FeedGetActorLikes returns.
 type FeedGetActorLikes_Output struct {
 	Cursor *string                 `json:"cursor,omitzero"`
 	Feed   []FeedDefs_FeedViewPost `json:"feed"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v FeedGetActorLikes_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetActorLikes_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetAuthorFeed is the query app.bsky.feed.getAuthorFeed. Errors: [ErrBlockedActor], [ErrBlockedByActor].
 var FeedGetAuthorFeed = xrpc.Query[FeedGetAuthorFeed_Params, FeedGetAuthorFeed_Output]{NSID: "app.bsky.feed.getAuthorFeed"}
 
-// FeedGetAuthorFeed_Params are the parameters of [FeedGetAuthorFeed].
 type FeedGetAuthorFeed_Params struct {
-	Actor       string  `json:"actor" lex:"format=at-identifier"`
-	Cursor      *string `json:"cursor,omitzero"`
-	Filter      *string `json:"filter,omitzero" lex:"default=posts_with_replies"`
-	IncludePins *bool   `json:"includePins,omitzero" lex:"default=false"`
-	Limit       *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Actor       string `lex:"format=at-identifier"`
+	Cursor      *string
+	Filter      *string `lex:"default=posts_with_replies"`
+	IncludePins *bool   `lex:"default=false"`
+	Limit       *int64  `lex:"min=1,max=100,default=50"`
 }
 
-// Values of FeedGetAuthorFeed_Params_Filter.
 const (
 	FeedGetAuthorFeed_Params_Filter_PostsWithReplies      = "posts_with_replies"
 	FeedGetAuthorFeed_Params_Filter_PostsNoReplies        = "posts_no_replies"
@@ -360,45 +323,34 @@ const (
 	FeedGetAuthorFeed_Params_Filter_PostsWithVideo        = "posts_with_video"
 )
 
-// FeedGetAuthorFeed_Output is what FeedGetAuthorFeed returns.
 type FeedGetAuthorFeed_Output struct {
 	Cursor *string                 `json:"cursor,omitzero"`
 	Feed   []FeedDefs_FeedViewPost `json:"feed"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v FeedGetAuthorFeed_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetAuthorFeed_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetFeed is the query app.bsky.feed.getFeed. Errors: [ErrUnknownFeed].
 var FeedGetFeed = xrpc.Query[FeedGetFeed_Params, FeedGetFeed_Output]{NSID: "app.bsky.feed.getFeed"}
 
-// FeedGetFeed_Params are the parameters of [FeedGetFeed].
 type FeedGetFeed_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Feed   string  `json:"feed" lex:"format=at-uri"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Feed   string `lex:"format=at-uri"`
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// FeedGetFeed_Output is what FeedGetFeed returns.
 type FeedGetFeed_Output struct {
 	Cursor *string                 `json:"cursor,omitzero"`
 	Feed   []FeedDefs_FeedViewPost `json:"feed"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v FeedGetFeed_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetFeed_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetFeedGenerator is the query app.bsky.feed.getFeedGenerator.
 var FeedGetFeedGenerator = xrpc.Query[FeedGetFeedGenerator_Params, FeedGetFeedGenerator_Output]{NSID: "app.bsky.feed.getFeedGenerator"}
 
-// FeedGetFeedGenerator_Params are the parameters of [FeedGetFeedGenerator].
 type FeedGetFeedGenerator_Params struct {
-	Feed string `json:"feed" lex:"format=at-uri"`
+	Feed string `lex:"format=at-uri"`
 }
 
-// FeedGetFeedGenerator_Output is what FeedGetFeedGenerator returns.
 type FeedGetFeedGenerator_Output struct {
 	IsOnline bool                   `json:"isOnline"`
 	IsValid  bool                   `json:"isValid"`
@@ -406,37 +358,27 @@ type FeedGetFeedGenerator_Output struct {
 	Extra    data.Extra             `json:"-"`
 }
 
-func (v FeedGetFeedGenerator_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetFeedGenerator_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetFeedGenerators is the query app.bsky.feed.getFeedGenerators.
 var FeedGetFeedGenerators = xrpc.Query[FeedGetFeedGenerators_Params, FeedGetFeedGenerators_Output]{NSID: "app.bsky.feed.getFeedGenerators"}
 
-// FeedGetFeedGenerators_Params are the parameters of [FeedGetFeedGenerators].
 type FeedGetFeedGenerators_Params struct {
-	Feeds []string `json:"feeds" lex:"format=at-uri"`
+	Feeds []string `lex:"format=at-uri,required"`
 }
 
-// FeedGetFeedGenerators_Output is what FeedGetFeedGenerators returns.
 type FeedGetFeedGenerators_Output struct {
 	Feeds []FeedDefs_GeneratorView `json:"feeds"`
 	Extra data.Extra               `json:"-"`
 }
 
-func (v FeedGetFeedGenerators_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetFeedGenerators_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetFeedSkeleton is the query app.bsky.feed.getFeedSkeleton. Errors: [ErrUnknownFeed].
 var FeedGetFeedSkeleton = xrpc.Query[FeedGetFeedSkeleton_Params, FeedGetFeedSkeleton_Output]{NSID: "app.bsky.feed.getFeedSkeleton"}
 
-// FeedGetFeedSkeleton_Params are the parameters of [FeedGetFeedSkeleton].
 type FeedGetFeedSkeleton_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Feed   string  `json:"feed" lex:"format=at-uri"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Feed   string `lex:"format=at-uri"`
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// FeedGetFeedSkeleton_Output is what FeedGetFeedSkeleton returns.
 type FeedGetFeedSkeleton_Output struct {
 	Cursor *string                     `json:"cursor,omitzero"`
 	Feed   []FeedDefs_SkeletonFeedPost `json:"feed"`
@@ -444,21 +386,16 @@ type FeedGetFeedSkeleton_Output struct {
 	Extra  data.Extra                  `json:"-"`
 }
 
-func (v FeedGetFeedSkeleton_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetFeedSkeleton_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetLikes is the query app.bsky.feed.getLikes.
 var FeedGetLikes = xrpc.Query[FeedGetLikes_Params, FeedGetLikes_Output]{NSID: "app.bsky.feed.getLikes"}
 
-// FeedGetLikes_Params are the parameters of [FeedGetLikes].
 type FeedGetLikes_Params struct {
-	Cid    *string `json:"cid,omitzero" lex:"format=cid"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Uri    string  `json:"uri" lex:"format=at-uri"`
+	Cid    *string `lex:"format=cid"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Uri    string `lex:"format=at-uri"`
 }
 
-// FeedGetLikes_Output is what FeedGetLikes returns.
 type FeedGetLikes_Output struct {
 	Cid    *string             `json:"cid,omitzero"`
 	Cursor *string             `json:"cursor,omitzero"`
@@ -466,9 +403,6 @@ type FeedGetLikes_Output struct {
 	Uri    string              `json:"uri"`
 	Extra  data.Extra          `json:"-"`
 }
-
-func (v FeedGetLikes_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetLikes_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // FeedGetLikes_Like is app.bsky.feed.getLikes#like.
 type FeedGetLikes_Like struct {
@@ -481,75 +415,57 @@ type FeedGetLikes_Like struct {
 // FeedGetListFeed is the query app.bsky.feed.getListFeed. Errors: [ErrUnknownList].
 var FeedGetListFeed = xrpc.Query[FeedGetListFeed_Params, FeedGetListFeed_Output]{NSID: "app.bsky.feed.getListFeed"}
 
-// FeedGetListFeed_Params are the parameters of [FeedGetListFeed].
 type FeedGetListFeed_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	List   string  `json:"list" lex:"format=at-uri"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	List   string `lex:"format=at-uri"`
 }
 
-// FeedGetListFeed_Output is what FeedGetListFeed returns.
 type FeedGetListFeed_Output struct {
 	Cursor *string                 `json:"cursor,omitzero"`
 	Feed   []FeedDefs_FeedViewPost `json:"feed"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v FeedGetListFeed_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetListFeed_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetPostThread is the query app.bsky.feed.getPostThread. Errors: [ErrNotFound].
 var FeedGetPostThread = xrpc.Query[FeedGetPostThread_Params, FeedGetPostThread_Output]{NSID: "app.bsky.feed.getPostThread"}
 
-// FeedGetPostThread_Params are the parameters of [FeedGetPostThread].
 type FeedGetPostThread_Params struct {
-	Depth        *int64 `json:"depth,omitzero" lex:"min=0,max=1000,default=6"`
-	ParentHeight *int64 `json:"parentHeight,omitzero" lex:"min=0,max=1000,default=80"`
-	Uri          string `json:"uri" lex:"format=at-uri"`
+	Depth        *int64 `lex:"min=0,max=1000,default=6"`
+	ParentHeight *int64 `lex:"min=0,max=1000,default=80"`
+	Uri          string `lex:"format=at-uri"`
 }
 
-// FeedGetPostThread_Output is what FeedGetPostThread returns.
 type FeedGetPostThread_Output struct {
 	Thread     FeedGetPostThread_Output_Thread `json:"thread"`
 	Threadgate *FeedDefs_ThreadgateView        `json:"threadgate,omitzero"`
 	Extra      data.Extra                      `json:"-"`
 }
 
-func (v FeedGetPostThread_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetPostThread_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// FeedGetPostThread_Output_Thread is an open union.
 type FeedGetPostThread_Output_Thread = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 
 // FeedGetPosts is the query app.bsky.feed.getPosts.
 var FeedGetPosts = xrpc.Query[FeedGetPosts_Params, FeedGetPosts_Output]{NSID: "app.bsky.feed.getPosts"}
 
-// FeedGetPosts_Params are the parameters of [FeedGetPosts].
 type FeedGetPosts_Params struct {
-	Uris []string `json:"uris" lex:"maxItems=25,format=at-uri"`
+	Uris []string `lex:"maxItems=25,format=at-uri,required"`
 }
 
-// FeedGetPosts_Output is what FeedGetPosts returns.
 type FeedGetPosts_Output struct {
 	Posts []FeedDefs_PostView `json:"posts"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v FeedGetPosts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetPosts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetQuotes is the query app.bsky.feed.getQuotes.
 var FeedGetQuotes = xrpc.Query[FeedGetQuotes_Params, FeedGetQuotes_Output]{NSID: "app.bsky.feed.getQuotes"}
 
-// FeedGetQuotes_Params are the parameters of [FeedGetQuotes].
 type FeedGetQuotes_Params struct {
-	Cid    *string `json:"cid,omitzero" lex:"format=cid"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Uri    string  `json:"uri" lex:"format=at-uri"`
+	Cid    *string `lex:"format=cid"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Uri    string `lex:"format=at-uri"`
 }
 
-// FeedGetQuotes_Output is what FeedGetQuotes returns.
 type FeedGetQuotes_Output struct {
 	Cid    *string             `json:"cid,omitzero"`
 	Cursor *string             `json:"cursor,omitzero"`
@@ -558,21 +474,16 @@ type FeedGetQuotes_Output struct {
 	Extra  data.Extra          `json:"-"`
 }
 
-func (v FeedGetQuotes_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetQuotes_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetRepostedBy is the query app.bsky.feed.getRepostedBy.
 var FeedGetRepostedBy = xrpc.Query[FeedGetRepostedBy_Params, FeedGetRepostedBy_Output]{NSID: "app.bsky.feed.getRepostedBy"}
 
-// FeedGetRepostedBy_Params are the parameters of [FeedGetRepostedBy].
 type FeedGetRepostedBy_Params struct {
-	Cid    *string `json:"cid,omitzero" lex:"format=cid"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Uri    string  `json:"uri" lex:"format=at-uri"`
+	Cid    *string `lex:"format=cid"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Uri    string `lex:"format=at-uri"`
 }
 
-// FeedGetRepostedBy_Output is what FeedGetRepostedBy returns.
 type FeedGetRepostedBy_Output struct {
 	Cid        *string                 `json:"cid,omitzero"`
 	Cursor     *string                 `json:"cursor,omitzero"`
@@ -581,47 +492,34 @@ type FeedGetRepostedBy_Output struct {
 	Extra      data.Extra              `json:"-"`
 }
 
-func (v FeedGetRepostedBy_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetRepostedBy_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetSuggestedFeeds is the query app.bsky.feed.getSuggestedFeeds.
 var FeedGetSuggestedFeeds = xrpc.Query[FeedGetSuggestedFeeds_Params, FeedGetSuggestedFeeds_Output]{NSID: "app.bsky.feed.getSuggestedFeeds"}
 
-// FeedGetSuggestedFeeds_Params are the parameters of [FeedGetSuggestedFeeds].
 type FeedGetSuggestedFeeds_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// FeedGetSuggestedFeeds_Output is what FeedGetSuggestedFeeds returns.
 type FeedGetSuggestedFeeds_Output struct {
 	Cursor *string                  `json:"cursor,omitzero"`
 	Feeds  []FeedDefs_GeneratorView `json:"feeds"`
 	Extra  data.Extra               `json:"-"`
 }
 
-func (v FeedGetSuggestedFeeds_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetSuggestedFeeds_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // FeedGetTimeline is the query app.bsky.feed.getTimeline.
 var FeedGetTimeline = xrpc.Query[FeedGetTimeline_Params, FeedGetTimeline_Output]{NSID: "app.bsky.feed.getTimeline"}
 
-// FeedGetTimeline_Params are the parameters of [FeedGetTimeline].
 type FeedGetTimeline_Params struct {
-	Algorithm *string `json:"algorithm,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
-	Limit     *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Algorithm *string
+	Cursor    *string
+	Limit     *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// FeedGetTimeline_Output is what FeedGetTimeline returns.
 type FeedGetTimeline_Output struct {
 	Cursor *string                 `json:"cursor,omitzero"`
 	Feed   []FeedDefs_FeedViewPost `json:"feed"`
 	Extra  data.Extra              `json:"-"`
 }
-
-func (v FeedGetTimeline_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedGetTimeline_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // FeedLike is the record app.bsky.feed.like.
 type FeedLike struct {
@@ -631,7 +529,6 @@ type FeedLike struct {
 	Extra     data.Extra                `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.feed.like".
 func (*FeedLike) LexType() string { return "app.bsky.feed.like" }
 
 func (v FeedLike) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -651,16 +548,13 @@ type FeedPost struct {
 	Extra     data.Extra         `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.feed.post".
 func (*FeedPost) LexType() string { return "app.bsky.feed.post" }
 
 func (v FeedPost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// FeedPost_Embed is an open union.
 type FeedPost_Embed = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal, *EmbedRecord, *EmbedRecordWithMedia)]
 
-// FeedPost_Labels is an open union.
 type FeedPost_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
 // FeedPost_Entity is app.bsky.feed.post#entity.
@@ -694,13 +588,11 @@ type FeedPostgate struct {
 	Extra                 data.Extra                         `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.feed.postgate".
 func (*FeedPostgate) LexType() string { return "app.bsky.feed.postgate" }
 
 func (v FeedPostgate) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPostgate) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// FeedPostgate_EmbeddingRules_Elem is an open union.
 type FeedPostgate_EmbeddingRules_Elem = data.Union[func(*FeedPostgate_DisableRule)]
 
 // FeedPostgate_DisableRule is app.bsky.feed.postgate#disableRule.
@@ -708,7 +600,6 @@ type FeedPostgate_DisableRule struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.feed.postgate#disableRule".
 func (*FeedPostgate_DisableRule) LexType() string { return "app.bsky.feed.postgate#disableRule" }
 
 // FeedRepost is the record app.bsky.feed.repost.
@@ -719,7 +610,6 @@ type FeedRepost struct {
 	Extra     data.Extra                `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.feed.repost".
 func (*FeedRepost) LexType() string { return "app.bsky.feed.repost" }
 
 func (v FeedRepost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -728,29 +618,26 @@ func (v *FeedRepost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b
 // FeedSearchPosts is the query app.bsky.feed.searchPosts. Errors: [ErrBadQueryString].
 var FeedSearchPosts = xrpc.Query[FeedSearchPosts_Params, FeedSearchPosts_Output]{NSID: "app.bsky.feed.searchPosts"}
 
-// FeedSearchPosts_Params are the parameters of [FeedSearchPosts].
 type FeedSearchPosts_Params struct {
-	Author   *string  `json:"author,omitzero" lex:"format=at-identifier"`
-	Cursor   *string  `json:"cursor,omitzero"`
-	Domain   *string  `json:"domain,omitzero"`
-	Lang     *string  `json:"lang,omitzero" lex:"format=language"`
-	Limit    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Mentions *string  `json:"mentions,omitzero" lex:"format=at-identifier"`
-	Q        string   `json:"q"`
-	Since    *string  `json:"since,omitzero"`
-	Sort     *string  `json:"sort,omitzero" lex:"default=latest"`
-	Tag      []string `json:"tag,omitzero" lex:"maxLength=640"`
-	Until    *string  `json:"until,omitzero"`
-	Url      *string  `json:"url,omitzero" lex:"format=uri"`
+	Author   *string `lex:"format=at-identifier"`
+	Cursor   *string
+	Domain   *string
+	Lang     *string `lex:"format=language"`
+	Limit    *int64  `lex:"min=1,max=100,default=25"`
+	Mentions *string `lex:"format=at-identifier"`
+	Q        string
+	Since    *string
+	Sort     *string  `lex:"default=latest"`
+	Tag      []string `lex:"maxLength=640"`
+	Until    *string
+	Url      *string `lex:"format=uri"`
 }
 
-// Values of FeedSearchPosts_Params_Sort.
 const (
 	FeedSearchPosts_Params_Sort_Top    = "top"
 	FeedSearchPosts_Params_Sort_Latest = "latest"
 )
 
-// FeedSearchPosts_Output is what FeedSearchPosts returns.
 type FeedSearchPosts_Output struct {
 	Cursor    *string             `json:"cursor,omitzero"`
 	HitsTotal *int64              `json:"hitsTotal,omitzero"`
@@ -758,5 +645,126 @@ type FeedSearchPosts_Output struct {
 	Extra     data.Extra          `json:"-"`
 }
 
-func (v FeedSearchPosts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *FeedSearchPosts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
+// FeedSearchPostsV2 is the query app.bsky.feed.searchPostsV2. Errors: [ErrBadQueryString].
+var FeedSearchPostsV2 = xrpc.Query[FeedSearchPostsV2_Params, FeedSearchPostsV2_Output]{NSID: "app.bsky.feed.searchPostsV2"}
+
+type FeedSearchPostsV2_Params struct {
+	AllTime               *bool
+	Authors               []string `lex:"format=at-identifier"`
+	Cursor                *string
+	Domains               []string
+	EmbeddedAtUris        []string `lex:"format=at-uri"`
+	ExcludeAuthors        []string `lex:"format=at-identifier"`
+	ExcludeDomains        []string
+	ExcludeEmbeddedAtUris []string `lex:"format=at-uri"`
+	ExcludeHashtags       []string `lex:"maxLength=640"`
+	ExcludeLanguages      []string `lex:"format=language"`
+	ExcludeMentions       []string `lex:"format=at-identifier"`
+	ExcludeReplies        *bool
+	ExcludeUrls           []string `lex:"format=uri"`
+	Following             *bool
+	HasMedia              *bool
+	HasVideo              *bool
+	Hashtags              []string `lex:"maxLength=640"`
+	Languages             []string `lex:"format=language"`
+	Limit                 *int64   `lex:"min=1,max=100,default=25"`
+	Mentions              []string `lex:"format=at-identifier"`
+	Query                 *string
+	QueryLanguage         *string
+	RepliesOnly           *bool
+	ReplyParentUri        *string `lex:"format=at-uri"`
+	Since                 *string
+	Sort                  *string
+	ThreadRootUri         *string `lex:"format=at-uri"`
+	Until                 *string
+	Urls                  []string `lex:"format=uri"`
+}
+
+const (
+	FeedSearchPostsV2_Params_QueryLanguage_Ja = "ja"
+	FeedSearchPostsV2_Params_QueryLanguage_Zh = "zh"
+	FeedSearchPostsV2_Params_QueryLanguage_Ko = "ko"
+	FeedSearchPostsV2_Params_QueryLanguage_Th = "th"
+	FeedSearchPostsV2_Params_QueryLanguage_Ar = "ar"
+)
+
+const (
+	FeedSearchPostsV2_Params_Sort_Recent = "recent"
+	FeedSearchPostsV2_Params_Sort_Top    = "top"
+)
+
+type FeedSearchPostsV2_Output struct {
+	Cursor                 *string             `json:"cursor,omitzero"`
+	DetectedQueryLanguages []string            `json:"detectedQueryLanguages,omitzero"`
+	HitsTotal              *int64              `json:"hitsTotal,omitzero"`
+	Posts                  []FeedDefs_PostView `json:"posts"`
+	Extra                  data.Extra          `json:"-"`
+}
+
+const (
+	FeedSearchPostsV2_Output_DetectedQueryLanguages_Ja = "ja"
+	FeedSearchPostsV2_Output_DetectedQueryLanguages_Zh = "zh"
+	FeedSearchPostsV2_Output_DetectedQueryLanguages_Ko = "ko"
+	FeedSearchPostsV2_Output_DetectedQueryLanguages_Th = "th"
+	FeedSearchPostsV2_Output_DetectedQueryLanguages_Ar = "ar"
+)
+
+// FeedSendInteractions is the procedure app.bsky.feed.sendInteractions.
+var FeedSendInteractions = xrpc.Procedure[FeedSendInteractions_Input, FeedSendInteractions_Output]{NSID: "app.bsky.feed.sendInteractions"}
+
+type FeedSendInteractions_Input struct {
+	Feed         *string                `json:"feed,omitzero"`
+	Interactions []FeedDefs_Interaction `json:"interactions"`
+	Extra        data.Extra             `json:"-"`
+}
+
+type FeedSendInteractions_Output struct {
+	Extra data.Extra `json:"-"`
+}
+
+// FeedThreadgate is the record app.bsky.feed.threadgate.
+type FeedThreadgate struct {
+	Allow         []FeedThreadgate_Allow_Elem `json:"allow,omitzero"`
+	CreatedAt     string                      `json:"createdAt"`
+	HiddenReplies []string                    `json:"hiddenReplies,omitzero"`
+	Post          string                      `json:"post"`
+	Extra         data.Extra                  `json:"-" lex:"record"`
+}
+
+func (*FeedThreadgate) LexType() string { return "app.bsky.feed.threadgate" }
+
+func (v FeedThreadgate) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
+func (v *FeedThreadgate) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
+
+type FeedThreadgate_Allow_Elem = data.Union[func(*FeedThreadgate_MentionRule, *FeedThreadgate_FollowerRule, *FeedThreadgate_FollowingRule, *FeedThreadgate_ListRule)]
+
+// FeedThreadgate_FollowerRule is app.bsky.feed.threadgate#followerRule.
+type FeedThreadgate_FollowerRule struct {
+	Extra data.Extra `json:"-"`
+}
+
+func (*FeedThreadgate_FollowerRule) LexType() string { return "app.bsky.feed.threadgate#followerRule" }
+
+// FeedThreadgate_FollowingRule is app.bsky.feed.threadgate#followingRule.
+type FeedThreadgate_FollowingRule struct {
+	Extra data.Extra `json:"-"`
+}
+
+func (*FeedThreadgate_FollowingRule) LexType() string {
+	return "app.bsky.feed.threadgate#followingRule"
+}
+
+// FeedThreadgate_ListRule is app.bsky.feed.threadgate#listRule.
+type FeedThreadgate_ListRule struct {
+	List  string     `json:"list"`
+	Extra data.Extra `json:"-"`
+}
+
+func (*FeedThreadgate_ListRule) LexType() string { return "app.bsky.feed.threadgate#listRule" }
+
+// FeedThreadgate_MentionRule is app.bsky.feed.threadgate#mentionRule.
+type FeedThreadgate_MentionRule struct {
+	Extra data.Extra `json:"-"`
+}
+
+func (*FeedThreadgate_MentionRule) LexType() string { return "app.bsky.feed.threadgate#mentionRule" }

@@ -15,7 +15,6 @@ type GraphBlock struct {
 	Extra     data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.block".
 func (*GraphBlock) LexType() string { return "app.bsky.graph.block" }
 
 func (v GraphBlock) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -45,7 +44,6 @@ type GraphDefs_ListView struct {
 	Extra             data.Extra                   `json:"-"`
 }
 
-// LexType returns "app.bsky.graph.defs#listView".
 func (*GraphDefs_ListView) LexType() string { return "app.bsky.graph.defs#listView" }
 
 // GraphDefs_ListViewBasic is app.bsky.graph.defs#listViewBasic.
@@ -76,7 +74,6 @@ type GraphDefs_NotFoundActor struct {
 	Extra    data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.graph.defs#notFoundActor".
 func (*GraphDefs_NotFoundActor) LexType() string { return "app.bsky.graph.defs#notFoundActor" }
 
 // GraphDefs_Relationship is app.bsky.graph.defs#relationship.
@@ -91,7 +88,6 @@ type GraphDefs_Relationship struct {
 	Extra          data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.graph.defs#relationship".
 func (*GraphDefs_Relationship) LexType() string { return "app.bsky.graph.defs#relationship" }
 
 // GraphDefs_StarterPackView is app.bsky.graph.defs#starterPackView.
@@ -124,13 +120,11 @@ type GraphDefs_StarterPackViewBasic struct {
 	Extra              data.Extra                   `json:"-"`
 }
 
-// LexType returns "app.bsky.graph.defs#starterPackViewBasic".
 func (*GraphDefs_StarterPackViewBasic) LexType() string {
 	return "app.bsky.graph.defs#starterPackViewBasic"
 }
 
-// Tokens of app.bsky.graph.defs.
-const (
+const ( // tokens
 	GraphDefs_Curatelist    = "app.bsky.graph.defs#curatelist"
 	GraphDefs_Modlist       = "app.bsky.graph.defs#modlist"
 	GraphDefs_Referencelist = "app.bsky.graph.defs#referencelist"
@@ -144,7 +138,6 @@ type GraphFollow struct {
 	Extra     data.Extra                `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.follow".
 func (*GraphFollow) LexType() string { return "app.bsky.graph.follow" }
 
 func (v GraphFollow) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -153,62 +146,47 @@ func (v *GraphFollow) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(
 // GraphGetActorStarterPacks is the query app.bsky.graph.getActorStarterPacks.
 var GraphGetActorStarterPacks = xrpc.Query[GraphGetActorStarterPacks_Params, GraphGetActorStarterPacks_Output]{NSID: "app.bsky.graph.getActorStarterPacks"}
 
-// GraphGetActorStarterPacks_Params are the parameters of [GraphGetActorStarterPacks].
 type GraphGetActorStarterPacks_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetActorStarterPacks_Output is what GraphGetActorStarterPacks returns.
 type GraphGetActorStarterPacks_Output struct {
 	Cursor       *string                          `json:"cursor,omitzero"`
 	StarterPacks []GraphDefs_StarterPackViewBasic `json:"starterPacks"`
 	Extra        data.Extra                       `json:"-"`
 }
 
-func (v GraphGetActorStarterPacks_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GraphGetActorStarterPacks_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // GraphGetBlocks is the query app.bsky.graph.getBlocks.
 var GraphGetBlocks = xrpc.Query[GraphGetBlocks_Params, GraphGetBlocks_Output]{NSID: "app.bsky.graph.getBlocks"}
 
-// GraphGetBlocks_Params are the parameters of [GraphGetBlocks].
 type GraphGetBlocks_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetBlocks_Output is what GraphGetBlocks returns.
 type GraphGetBlocks_Output struct {
 	Blocks []ActorDefs_ProfileView `json:"blocks"`
 	Cursor *string                 `json:"cursor,omitzero"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v GraphGetBlocks_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetBlocks_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetFollowers is the query app.bsky.graph.getFollowers.
 var GraphGetFollowers = xrpc.Query[GraphGetFollowers_Params, GraphGetFollowers_Output]{NSID: "app.bsky.graph.getFollowers"}
 
-// GraphGetFollowers_Params are the parameters of [GraphGetFollowers].
 type GraphGetFollowers_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Sort   *string `json:"sort,omitzero"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Sort   *string
 }
 
-// Values of GraphGetFollowers_Params_Sort.
 const (
 	GraphGetFollowers_Params_Sort_Latest = "latest"
 	GraphGetFollowers_Params_Sort_Top    = "top"
 )
 
-// GraphGetFollowers_Output is what GraphGetFollowers returns.
 type GraphGetFollowers_Output struct {
 	Cursor    *string                 `json:"cursor,omitzero"`
 	Followers []ActorDefs_ProfileView `json:"followers"`
@@ -216,27 +194,21 @@ type GraphGetFollowers_Output struct {
 	Extra     data.Extra              `json:"-"`
 }
 
-func (v GraphGetFollowers_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetFollowers_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetFollows is the query app.bsky.graph.getFollows.
 var GraphGetFollows = xrpc.Query[GraphGetFollows_Params, GraphGetFollows_Output]{NSID: "app.bsky.graph.getFollows"}
 
-// GraphGetFollows_Params are the parameters of [GraphGetFollows].
 type GraphGetFollows_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Sort   *string `json:"sort,omitzero"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Sort   *string
 }
 
-// Values of GraphGetFollows_Params_Sort.
 const (
 	GraphGetFollows_Params_Sort_Latest = "latest"
 	GraphGetFollows_Params_Sort_Top    = "top"
 )
 
-// GraphGetFollows_Output is what GraphGetFollows returns.
 type GraphGetFollows_Output struct {
 	Cursor  *string                 `json:"cursor,omitzero"`
 	Follows []ActorDefs_ProfileView `json:"follows"`
@@ -244,20 +216,15 @@ type GraphGetFollows_Output struct {
 	Extra   data.Extra              `json:"-"`
 }
 
-func (v GraphGetFollows_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetFollows_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetKnownFollowers is the query app.bsky.graph.getKnownFollowers.
 var GraphGetKnownFollowers = xrpc.Query[GraphGetKnownFollowers_Params, GraphGetKnownFollowers_Output]{NSID: "app.bsky.graph.getKnownFollowers"}
 
-// GraphGetKnownFollowers_Params are the parameters of [GraphGetKnownFollowers].
 type GraphGetKnownFollowers_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetKnownFollowers_Output is what GraphGetKnownFollowers returns.
 type GraphGetKnownFollowers_Output struct {
 	Cursor    *string                 `json:"cursor,omitzero"`
 	Followers []ActorDefs_ProfileView `json:"followers"`
@@ -265,22 +232,15 @@ type GraphGetKnownFollowers_Output struct {
 	Extra     data.Extra              `json:"-"`
 }
 
-func (v GraphGetKnownFollowers_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GraphGetKnownFollowers_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // GraphGetList is the query app.bsky.graph.getList.
 var GraphGetList = xrpc.Query[GraphGetList_Params, GraphGetList_Output]{NSID: "app.bsky.graph.getList"}
 
-// GraphGetList_Params are the parameters of [GraphGetList].
 type GraphGetList_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	List   string  `json:"list" lex:"format=at-uri"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	List   string `lex:"format=at-uri"`
 }
 
-// GraphGetList_Output is what GraphGetList returns.
 type GraphGetList_Output struct {
 	Cursor *string                  `json:"cursor,omitzero"`
 	Items  []GraphDefs_ListItemView `json:"items"`
@@ -288,103 +248,74 @@ type GraphGetList_Output struct {
 	Extra  data.Extra               `json:"-"`
 }
 
-func (v GraphGetList_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetList_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetListBlocks is the query app.bsky.graph.getListBlocks.
 var GraphGetListBlocks = xrpc.Query[GraphGetListBlocks_Params, GraphGetListBlocks_Output]{NSID: "app.bsky.graph.getListBlocks"}
 
-// GraphGetListBlocks_Params are the parameters of [GraphGetListBlocks].
 type GraphGetListBlocks_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetListBlocks_Output is what GraphGetListBlocks returns.
 type GraphGetListBlocks_Output struct {
 	Cursor *string              `json:"cursor,omitzero"`
 	Lists  []GraphDefs_ListView `json:"lists"`
 	Extra  data.Extra           `json:"-"`
 }
 
-func (v GraphGetListBlocks_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetListBlocks_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetListMutes is the query app.bsky.graph.getListMutes.
 var GraphGetListMutes = xrpc.Query[GraphGetListMutes_Params, GraphGetListMutes_Output]{NSID: "app.bsky.graph.getListMutes"}
 
-// GraphGetListMutes_Params are the parameters of [GraphGetListMutes].
 type GraphGetListMutes_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetListMutes_Output is what GraphGetListMutes returns.
 type GraphGetListMutes_Output struct {
 	Cursor *string              `json:"cursor,omitzero"`
 	Lists  []GraphDefs_ListView `json:"lists"`
 	Extra  data.Extra           `json:"-"`
 }
 
-func (v GraphGetListMutes_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetListMutes_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetLists is the query app.bsky.graph.getLists.
 var GraphGetLists = xrpc.Query[GraphGetLists_Params, GraphGetLists_Output]{NSID: "app.bsky.graph.getLists"}
 
-// GraphGetLists_Params are the parameters of [GraphGetLists].
 type GraphGetLists_Params struct {
-	Actor    string   `json:"actor" lex:"format=at-identifier"`
-	Cursor   *string  `json:"cursor,omitzero"`
-	Limit    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Purposes []string `json:"purposes,omitzero"`
+	Actor    string `lex:"format=at-identifier"`
+	Cursor   *string
+	Limit    *int64 `lex:"min=1,max=100,default=50"`
+	Purposes []string
 }
 
-// Values of GraphGetLists_Params_Purposes.
 const (
 	GraphGetLists_Params_Purposes_Modlist    = "modlist"
 	GraphGetLists_Params_Purposes_Curatelist = "curatelist"
 )
 
-// GraphGetLists_Output is what GraphGetLists returns.
 type GraphGetLists_Output struct {
 	Cursor *string              `json:"cursor,omitzero"`
 	Lists  []GraphDefs_ListView `json:"lists"`
 	Extra  data.Extra           `json:"-"`
 }
 
-func (v GraphGetLists_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetLists_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetListsWithMembership is the query app.bsky.graph.getListsWithMembership.
 var GraphGetListsWithMembership = xrpc.Query[GraphGetListsWithMembership_Params, GraphGetListsWithMembership_Output]{NSID: "app.bsky.graph.getListsWithMembership"}
 
-// GraphGetListsWithMembership_Params are the parameters of [GraphGetListsWithMembership].
 type GraphGetListsWithMembership_Params struct {
-	Actor    string   `json:"actor" lex:"format=at-identifier"`
-	Cursor   *string  `json:"cursor,omitzero"`
-	Limit    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Purposes []string `json:"purposes,omitzero"`
+	Actor    string `lex:"format=at-identifier"`
+	Cursor   *string
+	Limit    *int64 `lex:"min=1,max=100,default=50"`
+	Purposes []string
 }
 
-// Values of GraphGetListsWithMembership_Params_Purposes.
 const (
 	GraphGetListsWithMembership_Params_Purposes_Modlist    = "modlist"
 	GraphGetListsWithMembership_Params_Purposes_Curatelist = "curatelist"
 )
 
-// GraphGetListsWithMembership_Output is what GraphGetListsWithMembership returns.
 type GraphGetListsWithMembership_Output struct {
 	Cursor              *string                                          `json:"cursor,omitzero"`
 	ListsWithMembership []GraphGetListsWithMembership_ListWithMembership `json:"listsWithMembership"`
 	Extra               data.Extra                                       `json:"-"`
-}
-
-func (v GraphGetListsWithMembership_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *GraphGetListsWithMembership_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // GraphGetListsWithMembership_ListWithMembership is app.bsky.graph.getListsWithMembership#listWithMembership.
@@ -397,100 +328,70 @@ type GraphGetListsWithMembership_ListWithMembership struct {
 // GraphGetMutes is the query app.bsky.graph.getMutes.
 var GraphGetMutes = xrpc.Query[GraphGetMutes_Params, GraphGetMutes_Output]{NSID: "app.bsky.graph.getMutes"}
 
-// GraphGetMutes_Params are the parameters of [GraphGetMutes].
 type GraphGetMutes_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetMutes_Output is what GraphGetMutes returns.
 type GraphGetMutes_Output struct {
 	Cursor *string                 `json:"cursor,omitzero"`
 	Mutes  []ActorDefs_ProfileView `json:"mutes"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v GraphGetMutes_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetMutes_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetRelationships is the query app.bsky.graph.getRelationships. Errors: [ErrActorNotFound].
 var GraphGetRelationships = xrpc.Query[GraphGetRelationships_Params, GraphGetRelationships_Output]{NSID: "app.bsky.graph.getRelationships"}
 
-// GraphGetRelationships_Params are the parameters of [GraphGetRelationships].
 type GraphGetRelationships_Params struct {
-	Actor  string   `json:"actor" lex:"format=at-identifier"`
-	Others []string `json:"others,omitzero" lex:"maxItems=30,format=at-identifier"`
+	Actor  string   `lex:"format=at-identifier"`
+	Others []string `lex:"maxItems=30,format=at-identifier"`
 }
 
-// GraphGetRelationships_Output is what GraphGetRelationships returns.
 type GraphGetRelationships_Output struct {
 	Actor         *string                                           `json:"actor,omitzero"`
 	Relationships []GraphGetRelationships_Output_Relationships_Elem `json:"relationships"`
 	Extra         data.Extra                                        `json:"-"`
 }
 
-func (v GraphGetRelationships_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetRelationships_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GraphGetRelationships_Output_Relationships_Elem is an open union.
 type GraphGetRelationships_Output_Relationships_Elem = data.Union[func(*GraphDefs_Relationship, *GraphDefs_NotFoundActor)]
 
 // GraphGetStarterPack is the query app.bsky.graph.getStarterPack.
 var GraphGetStarterPack = xrpc.Query[GraphGetStarterPack_Params, GraphGetStarterPack_Output]{NSID: "app.bsky.graph.getStarterPack"}
 
-// GraphGetStarterPack_Params are the parameters of [GraphGetStarterPack].
 type GraphGetStarterPack_Params struct {
-	StarterPack string `json:"starterPack" lex:"format=at-uri"`
+	StarterPack string `lex:"format=at-uri"`
 }
 
-// GraphGetStarterPack_Output is what GraphGetStarterPack returns.
 type GraphGetStarterPack_Output struct {
 	StarterPack GraphDefs_StarterPackView `json:"starterPack"`
 	Extra       data.Extra                `json:"-"`
 }
 
-func (v GraphGetStarterPack_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetStarterPack_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetStarterPacks is the query app.bsky.graph.getStarterPacks.
 var GraphGetStarterPacks = xrpc.Query[GraphGetStarterPacks_Params, GraphGetStarterPacks_Output]{NSID: "app.bsky.graph.getStarterPacks"}
 
-// GraphGetStarterPacks_Params are the parameters of [GraphGetStarterPacks].
 type GraphGetStarterPacks_Params struct {
-	Uris []string `json:"uris" lex:"maxItems=25,format=at-uri"`
+	Uris []string `lex:"maxItems=25,format=at-uri,required"`
 }
 
-// GraphGetStarterPacks_Output is what GraphGetStarterPacks returns.
 type GraphGetStarterPacks_Output struct {
 	StarterPacks []GraphDefs_StarterPackViewBasic `json:"starterPacks"`
 	Extra        data.Extra                       `json:"-"`
 }
 
-func (v GraphGetStarterPacks_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphGetStarterPacks_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphGetStarterPacksWithMembership is the query app.bsky.graph.getStarterPacksWithMembership.
 var GraphGetStarterPacksWithMembership = xrpc.Query[GraphGetStarterPacksWithMembership_Params, GraphGetStarterPacksWithMembership_Output]{NSID: "app.bsky.graph.getStarterPacksWithMembership"}
 
-// GraphGetStarterPacksWithMembership_Params are the parameters of [GraphGetStarterPacksWithMembership].
 type GraphGetStarterPacksWithMembership_Params struct {
-	Actor  string  `json:"actor" lex:"format=at-identifier"`
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Actor  string `lex:"format=at-identifier"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GraphGetStarterPacksWithMembership_Output is what GraphGetStarterPacksWithMembership returns.
 type GraphGetStarterPacksWithMembership_Output struct {
 	Cursor                     *string                                                        `json:"cursor,omitzero"`
 	StarterPacksWithMembership []GraphGetStarterPacksWithMembership_StarterPackWithMembership `json:"starterPacksWithMembership"`
 	Extra                      data.Extra                                                     `json:"-"`
-}
-
-func (v GraphGetStarterPacksWithMembership_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *GraphGetStarterPacksWithMembership_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // GraphGetStarterPacksWithMembership_StarterPackWithMembership is app.bsky.graph.getStarterPacksWithMembership#starterPackWithMembership.
@@ -503,25 +404,16 @@ type GraphGetStarterPacksWithMembership_StarterPackWithMembership struct {
 // GraphGetSuggestedFollowsByActor is the query app.bsky.graph.getSuggestedFollowsByActor.
 var GraphGetSuggestedFollowsByActor = xrpc.Query[GraphGetSuggestedFollowsByActor_Params, GraphGetSuggestedFollowsByActor_Output]{NSID: "app.bsky.graph.getSuggestedFollowsByActor"}
 
-// GraphGetSuggestedFollowsByActor_Params are the parameters of [GraphGetSuggestedFollowsByActor].
 type GraphGetSuggestedFollowsByActor_Params struct {
-	Actor string `json:"actor" lex:"format=at-identifier"`
+	Actor string `lex:"format=at-identifier"`
 }
 
-// GraphGetSuggestedFollowsByActor_Output is what GraphGetSuggestedFollowsByActor returns.
 type GraphGetSuggestedFollowsByActor_Output struct {
 	IsFallback  *bool                   `json:"isFallback,omitzero"`
 	RecId       *int64                  `json:"recId,omitzero"`
 	RecIdStr    *string                 `json:"recIdStr,omitzero"`
 	Suggestions []ActorDefs_ProfileView `json:"suggestions"`
 	Extra       data.Extra              `json:"-"`
-}
-
-func (v GraphGetSuggestedFollowsByActor_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *GraphGetSuggestedFollowsByActor_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // GraphList is the record app.bsky.graph.list.
@@ -536,13 +428,11 @@ type GraphList struct {
 	Extra             data.Extra       `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.list".
 func (*GraphList) LexType() string { return "app.bsky.graph.list" }
 
 func (v GraphList) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *GraphList) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// GraphList_Labels is an open union.
 type GraphList_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
 // GraphListblock is the record app.bsky.graph.listblock.
@@ -552,7 +442,6 @@ type GraphListblock struct {
 	Extra     data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.listblock".
 func (*GraphListblock) LexType() string { return "app.bsky.graph.listblock" }
 
 func (v GraphListblock) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -566,7 +455,6 @@ type GraphListitem struct {
 	Extra     data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.listitem".
 func (*GraphListitem) LexType() string { return "app.bsky.graph.listitem" }
 
 func (v GraphListitem) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -575,7 +463,6 @@ func (v *GraphListitem) UnmarshalJSON(b []byte) error { return data.UnmarshalJSO
 // GraphMuteActor is the procedure app.bsky.graph.muteActor.
 var GraphMuteActor = xrpc.Procedure[GraphMuteActor_Input, xrpc.None]{NSID: "app.bsky.graph.muteActor"}
 
-// GraphMuteActor_Input is what GraphMuteActor takes.
 type GraphMuteActor_Input struct {
 	Actor          string     `json:"actor"`
 	OnlyQuoteposts *bool      `json:"onlyQuoteposts,omitzero"`
@@ -583,76 +470,51 @@ type GraphMuteActor_Input struct {
 	Extra          data.Extra `json:"-"`
 }
 
-func (v GraphMuteActor_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphMuteActor_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphMuteActorList is the procedure app.bsky.graph.muteActorList.
 var GraphMuteActorList = xrpc.Procedure[GraphMuteActorList_Input, xrpc.None]{NSID: "app.bsky.graph.muteActorList"}
 
-// GraphMuteActorList_Input is what GraphMuteActorList takes.
 type GraphMuteActorList_Input struct {
 	List  string     `json:"list"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v GraphMuteActorList_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphMuteActorList_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphMuteThread is the procedure app.bsky.graph.muteThread.
 var GraphMuteThread = xrpc.Procedure[GraphMuteThread_Input, xrpc.None]{NSID: "app.bsky.graph.muteThread"}
 
-// GraphMuteThread_Input is what GraphMuteThread takes.
 type GraphMuteThread_Input struct {
 	Root  string     `json:"root"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v GraphMuteThread_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphMuteThread_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphSearchStarterPacks is the query app.bsky.graph.searchStarterPacks.
 var GraphSearchStarterPacks = xrpc.Query[GraphSearchStarterPacks_Params, GraphSearchStarterPacks_Output]{NSID: "app.bsky.graph.searchStarterPacks"}
 
-// GraphSearchStarterPacks_Params are the parameters of [GraphSearchStarterPacks].
 type GraphSearchStarterPacks_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Q      string  `json:"q"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=25"`
+	Q      string
 }
 
-// GraphSearchStarterPacks_Output is what GraphSearchStarterPacks returns.
 type GraphSearchStarterPacks_Output struct {
 	Cursor       *string                          `json:"cursor,omitzero"`
 	StarterPacks []GraphDefs_StarterPackViewBasic `json:"starterPacks"`
 	Extra        data.Extra                       `json:"-"`
 }
 
-func (v GraphSearchStarterPacks_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GraphSearchStarterPacks_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // GraphSearchStarterPacksV2 is the query app.bsky.graph.searchStarterPacksV2.
 var GraphSearchStarterPacksV2 = xrpc.Query[GraphSearchStarterPacksV2_Params, GraphSearchStarterPacksV2_Output]{NSID: "app.bsky.graph.searchStarterPacksV2"}
 
-// GraphSearchStarterPacksV2_Params are the parameters of [GraphSearchStarterPacksV2].
 type GraphSearchStarterPacksV2_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Q      string  `json:"q"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=25"`
+	Q      string
 }
 
-// GraphSearchStarterPacksV2_Output is what GraphSearchStarterPacksV2 returns.
 type GraphSearchStarterPacksV2_Output struct {
 	Cursor       *string                     `json:"cursor,omitzero"`
 	HitsTotal    *int64                      `json:"hitsTotal,omitzero"`
 	StarterPacks []GraphDefs_StarterPackView `json:"starterPacks"`
 	Extra        data.Extra                  `json:"-"`
-}
-
-func (v GraphSearchStarterPacksV2_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GraphSearchStarterPacksV2_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // GraphStarterpack is the record app.bsky.graph.starterpack.
@@ -666,7 +528,6 @@ type GraphStarterpack struct {
 	Extra             data.Extra                  `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.starterpack".
 func (*GraphStarterpack) LexType() string { return "app.bsky.graph.starterpack" }
 
 func (v GraphStarterpack) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -681,38 +542,26 @@ type GraphStarterpack_FeedItem struct {
 // GraphUnmuteActor is the procedure app.bsky.graph.unmuteActor.
 var GraphUnmuteActor = xrpc.Procedure[GraphUnmuteActor_Input, xrpc.None]{NSID: "app.bsky.graph.unmuteActor"}
 
-// GraphUnmuteActor_Input is what GraphUnmuteActor takes.
 type GraphUnmuteActor_Input struct {
 	Actor string     `json:"actor"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v GraphUnmuteActor_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphUnmuteActor_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphUnmuteActorList is the procedure app.bsky.graph.unmuteActorList.
 var GraphUnmuteActorList = xrpc.Procedure[GraphUnmuteActorList_Input, xrpc.None]{NSID: "app.bsky.graph.unmuteActorList"}
 
-// GraphUnmuteActorList_Input is what GraphUnmuteActorList takes.
 type GraphUnmuteActorList_Input struct {
 	List  string     `json:"list"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v GraphUnmuteActorList_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphUnmuteActorList_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GraphUnmuteThread is the procedure app.bsky.graph.unmuteThread.
 var GraphUnmuteThread = xrpc.Procedure[GraphUnmuteThread_Input, xrpc.None]{NSID: "app.bsky.graph.unmuteThread"}
 
-// GraphUnmuteThread_Input is what GraphUnmuteThread takes.
 type GraphUnmuteThread_Input struct {
 	Root  string     `json:"root"`
 	Extra data.Extra `json:"-"`
 }
-
-func (v GraphUnmuteThread_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GraphUnmuteThread_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // GraphVerification is the record app.bsky.graph.verification.
 type GraphVerification struct {
@@ -723,7 +572,6 @@ type GraphVerification struct {
 	Extra       data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.graph.verification".
 func (*GraphVerification) LexType() string { return "app.bsky.graph.verification" }
 
 func (v GraphVerification) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }

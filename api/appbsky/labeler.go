@@ -27,7 +27,6 @@ type LabelerDefs_LabelerView struct {
 	Extra     data.Extra                      `json:"-"`
 }
 
-// LexType returns "app.bsky.labeler.defs#labelerView".
 func (*LabelerDefs_LabelerView) LexType() string { return "app.bsky.labeler.defs#labelerView" }
 
 // LabelerDefs_LabelerViewDetailed is app.bsky.labeler.defs#labelerViewDetailed.
@@ -46,7 +45,6 @@ type LabelerDefs_LabelerViewDetailed struct {
 	Extra              data.Extra                      `json:"-"`
 }
 
-// LexType returns "app.bsky.labeler.defs#labelerViewDetailed".
 func (*LabelerDefs_LabelerViewDetailed) LexType() string {
 	return "app.bsky.labeler.defs#labelerViewDetailed"
 }
@@ -60,22 +58,16 @@ type LabelerDefs_LabelerViewerState struct {
 // LabelerGetServices is the query app.bsky.labeler.getServices.
 var LabelerGetServices = xrpc.Query[LabelerGetServices_Params, LabelerGetServices_Output]{NSID: "app.bsky.labeler.getServices"}
 
-// LabelerGetServices_Params are the parameters of [LabelerGetServices].
 type LabelerGetServices_Params struct {
-	Detailed *bool    `json:"detailed,omitzero" lex:"default=false"`
-	Dids     []string `json:"dids" lex:"format=did"`
+	Detailed *bool    `lex:"default=false"`
+	Dids     []string `lex:"format=did,required"`
 }
 
-// LabelerGetServices_Output is what LabelerGetServices returns.
 type LabelerGetServices_Output struct {
 	Views []LabelerGetServices_Output_Views_Elem `json:"views"`
 	Extra data.Extra                             `json:"-"`
 }
 
-func (v LabelerGetServices_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *LabelerGetServices_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// LabelerGetServices_Output_Views_Elem is an open union.
 type LabelerGetServices_Output_Views_Elem = data.Union[func(*LabelerDefs_LabelerView, *LabelerDefs_LabelerViewDetailed)]
 
 // LabelerService is the record app.bsky.labeler.service.
@@ -89,11 +81,9 @@ type LabelerService struct {
 	Extra              data.Extra                  `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.labeler.service".
 func (*LabelerService) LexType() string { return "app.bsky.labeler.service" }
 
 func (v LabelerService) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *LabelerService) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// LabelerService_Labels is an open union.
 type LabelerService_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]

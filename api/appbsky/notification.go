@@ -14,13 +14,11 @@ type NotificationDeclaration struct {
 	Extra              data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "app.bsky.notification.declaration".
 func (*NotificationDeclaration) LexType() string { return "app.bsky.notification.declaration" }
 
 func (v NotificationDeclaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *NotificationDeclaration) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Values of NotificationDeclaration_AllowSubscriptions.
 const (
 	NotificationDeclaration_AllowSubscriptions_Followers = "followers"
 	NotificationDeclaration_AllowSubscriptions_Mutuals   = "mutuals"
@@ -41,7 +39,6 @@ type NotificationDefs_ChatPreference struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// Values of NotificationDefs_ChatPreference_Include.
 const (
 	NotificationDefs_ChatPreference_Include_All      = "all"
 	NotificationDefs_ChatPreference_Include_Accepted = "accepted"
@@ -55,7 +52,6 @@ type NotificationDefs_FilterablePreference struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// Values of NotificationDefs_FilterablePreference_Include.
 const (
 	NotificationDefs_FilterablePreference_Include_All     = "all"
 	NotificationDefs_FilterablePreference_Include_Follows = "follows"
@@ -101,86 +97,55 @@ type NotificationDefs_SubjectActivitySubscription struct {
 // NotificationGetPreferences is the query app.bsky.notification.getPreferences.
 var NotificationGetPreferences = xrpc.Query[xrpc.None, NotificationGetPreferences_Output]{NSID: "app.bsky.notification.getPreferences"}
 
-// NotificationGetPreferences_Output is what NotificationGetPreferences returns.
 type NotificationGetPreferences_Output struct {
 	Preferences NotificationDefs_Preferences `json:"preferences"`
 	Extra       data.Extra                   `json:"-"`
 }
 
-func (v NotificationGetPreferences_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationGetPreferences_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationGetUnreadCount is the query app.bsky.notification.getUnreadCount.
 var NotificationGetUnreadCount = xrpc.Query[NotificationGetUnreadCount_Params, NotificationGetUnreadCount_Output]{NSID: "app.bsky.notification.getUnreadCount"}
 
-// NotificationGetUnreadCount_Params are the parameters of [NotificationGetUnreadCount].
 type NotificationGetUnreadCount_Params struct {
-	Priority *bool   `json:"priority,omitzero"`
-	SeenAt   *string `json:"seenAt,omitzero" lex:"format=datetime"`
+	Priority *bool
+	SeenAt   *string `lex:"format=datetime"`
 }
 
-// NotificationGetUnreadCount_Output is what NotificationGetUnreadCount returns.
 type NotificationGetUnreadCount_Output struct {
 	Count int64      `json:"count"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v NotificationGetUnreadCount_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationGetUnreadCount_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationListActivitySubscriptions is the query app.bsky.notification.listActivitySubscriptions.
 var NotificationListActivitySubscriptions = xrpc.Query[NotificationListActivitySubscriptions_Params, NotificationListActivitySubscriptions_Output]{NSID: "app.bsky.notification.listActivitySubscriptions"}
 
-// NotificationListActivitySubscriptions_Params are the parameters of [NotificationListActivitySubscriptions].
 type NotificationListActivitySubscriptions_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// NotificationListActivitySubscriptions_Output is what NotificationListActivitySubscriptions returns.
 type NotificationListActivitySubscriptions_Output struct {
 	Cursor        *string                 `json:"cursor,omitzero"`
 	Subscriptions []ActorDefs_ProfileView `json:"subscriptions"`
 	Extra         data.Extra              `json:"-"`
 }
 
-func (v NotificationListActivitySubscriptions_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *NotificationListActivitySubscriptions_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationListNotifications is the query app.bsky.notification.listNotifications.
 var NotificationListNotifications = xrpc.Query[NotificationListNotifications_Params, NotificationListNotifications_Output]{NSID: "app.bsky.notification.listNotifications"}
 
-// NotificationListNotifications_Params are the parameters of [NotificationListNotifications].
 type NotificationListNotifications_Params struct {
-	Cursor   *string  `json:"cursor,omitzero"`
-	Limit    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Priority *bool    `json:"priority,omitzero"`
-	Reasons  []string `json:"reasons,omitzero"`
-	SeenAt   *string  `json:"seenAt,omitzero" lex:"format=datetime"`
+	Cursor   *string
+	Limit    *int64 `lex:"min=1,max=100,default=50"`
+	Priority *bool
+	Reasons  []string
+	SeenAt   *string `lex:"format=datetime"`
 }
 
-// NotificationListNotifications_Output is what NotificationListNotifications returns.
 type NotificationListNotifications_Output struct {
 	Cursor        *string                                      `json:"cursor,omitzero"`
 	Notifications []NotificationListNotifications_Notification `json:"notifications"`
 	Priority      *bool                                        `json:"priority,omitzero"`
 	SeenAt        *string                                      `json:"seenAt,omitzero"`
 	Extra         data.Extra                                   `json:"-"`
-}
-
-func (v NotificationListNotifications_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *NotificationListNotifications_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // NotificationListNotifications_Notification is app.bsky.notification.listNotifications#notification.
@@ -198,7 +163,6 @@ type NotificationListNotifications_Notification struct {
 	Extra         data.Extra                      `json:"-"`
 }
 
-// Values of NotificationListNotifications_Notification_Reason.
 const (
 	NotificationListNotifications_Notification_Reason_Like              = "like"
 	NotificationListNotifications_Notification_Reason_Repost            = "repost"
@@ -218,52 +182,29 @@ const (
 // NotificationPutActivitySubscription is the procedure app.bsky.notification.putActivitySubscription.
 var NotificationPutActivitySubscription = xrpc.Procedure[NotificationPutActivitySubscription_Input, NotificationPutActivitySubscription_Output]{NSID: "app.bsky.notification.putActivitySubscription"}
 
-// NotificationPutActivitySubscription_Input is what NotificationPutActivitySubscription takes.
 type NotificationPutActivitySubscription_Input struct {
 	ActivitySubscription NotificationDefs_ActivitySubscription `json:"activitySubscription"`
 	Subject              string                                `json:"subject"`
 	Extra                data.Extra                            `json:"-"`
 }
 
-func (v NotificationPutActivitySubscription_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *NotificationPutActivitySubscription_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// NotificationPutActivitySubscription_Output is what NotificationPutActivitySubscription returns.
 type NotificationPutActivitySubscription_Output struct {
 	ActivitySubscription *NotificationDefs_ActivitySubscription `json:"activitySubscription,omitzero"`
 	Subject              string                                 `json:"subject"`
 	Extra                data.Extra                             `json:"-"`
 }
 
-func (v NotificationPutActivitySubscription_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *NotificationPutActivitySubscription_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationPutPreferences is the procedure app.bsky.notification.putPreferences.
 var NotificationPutPreferences = xrpc.Procedure[NotificationPutPreferences_Input, xrpc.None]{NSID: "app.bsky.notification.putPreferences"}
 
-// NotificationPutPreferences_Input is what NotificationPutPreferences takes.
 type NotificationPutPreferences_Input struct {
 	Priority bool       `json:"priority"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v NotificationPutPreferences_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationPutPreferences_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationPutPreferencesV2 is the procedure app.bsky.notification.putPreferencesV2.
 var NotificationPutPreferencesV2 = xrpc.Procedure[NotificationPutPreferencesV2_Input, NotificationPutPreferencesV2_Output]{NSID: "app.bsky.notification.putPreferencesV2"}
 
-// NotificationPutPreferencesV2_Input is what NotificationPutPreferencesV2 takes.
 type NotificationPutPreferencesV2_Input struct {
 	Chat              *NotificationDefs_ChatPreference       `json:"chat,omitzero"`
 	Follow            *NotificationDefs_FilterablePreference `json:"follow,omitzero"`
@@ -281,30 +222,14 @@ type NotificationPutPreferencesV2_Input struct {
 	Extra             data.Extra                             `json:"-"`
 }
 
-func (v NotificationPutPreferencesV2_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *NotificationPutPreferencesV2_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// NotificationPutPreferencesV2_Output is what NotificationPutPreferencesV2 returns.
 type NotificationPutPreferencesV2_Output struct {
 	Preferences NotificationDefs_Preferences `json:"preferences"`
 	Extra       data.Extra                   `json:"-"`
 }
 
-func (v NotificationPutPreferencesV2_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *NotificationPutPreferencesV2_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationRegisterPush is the procedure app.bsky.notification.registerPush.
 var NotificationRegisterPush = xrpc.Procedure[NotificationRegisterPush_Input, xrpc.None]{NSID: "app.bsky.notification.registerPush"}
 
-// NotificationRegisterPush_Input is what NotificationRegisterPush takes.
 type NotificationRegisterPush_Input struct {
 	AgeRestricted *bool      `json:"ageRestricted,omitzero"`
 	AppId         string     `json:"appId"`
@@ -314,12 +239,6 @@ type NotificationRegisterPush_Input struct {
 	Extra         data.Extra `json:"-"`
 }
 
-func (v NotificationRegisterPush_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationRegisterPush_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// Values of NotificationRegisterPush_Input_Platform.
 const (
 	NotificationRegisterPush_Input_Platform_Ios     = "ios"
 	NotificationRegisterPush_Input_Platform_Android = "android"
@@ -329,7 +248,6 @@ const (
 // NotificationUnregisterPush is the procedure app.bsky.notification.unregisterPush.
 var NotificationUnregisterPush = xrpc.Procedure[NotificationUnregisterPush_Input, xrpc.None]{NSID: "app.bsky.notification.unregisterPush"}
 
-// NotificationUnregisterPush_Input is what NotificationUnregisterPush takes.
 type NotificationUnregisterPush_Input struct {
 	AppId      string     `json:"appId"`
 	Platform   string     `json:"platform"`
@@ -338,12 +256,6 @@ type NotificationUnregisterPush_Input struct {
 	Extra      data.Extra `json:"-"`
 }
 
-func (v NotificationUnregisterPush_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationUnregisterPush_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// Values of NotificationUnregisterPush_Input_Platform.
 const (
 	NotificationUnregisterPush_Input_Platform_Ios     = "ios"
 	NotificationUnregisterPush_Input_Platform_Android = "android"
@@ -353,11 +265,7 @@ const (
 // NotificationUpdateSeen is the procedure app.bsky.notification.updateSeen.
 var NotificationUpdateSeen = xrpc.Procedure[NotificationUpdateSeen_Input, xrpc.None]{NSID: "app.bsky.notification.updateSeen"}
 
-// NotificationUpdateSeen_Input is what NotificationUpdateSeen takes.
 type NotificationUpdateSeen_Input struct {
 	SeenAt string     `json:"seenAt"`
 	Extra  data.Extra `json:"-"`
 }
-
-func (v NotificationUpdateSeen_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *NotificationUpdateSeen_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

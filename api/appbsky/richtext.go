@@ -13,10 +13,8 @@ type RichtextFacet struct {
 	Extra    data.Extra                    `json:"-"`
 }
 
-// LexType returns "app.bsky.richtext.facet".
 func (*RichtextFacet) LexType() string { return "app.bsky.richtext.facet" }
 
-// RichtextFacet_Features_Elem is an open union.
 type RichtextFacet_Features_Elem = data.Union[func(*RichtextFacet_Mention, *RichtextFacet_Link, *RichtextFacet_Tag)]
 
 // RichtextFacet_ByteSlice is app.bsky.richtext.facet#byteSlice.
@@ -32,7 +30,6 @@ type RichtextFacet_Link struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.richtext.facet#link".
 func (*RichtextFacet_Link) LexType() string { return "app.bsky.richtext.facet#link" }
 
 // RichtextFacet_Mention is app.bsky.richtext.facet#mention.
@@ -41,7 +38,6 @@ type RichtextFacet_Mention struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.richtext.facet#mention".
 func (*RichtextFacet_Mention) LexType() string { return "app.bsky.richtext.facet#mention" }
 
 // RichtextFacet_Tag is app.bsky.richtext.facet#tag.
@@ -50,5 +46,4 @@ type RichtextFacet_Tag struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.richtext.facet#tag".
 func (*RichtextFacet_Tag) LexType() string { return "app.bsky.richtext.facet#tag" }

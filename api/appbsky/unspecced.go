@@ -20,7 +20,6 @@ type UnspeccedDefs_AgeAssuranceEvent struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// Values of UnspeccedDefs_AgeAssuranceEvent_Status.
 const (
 	UnspeccedDefs_AgeAssuranceEvent_Status_Unknown = "unknown"
 	UnspeccedDefs_AgeAssuranceEvent_Status_Pending = "pending"
@@ -34,7 +33,6 @@ type UnspeccedDefs_AgeAssuranceState struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// Values of UnspeccedDefs_AgeAssuranceState_Status.
 const (
 	UnspeccedDefs_AgeAssuranceState_Status_Unknown = "unknown"
 	UnspeccedDefs_AgeAssuranceState_Status_Pending = "pending"
@@ -74,7 +72,6 @@ type UnspeccedDefs_SkeletonTrend struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// Values of UnspeccedDefs_SkeletonTrend_Status.
 const (
 	UnspeccedDefs_SkeletonTrend_Status_Hot = "hot"
 )
@@ -85,7 +82,6 @@ type UnspeccedDefs_ThreadItemBlocked struct {
 	Extra  data.Extra             `json:"-"`
 }
 
-// LexType returns "app.bsky.unspecced.defs#threadItemBlocked".
 func (*UnspeccedDefs_ThreadItemBlocked) LexType() string {
 	return "app.bsky.unspecced.defs#threadItemBlocked"
 }
@@ -95,7 +91,6 @@ type UnspeccedDefs_ThreadItemNoUnauthenticated struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.unspecced.defs#threadItemNoUnauthenticated".
 func (*UnspeccedDefs_ThreadItemNoUnauthenticated) LexType() string {
 	return "app.bsky.unspecced.defs#threadItemNoUnauthenticated"
 }
@@ -105,7 +100,6 @@ type UnspeccedDefs_ThreadItemNotFound struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "app.bsky.unspecced.defs#threadItemNotFound".
 func (*UnspeccedDefs_ThreadItemNotFound) LexType() string {
 	return "app.bsky.unspecced.defs#threadItemNotFound"
 }
@@ -123,7 +117,6 @@ type UnspeccedDefs_ThreadItemPost struct {
 	Extra              data.Extra        `json:"-"`
 }
 
-// LexType returns "app.bsky.unspecced.defs#threadItemPost".
 func (*UnspeccedDefs_ThreadItemPost) LexType() string {
 	return "app.bsky.unspecced.defs#threadItemPost"
 }
@@ -142,7 +135,6 @@ type UnspeccedDefs_TrendView struct {
 	Extra       data.Extra                   `json:"-"`
 }
 
-// Values of UnspeccedDefs_TrendView_Status.
 const (
 	UnspeccedDefs_TrendView_Status_Hot = "hot"
 )
@@ -159,21 +151,16 @@ type UnspeccedDefs_TrendingTopic struct {
 // UnspeccedGetAgeAssuranceState is the query app.bsky.unspecced.getAgeAssuranceState.
 var UnspeccedGetAgeAssuranceState = xrpc.Query[xrpc.None, UnspeccedGetAgeAssuranceState_Output]{NSID: "app.bsky.unspecced.getAgeAssuranceState"}
 
-// UnspeccedGetAgeAssuranceState_Output is another name of [UnspeccedDefs_AgeAssuranceState].
 type UnspeccedGetAgeAssuranceState_Output = UnspeccedDefs_AgeAssuranceState
 
 // UnspeccedGetConfig is the query app.bsky.unspecced.getConfig.
 var UnspeccedGetConfig = xrpc.Query[xrpc.None, UnspeccedGetConfig_Output]{NSID: "app.bsky.unspecced.getConfig"}
 
-// UnspeccedGetConfig_Output is what UnspeccedGetConfig returns.
 type UnspeccedGetConfig_Output struct {
 	CheckEmailConfirmed *bool                              `json:"checkEmailConfirmed,omitzero"`
 	LiveNow             []UnspeccedGetConfig_LiveNowConfig `json:"liveNow,omitzero"`
 	Extra               data.Extra                         `json:"-"`
 }
-
-func (v UnspeccedGetConfig_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetConfig_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // UnspeccedGetConfig_LiveNowConfig is app.bsky.unspecced.getConfig#liveNowConfig.
 type UnspeccedGetConfig_LiveNowConfig struct {
@@ -185,57 +172,37 @@ type UnspeccedGetConfig_LiveNowConfig struct {
 // UnspeccedGetOnboardingSuggestedStarterPacks is the query app.bsky.unspecced.getOnboardingSuggestedStarterPacks.
 var UnspeccedGetOnboardingSuggestedStarterPacks = xrpc.Query[UnspeccedGetOnboardingSuggestedStarterPacks_Params, UnspeccedGetOnboardingSuggestedStarterPacks_Output]{NSID: "app.bsky.unspecced.getOnboardingSuggestedStarterPacks"}
 
-// UnspeccedGetOnboardingSuggestedStarterPacks_Params are the parameters of [UnspeccedGetOnboardingSuggestedStarterPacks].
 type UnspeccedGetOnboardingSuggestedStarterPacks_Params struct {
-	Limit *int64 `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
+	Limit *int64 `lex:"min=1,max=25,default=10"`
 }
 
-// UnspeccedGetOnboardingSuggestedStarterPacks_Output is what UnspeccedGetOnboardingSuggestedStarterPacks returns.
 type UnspeccedGetOnboardingSuggestedStarterPacks_Output struct {
 	StarterPacks []GraphDefs_StarterPackView `json:"starterPacks"`
 	Extra        data.Extra                  `json:"-"`
 }
 
-func (v UnspeccedGetOnboardingSuggestedStarterPacks_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetOnboardingSuggestedStarterPacks_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetOnboardingSuggestedStarterPacksSkeleton is the query app.bsky.unspecced.getOnboardingSuggestedStarterPacksSkeleton.
 var UnspeccedGetOnboardingSuggestedStarterPacksSkeleton = xrpc.Query[UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params, UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output]{NSID: "app.bsky.unspecced.getOnboardingSuggestedStarterPacksSkeleton"}
 
-// UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params are the parameters of [UnspeccedGetOnboardingSuggestedStarterPacksSkeleton].
 type UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params struct {
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=25,default=10"`
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output is what UnspeccedGetOnboardingSuggestedStarterPacksSkeleton returns.
 type UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output struct {
 	StarterPacks []string   `json:"starterPacks"`
 	Extra        data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetOnboardingSuggestedUsersSkeleton is the query app.bsky.unspecced.getOnboardingSuggestedUsersSkeleton.
 var UnspeccedGetOnboardingSuggestedUsersSkeleton = xrpc.Query[UnspeccedGetOnboardingSuggestedUsersSkeleton_Params, UnspeccedGetOnboardingSuggestedUsersSkeleton_Output]{NSID: "app.bsky.unspecced.getOnboardingSuggestedUsersSkeleton"}
 
-// UnspeccedGetOnboardingSuggestedUsersSkeleton_Params are the parameters of [UnspeccedGetOnboardingSuggestedUsersSkeleton].
 type UnspeccedGetOnboardingSuggestedUsersSkeleton_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
-	Viewer   *string `json:"viewer,omitzero" lex:"format=did"`
+	Category *string
+	Limit    *int64  `lex:"min=1,max=50,default=25"`
+	Viewer   *string `lex:"format=did"`
 }
 
-// UnspeccedGetOnboardingSuggestedUsersSkeleton_Output is what UnspeccedGetOnboardingSuggestedUsersSkeleton returns.
 type UnspeccedGetOnboardingSuggestedUsersSkeleton_Output struct {
 	Dids     []string   `json:"dids"`
 	RecId    *string    `json:"recId,omitzero"`
@@ -243,56 +210,31 @@ type UnspeccedGetOnboardingSuggestedUsersSkeleton_Output struct {
 	Extra    data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetOnboardingSuggestedUsersSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetOnboardingSuggestedUsersSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetPopularFeedGenerators is the query app.bsky.unspecced.getPopularFeedGenerators.
 var UnspeccedGetPopularFeedGenerators = xrpc.Query[UnspeccedGetPopularFeedGenerators_Params, UnspeccedGetPopularFeedGenerators_Output]{NSID: "app.bsky.unspecced.getPopularFeedGenerators"}
 
-// UnspeccedGetPopularFeedGenerators_Params are the parameters of [UnspeccedGetPopularFeedGenerators].
 type UnspeccedGetPopularFeedGenerators_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Query  *string `json:"query,omitzero"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Query  *string
 }
 
-// UnspeccedGetPopularFeedGenerators_Output is what UnspeccedGetPopularFeedGenerators returns.
 type UnspeccedGetPopularFeedGenerators_Output struct {
 	Cursor *string                  `json:"cursor,omitzero"`
 	Feeds  []FeedDefs_GeneratorView `json:"feeds"`
 	Extra  data.Extra               `json:"-"`
 }
 
-func (v UnspeccedGetPopularFeedGenerators_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetPopularFeedGenerators_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetPostThreadOtherV2 is the query app.bsky.unspecced.getPostThreadOtherV2.
 var UnspeccedGetPostThreadOtherV2 = xrpc.Query[UnspeccedGetPostThreadOtherV2_Params, UnspeccedGetPostThreadOtherV2_Output]{NSID: "app.bsky.unspecced.getPostThreadOtherV2"}
 
-// UnspeccedGetPostThreadOtherV2_Params are the parameters of [UnspeccedGetPostThreadOtherV2].
 type UnspeccedGetPostThreadOtherV2_Params struct {
-	Anchor string `json:"anchor" lex:"format=at-uri"`
+	Anchor string `lex:"format=at-uri"`
 }
 
-// UnspeccedGetPostThreadOtherV2_Output is what UnspeccedGetPostThreadOtherV2 returns.
 type UnspeccedGetPostThreadOtherV2_Output struct {
 	Thread []UnspeccedGetPostThreadOtherV2_ThreadItem `json:"thread"`
 	Extra  data.Extra                                 `json:"-"`
-}
-
-func (v UnspeccedGetPostThreadOtherV2_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetPostThreadOtherV2_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // UnspeccedGetPostThreadOtherV2_ThreadItem is app.bsky.unspecced.getPostThreadOtherV2#threadItem.
@@ -303,39 +245,30 @@ type UnspeccedGetPostThreadOtherV2_ThreadItem struct {
 	Extra data.Extra                                     `json:"-"`
 }
 
-// UnspeccedGetPostThreadOtherV2_ThreadItem_Value is an open union.
 type UnspeccedGetPostThreadOtherV2_ThreadItem_Value = data.Union[func(*UnspeccedDefs_ThreadItemPost)]
 
 // UnspeccedGetPostThreadV2 is the query app.bsky.unspecced.getPostThreadV2.
 var UnspeccedGetPostThreadV2 = xrpc.Query[UnspeccedGetPostThreadV2_Params, UnspeccedGetPostThreadV2_Output]{NSID: "app.bsky.unspecced.getPostThreadV2"}
 
-// UnspeccedGetPostThreadV2_Params are the parameters of [UnspeccedGetPostThreadV2].
 type UnspeccedGetPostThreadV2_Params struct {
-	Above           *bool   `json:"above,omitzero" lex:"default=true"`
-	Anchor          string  `json:"anchor" lex:"format=at-uri"`
-	Below           *int64  `json:"below,omitzero" lex:"min=0,max=20,default=6"`
-	BranchingFactor *int64  `json:"branchingFactor,omitzero" lex:"min=0,max=100,default=10"`
-	Sort            *string `json:"sort,omitzero" lex:"default=oldest"`
+	Above           *bool   `lex:"default=true"`
+	Anchor          string  `lex:"format=at-uri"`
+	Below           *int64  `lex:"min=0,max=20,default=6"`
+	BranchingFactor *int64  `lex:"min=0,max=100,default=10"`
+	Sort            *string `lex:"default=oldest"`
 }
 
-// Values of UnspeccedGetPostThreadV2_Params_Sort.
 const (
 	UnspeccedGetPostThreadV2_Params_Sort_Newest = "newest"
 	UnspeccedGetPostThreadV2_Params_Sort_Oldest = "oldest"
 	UnspeccedGetPostThreadV2_Params_Sort_Top    = "top"
 )
 
-// UnspeccedGetPostThreadV2_Output is what UnspeccedGetPostThreadV2 returns.
 type UnspeccedGetPostThreadV2_Output struct {
 	HasOtherReplies bool                                  `json:"hasOtherReplies"`
 	Thread          []UnspeccedGetPostThreadV2_ThreadItem `json:"thread"`
 	Threadgate      *FeedDefs_ThreadgateView              `json:"threadgate,omitzero"`
 	Extra           data.Extra                            `json:"-"`
-}
-
-func (v UnspeccedGetPostThreadV2_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetPostThreadV2_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // UnspeccedGetPostThreadV2_ThreadItem is app.bsky.unspecced.getPostThreadV2#threadItem.
@@ -346,60 +279,41 @@ type UnspeccedGetPostThreadV2_ThreadItem struct {
 	Extra data.Extra                                `json:"-"`
 }
 
-// UnspeccedGetPostThreadV2_ThreadItem_Value is an open union.
 type UnspeccedGetPostThreadV2_ThreadItem_Value = data.Union[func(*UnspeccedDefs_ThreadItemPost, *UnspeccedDefs_ThreadItemNoUnauthenticated, *UnspeccedDefs_ThreadItemNotFound, *UnspeccedDefs_ThreadItemBlocked)]
 
 // UnspeccedGetSuggestedFeeds is the query app.bsky.unspecced.getSuggestedFeeds.
 var UnspeccedGetSuggestedFeeds = xrpc.Query[UnspeccedGetSuggestedFeeds_Params, UnspeccedGetSuggestedFeeds_Output]{NSID: "app.bsky.unspecced.getSuggestedFeeds"}
 
-// UnspeccedGetSuggestedFeeds_Params are the parameters of [UnspeccedGetSuggestedFeeds].
 type UnspeccedGetSuggestedFeeds_Params struct {
-	Limit *int64 `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
+	Limit *int64 `lex:"min=1,max=25,default=10"`
 }
 
-// UnspeccedGetSuggestedFeeds_Output is what UnspeccedGetSuggestedFeeds returns.
 type UnspeccedGetSuggestedFeeds_Output struct {
 	Feeds []FeedDefs_GeneratorView `json:"feeds"`
 	Extra data.Extra               `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedFeeds_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetSuggestedFeeds_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedFeedsSkeleton is the query app.bsky.unspecced.getSuggestedFeedsSkeleton.
 var UnspeccedGetSuggestedFeedsSkeleton = xrpc.Query[UnspeccedGetSuggestedFeedsSkeleton_Params, UnspeccedGetSuggestedFeedsSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedFeedsSkeleton"}
 
-// UnspeccedGetSuggestedFeedsSkeleton_Params are the parameters of [UnspeccedGetSuggestedFeedsSkeleton].
 type UnspeccedGetSuggestedFeedsSkeleton_Params struct {
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=25,default=10"`
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestedFeedsSkeleton_Output is what UnspeccedGetSuggestedFeedsSkeleton returns.
 type UnspeccedGetSuggestedFeedsSkeleton_Output struct {
 	Feeds []string   `json:"feeds"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedFeedsSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedFeedsSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedOnboardingUsers is the query app.bsky.unspecced.getSuggestedOnboardingUsers.
 var UnspeccedGetSuggestedOnboardingUsers = xrpc.Query[UnspeccedGetSuggestedOnboardingUsers_Params, UnspeccedGetSuggestedOnboardingUsers_Output]{NSID: "app.bsky.unspecced.getSuggestedOnboardingUsers"}
 
-// UnspeccedGetSuggestedOnboardingUsers_Params are the parameters of [UnspeccedGetSuggestedOnboardingUsers].
 type UnspeccedGetSuggestedOnboardingUsers_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
+	Category *string
+	Limit    *int64 `lex:"min=1,max=50,default=25"`
 }
 
-// UnspeccedGetSuggestedOnboardingUsers_Output is what UnspeccedGetSuggestedOnboardingUsers returns.
 type UnspeccedGetSuggestedOnboardingUsers_Output struct {
 	Actors   []ActorDefs_ProfileView `json:"actors"`
 	RecId    *string                 `json:"recId,omitzero"`
@@ -407,66 +321,39 @@ type UnspeccedGetSuggestedOnboardingUsers_Output struct {
 	Extra    data.Extra              `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedOnboardingUsers_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedOnboardingUsers_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedStarterPacks is the query app.bsky.unspecced.getSuggestedStarterPacks.
 var UnspeccedGetSuggestedStarterPacks = xrpc.Query[UnspeccedGetSuggestedStarterPacks_Params, UnspeccedGetSuggestedStarterPacks_Output]{NSID: "app.bsky.unspecced.getSuggestedStarterPacks"}
 
-// UnspeccedGetSuggestedStarterPacks_Params are the parameters of [UnspeccedGetSuggestedStarterPacks].
 type UnspeccedGetSuggestedStarterPacks_Params struct {
-	Limit *int64 `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
+	Limit *int64 `lex:"min=1,max=25,default=10"`
 }
 
-// UnspeccedGetSuggestedStarterPacks_Output is what UnspeccedGetSuggestedStarterPacks returns.
 type UnspeccedGetSuggestedStarterPacks_Output struct {
 	StarterPacks []GraphDefs_StarterPackView `json:"starterPacks"`
 	Extra        data.Extra                  `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedStarterPacks_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedStarterPacks_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedStarterPacksSkeleton is the query app.bsky.unspecced.getSuggestedStarterPacksSkeleton.
 var UnspeccedGetSuggestedStarterPacksSkeleton = xrpc.Query[UnspeccedGetSuggestedStarterPacksSkeleton_Params, UnspeccedGetSuggestedStarterPacksSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedStarterPacksSkeleton"}
 
-// UnspeccedGetSuggestedStarterPacksSkeleton_Params are the parameters of [UnspeccedGetSuggestedStarterPacksSkeleton].
 type UnspeccedGetSuggestedStarterPacksSkeleton_Params struct {
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=25,default=10"`
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestedStarterPacksSkeleton_Output is what UnspeccedGetSuggestedStarterPacksSkeleton returns.
 type UnspeccedGetSuggestedStarterPacksSkeleton_Output struct {
 	StarterPacks []string   `json:"starterPacks"`
 	Extra        data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedStarterPacksSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedStarterPacksSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsers is the query app.bsky.unspecced.getSuggestedUsers.
 var UnspeccedGetSuggestedUsers = xrpc.Query[UnspeccedGetSuggestedUsers_Params, UnspeccedGetSuggestedUsers_Output]{NSID: "app.bsky.unspecced.getSuggestedUsers"}
 
-// UnspeccedGetSuggestedUsers_Params are the parameters of [UnspeccedGetSuggestedUsers].
 type UnspeccedGetSuggestedUsers_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
+	Category *string
+	Limit    *int64 `lex:"min=1,max=50,default=25"`
 }
 
-// UnspeccedGetSuggestedUsers_Output is what UnspeccedGetSuggestedUsers returns.
 type UnspeccedGetSuggestedUsers_Output struct {
 	Actors   []ActorDefs_ProfileView `json:"actors"`
 	RecId    *string                 `json:"recId,omitzero"`
@@ -474,161 +361,100 @@ type UnspeccedGetSuggestedUsers_Output struct {
 	Extra    data.Extra              `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsers_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetSuggestedUsers_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersForDiscover is the query app.bsky.unspecced.getSuggestedUsersForDiscover.
 var UnspeccedGetSuggestedUsersForDiscover = xrpc.Query[UnspeccedGetSuggestedUsersForDiscover_Params, UnspeccedGetSuggestedUsersForDiscover_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForDiscover"}
 
-// UnspeccedGetSuggestedUsersForDiscover_Params are the parameters of [UnspeccedGetSuggestedUsersForDiscover].
 type UnspeccedGetSuggestedUsersForDiscover_Params struct {
-	Limit *int64 `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
+	Limit *int64 `lex:"min=1,max=50,default=25"`
 }
 
-// UnspeccedGetSuggestedUsersForDiscover_Output is what UnspeccedGetSuggestedUsersForDiscover returns.
 type UnspeccedGetSuggestedUsersForDiscover_Output struct {
 	Actors   []ActorDefs_ProfileView `json:"actors"`
 	RecIdStr *string                 `json:"recIdStr,omitzero"`
 	Extra    data.Extra              `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersForDiscover_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersForDiscover_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersForDiscoverSkeleton is the query app.bsky.unspecced.getSuggestedUsersForDiscoverSkeleton.
 var UnspeccedGetSuggestedUsersForDiscoverSkeleton = xrpc.Query[UnspeccedGetSuggestedUsersForDiscoverSkeleton_Params, UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForDiscoverSkeleton"}
 
-// UnspeccedGetSuggestedUsersForDiscoverSkeleton_Params are the parameters of [UnspeccedGetSuggestedUsersForDiscoverSkeleton].
 type UnspeccedGetSuggestedUsersForDiscoverSkeleton_Params struct {
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=50,default=25"`
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output is what UnspeccedGetSuggestedUsersForDiscoverSkeleton returns.
 type UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output struct {
 	Dids     []string   `json:"dids"`
 	RecIdStr *string    `json:"recIdStr,omitzero"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersForExplore is the query app.bsky.unspecced.getSuggestedUsersForExplore.
 var UnspeccedGetSuggestedUsersForExplore = xrpc.Query[UnspeccedGetSuggestedUsersForExplore_Params, UnspeccedGetSuggestedUsersForExplore_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForExplore"}
 
-// UnspeccedGetSuggestedUsersForExplore_Params are the parameters of [UnspeccedGetSuggestedUsersForExplore].
 type UnspeccedGetSuggestedUsersForExplore_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
+	Category *string
+	Limit    *int64 `lex:"min=1,max=50,default=25"`
 }
 
-// UnspeccedGetSuggestedUsersForExplore_Output is what UnspeccedGetSuggestedUsersForExplore returns.
 type UnspeccedGetSuggestedUsersForExplore_Output struct {
 	Actors   []ActorDefs_ProfileView `json:"actors"`
 	RecIdStr *string                 `json:"recIdStr,omitzero"`
 	Extra    data.Extra              `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersForExplore_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersForExplore_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersForExploreSkeleton is the query app.bsky.unspecced.getSuggestedUsersForExploreSkeleton.
 var UnspeccedGetSuggestedUsersForExploreSkeleton = xrpc.Query[UnspeccedGetSuggestedUsersForExploreSkeleton_Params, UnspeccedGetSuggestedUsersForExploreSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForExploreSkeleton"}
 
-// UnspeccedGetSuggestedUsersForExploreSkeleton_Params are the parameters of [UnspeccedGetSuggestedUsersForExploreSkeleton].
 type UnspeccedGetSuggestedUsersForExploreSkeleton_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
-	Viewer   *string `json:"viewer,omitzero" lex:"format=did"`
+	Category *string
+	Limit    *int64  `lex:"min=1,max=50,default=25"`
+	Viewer   *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestedUsersForExploreSkeleton_Output is what UnspeccedGetSuggestedUsersForExploreSkeleton returns.
 type UnspeccedGetSuggestedUsersForExploreSkeleton_Output struct {
 	Dids     []string   `json:"dids"`
 	RecIdStr *string    `json:"recIdStr,omitzero"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersForExploreSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersForExploreSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersForSeeMore is the query app.bsky.unspecced.getSuggestedUsersForSeeMore.
 var UnspeccedGetSuggestedUsersForSeeMore = xrpc.Query[UnspeccedGetSuggestedUsersForSeeMore_Params, UnspeccedGetSuggestedUsersForSeeMore_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForSeeMore"}
 
-// UnspeccedGetSuggestedUsersForSeeMore_Params are the parameters of [UnspeccedGetSuggestedUsersForSeeMore].
 type UnspeccedGetSuggestedUsersForSeeMore_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
+	Category *string
+	Limit    *int64 `lex:"min=1,max=50,default=25"`
 }
 
-// UnspeccedGetSuggestedUsersForSeeMore_Output is what UnspeccedGetSuggestedUsersForSeeMore returns.
 type UnspeccedGetSuggestedUsersForSeeMore_Output struct {
 	Actors   []ActorDefs_ProfileView `json:"actors"`
 	RecIdStr *string                 `json:"recIdStr,omitzero"`
 	Extra    data.Extra              `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersForSeeMore_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersForSeeMore_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersForSeeMoreSkeleton is the query app.bsky.unspecced.getSuggestedUsersForSeeMoreSkeleton.
 var UnspeccedGetSuggestedUsersForSeeMoreSkeleton = xrpc.Query[UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Params, UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForSeeMoreSkeleton"}
 
-// UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Params are the parameters of [UnspeccedGetSuggestedUsersForSeeMoreSkeleton].
 type UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
-	Viewer   *string `json:"viewer,omitzero" lex:"format=did"`
+	Category *string
+	Limit    *int64  `lex:"min=1,max=50,default=25"`
+	Viewer   *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Output is what UnspeccedGetSuggestedUsersForSeeMoreSkeleton returns.
 type UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Output struct {
 	Dids     []string   `json:"dids"`
 	RecIdStr *string    `json:"recIdStr,omitzero"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersForSeeMoreSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestedUsersSkeleton is the query app.bsky.unspecced.getSuggestedUsersSkeleton.
 var UnspeccedGetSuggestedUsersSkeleton = xrpc.Query[UnspeccedGetSuggestedUsersSkeleton_Params, UnspeccedGetSuggestedUsersSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersSkeleton"}
 
-// UnspeccedGetSuggestedUsersSkeleton_Params are the parameters of [UnspeccedGetSuggestedUsersSkeleton].
 type UnspeccedGetSuggestedUsersSkeleton_Params struct {
-	Category *string `json:"category,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=50,default=25"`
-	Viewer   *string `json:"viewer,omitzero" lex:"format=did"`
+	Category *string
+	Limit    *int64  `lex:"min=1,max=50,default=25"`
+	Viewer   *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestedUsersSkeleton_Output is what UnspeccedGetSuggestedUsersSkeleton returns.
 type UnspeccedGetSuggestedUsersSkeleton_Output struct {
 	Dids     []string   `json:"dids"`
 	RecId    *string    `json:"recId,omitzero"`
@@ -636,25 +462,16 @@ type UnspeccedGetSuggestedUsersSkeleton_Output struct {
 	Extra    data.Extra `json:"-"`
 }
 
-func (v UnspeccedGetSuggestedUsersSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestedUsersSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetSuggestionsSkeleton is the query app.bsky.unspecced.getSuggestionsSkeleton.
 var UnspeccedGetSuggestionsSkeleton = xrpc.Query[UnspeccedGetSuggestionsSkeleton_Params, UnspeccedGetSuggestionsSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestionsSkeleton"}
 
-// UnspeccedGetSuggestionsSkeleton_Params are the parameters of [UnspeccedGetSuggestionsSkeleton].
 type UnspeccedGetSuggestionsSkeleton_Params struct {
-	Cursor        *string `json:"cursor,omitzero"`
-	Limit         *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	RelativeToDid *string `json:"relativeToDid,omitzero" lex:"format=did"`
-	Viewer        *string `json:"viewer,omitzero" lex:"format=did"`
+	Cursor        *string
+	Limit         *int64  `lex:"min=1,max=100,default=50"`
+	RelativeToDid *string `lex:"format=did"`
+	Viewer        *string `lex:"format=did"`
 }
 
-// UnspeccedGetSuggestionsSkeleton_Output is what UnspeccedGetSuggestionsSkeleton returns.
 type UnspeccedGetSuggestionsSkeleton_Output struct {
 	Actors        []UnspeccedDefs_SkeletonSearchActor `json:"actors"`
 	Cursor        *string                             `json:"cursor,omitzero"`
@@ -664,27 +481,12 @@ type UnspeccedGetSuggestionsSkeleton_Output struct {
 	Extra         data.Extra                          `json:"-"`
 }
 
-func (v UnspeccedGetSuggestionsSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetSuggestionsSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetTaggedSuggestions is the query app.bsky.unspecced.getTaggedSuggestions.
 var UnspeccedGetTaggedSuggestions = xrpc.Query[xrpc.None, UnspeccedGetTaggedSuggestions_Output]{NSID: "app.bsky.unspecced.getTaggedSuggestions"}
 
-// UnspeccedGetTaggedSuggestions_Output is what UnspeccedGetTaggedSuggestions returns.
 type UnspeccedGetTaggedSuggestions_Output struct {
 	Suggestions []UnspeccedGetTaggedSuggestions_Suggestion `json:"suggestions"`
 	Extra       data.Extra                                 `json:"-"`
-}
-
-func (v UnspeccedGetTaggedSuggestions_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedGetTaggedSuggestions_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // UnspeccedGetTaggedSuggestions_Suggestion is app.bsky.unspecced.getTaggedSuggestions#suggestion.
@@ -695,7 +497,6 @@ type UnspeccedGetTaggedSuggestions_Suggestion struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// Values of UnspeccedGetTaggedSuggestions_Suggestion_SubjectType.
 const (
 	UnspeccedGetTaggedSuggestions_Suggestion_SubjectType_Actor = "actor"
 	UnspeccedGetTaggedSuggestions_Suggestion_SubjectType_Feed  = "feed"
@@ -704,67 +505,47 @@ const (
 // UnspeccedGetTrendingTopics is the query app.bsky.unspecced.getTrendingTopics.
 var UnspeccedGetTrendingTopics = xrpc.Query[UnspeccedGetTrendingTopics_Params, UnspeccedGetTrendingTopics_Output]{NSID: "app.bsky.unspecced.getTrendingTopics"}
 
-// UnspeccedGetTrendingTopics_Params are the parameters of [UnspeccedGetTrendingTopics].
 type UnspeccedGetTrendingTopics_Params struct {
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=25,default=10"`
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedGetTrendingTopics_Output is what UnspeccedGetTrendingTopics returns.
 type UnspeccedGetTrendingTopics_Output struct {
 	Suggested []UnspeccedDefs_TrendingTopic `json:"suggested"`
 	Topics    []UnspeccedDefs_TrendingTopic `json:"topics"`
 	Extra     data.Extra                    `json:"-"`
 }
 
-func (v UnspeccedGetTrendingTopics_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetTrendingTopics_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedGetTrends is the query app.bsky.unspecced.getTrends.
 var UnspeccedGetTrends = xrpc.Query[UnspeccedGetTrends_Params, UnspeccedGetTrends_Output]{NSID: "app.bsky.unspecced.getTrends"}
 
-// UnspeccedGetTrends_Params are the parameters of [UnspeccedGetTrends].
 type UnspeccedGetTrends_Params struct {
-	Limit *int64 `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
+	Limit *int64 `lex:"min=1,max=25,default=10"`
 }
 
-// UnspeccedGetTrends_Output is what UnspeccedGetTrends returns.
 type UnspeccedGetTrends_Output struct {
 	RecIdStr *string                   `json:"recIdStr,omitzero"`
 	Trends   []UnspeccedDefs_TrendView `json:"trends"`
 	Extra    data.Extra                `json:"-"`
 }
 
-func (v UnspeccedGetTrends_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetTrends_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // UnspeccedGetTrendsSkeleton is the query app.bsky.unspecced.getTrendsSkeleton.
 var UnspeccedGetTrendsSkeleton = xrpc.Query[UnspeccedGetTrendsSkeleton_Params, UnspeccedGetTrendsSkeleton_Output]{NSID: "app.bsky.unspecced.getTrendsSkeleton"}
 
-// UnspeccedGetTrendsSkeleton_Params are the parameters of [UnspeccedGetTrendsSkeleton].
 type UnspeccedGetTrendsSkeleton_Params struct {
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=25,default=10"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=25,default=10"`
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedGetTrendsSkeleton_Output is what UnspeccedGetTrendsSkeleton returns.
 type UnspeccedGetTrendsSkeleton_Output struct {
 	RecIdStr *string                       `json:"recIdStr,omitzero"`
 	Trends   []UnspeccedDefs_SkeletonTrend `json:"trends"`
 	Extra    data.Extra                    `json:"-"`
 }
 
-func (v UnspeccedGetTrendsSkeleton_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *UnspeccedGetTrendsSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedInitAgeAssurance is the procedure app.bsky.unspecced.initAgeAssurance. Errors: [ErrInvalidEmail], [ErrDidTooLong], [ErrInvalidInitiation].
 var UnspeccedInitAgeAssurance = xrpc.Procedure[UnspeccedInitAgeAssurance_Input, UnspeccedInitAgeAssurance_Output]{NSID: "app.bsky.unspecced.initAgeAssurance"}
 
-// UnspeccedInitAgeAssurance_Input is what UnspeccedInitAgeAssurance takes.
 type UnspeccedInitAgeAssurance_Input struct {
 	CountryCode string     `json:"countryCode"`
 	Email       string     `json:"email"`
@@ -772,27 +553,19 @@ type UnspeccedInitAgeAssurance_Input struct {
 	Extra       data.Extra `json:"-"`
 }
 
-func (v UnspeccedInitAgeAssurance_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *UnspeccedInitAgeAssurance_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// UnspeccedInitAgeAssurance_Output is another name of [UnspeccedDefs_AgeAssuranceState].
 type UnspeccedInitAgeAssurance_Output = UnspeccedDefs_AgeAssuranceState
 
 // UnspeccedSearchActorsSkeleton is the query app.bsky.unspecced.searchActorsSkeleton. Errors: [ErrBadQueryString].
 var UnspeccedSearchActorsSkeleton = xrpc.Query[UnspeccedSearchActorsSkeleton_Params, UnspeccedSearchActorsSkeleton_Output]{NSID: "app.bsky.unspecced.searchActorsSkeleton"}
 
-// UnspeccedSearchActorsSkeleton_Params are the parameters of [UnspeccedSearchActorsSkeleton].
 type UnspeccedSearchActorsSkeleton_Params struct {
-	Cursor    *string `json:"cursor,omitzero"`
-	Limit     *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Q         string  `json:"q"`
-	Typeahead *bool   `json:"typeahead,omitzero"`
-	Viewer    *string `json:"viewer,omitzero" lex:"format=did"`
+	Cursor    *string
+	Limit     *int64 `lex:"min=1,max=100,default=25"`
+	Q         string
+	Typeahead *bool
+	Viewer    *string `lex:"format=did"`
 }
 
-// UnspeccedSearchActorsSkeleton_Output is what UnspeccedSearchActorsSkeleton returns.
 type UnspeccedSearchActorsSkeleton_Output struct {
 	Actors    []UnspeccedDefs_SkeletonSearchActor `json:"actors"`
 	Cursor    *string                             `json:"cursor,omitzero"`
@@ -800,40 +573,30 @@ type UnspeccedSearchActorsSkeleton_Output struct {
 	Extra     data.Extra                          `json:"-"`
 }
 
-func (v UnspeccedSearchActorsSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedSearchActorsSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedSearchPostsSkeleton is the query app.bsky.unspecced.searchPostsSkeleton. Errors: [ErrBadQueryString].
 var UnspeccedSearchPostsSkeleton = xrpc.Query[UnspeccedSearchPostsSkeleton_Params, UnspeccedSearchPostsSkeleton_Output]{NSID: "app.bsky.unspecced.searchPostsSkeleton"}
 
-// UnspeccedSearchPostsSkeleton_Params are the parameters of [UnspeccedSearchPostsSkeleton].
 type UnspeccedSearchPostsSkeleton_Params struct {
-	Author   *string  `json:"author,omitzero" lex:"format=at-identifier"`
-	Cursor   *string  `json:"cursor,omitzero"`
-	Domain   *string  `json:"domain,omitzero"`
-	Lang     *string  `json:"lang,omitzero" lex:"format=language"`
-	Limit    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Mentions *string  `json:"mentions,omitzero" lex:"format=at-identifier"`
-	Q        string   `json:"q"`
-	Since    *string  `json:"since,omitzero"`
-	Sort     *string  `json:"sort,omitzero" lex:"default=latest"`
-	Tag      []string `json:"tag,omitzero" lex:"maxLength=640"`
-	Until    *string  `json:"until,omitzero"`
-	Url      *string  `json:"url,omitzero" lex:"format=uri"`
-	Viewer   *string  `json:"viewer,omitzero" lex:"format=did"`
+	Author   *string `lex:"format=at-identifier"`
+	Cursor   *string
+	Domain   *string
+	Lang     *string `lex:"format=language"`
+	Limit    *int64  `lex:"min=1,max=100,default=25"`
+	Mentions *string `lex:"format=at-identifier"`
+	Q        string
+	Since    *string
+	Sort     *string  `lex:"default=latest"`
+	Tag      []string `lex:"maxLength=640"`
+	Until    *string
+	Url      *string `lex:"format=uri"`
+	Viewer   *string `lex:"format=did"`
 }
 
-// Values of UnspeccedSearchPostsSkeleton_Params_Sort.
 const (
 	UnspeccedSearchPostsSkeleton_Params_Sort_Top    = "top"
 	UnspeccedSearchPostsSkeleton_Params_Sort_Latest = "latest"
 )
 
-// UnspeccedSearchPostsSkeleton_Output is what UnspeccedSearchPostsSkeleton returns.
 type UnspeccedSearchPostsSkeleton_Output struct {
 	Cursor    *string                            `json:"cursor,omitzero"`
 	HitsTotal *int64                             `json:"hitsTotal,omitzero"`
@@ -841,35 +604,19 @@ type UnspeccedSearchPostsSkeleton_Output struct {
 	Extra     data.Extra                         `json:"-"`
 }
 
-func (v UnspeccedSearchPostsSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedSearchPostsSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // UnspeccedSearchStarterPacksSkeleton is the query app.bsky.unspecced.searchStarterPacksSkeleton. Errors: [ErrBadQueryString].
 var UnspeccedSearchStarterPacksSkeleton = xrpc.Query[UnspeccedSearchStarterPacksSkeleton_Params, UnspeccedSearchStarterPacksSkeleton_Output]{NSID: "app.bsky.unspecced.searchStarterPacksSkeleton"}
 
-// UnspeccedSearchStarterPacksSkeleton_Params are the parameters of [UnspeccedSearchStarterPacksSkeleton].
 type UnspeccedSearchStarterPacksSkeleton_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=25"`
-	Q      string  `json:"q"`
-	Viewer *string `json:"viewer,omitzero" lex:"format=did"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=25"`
+	Q      string
+	Viewer *string `lex:"format=did"`
 }
 
-// UnspeccedSearchStarterPacksSkeleton_Output is what UnspeccedSearchStarterPacksSkeleton returns.
 type UnspeccedSearchStarterPacksSkeleton_Output struct {
 	Cursor       *string                                   `json:"cursor,omitzero"`
 	HitsTotal    *int64                                    `json:"hitsTotal,omitzero"`
 	StarterPacks []UnspeccedDefs_SkeletonSearchStarterPack `json:"starterPacks"`
 	Extra        data.Extra                                `json:"-"`
-}
-
-func (v UnspeccedSearchStarterPacksSkeleton_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *UnspeccedSearchStarterPacksSkeleton_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }

@@ -10,16 +10,11 @@ import (
 // VideoAbortUpload is the procedure app.bsky.video.abortUpload. Errors: [ErrUploadNotFound], [ErrUploadNotReady].
 var VideoAbortUpload = xrpc.Procedure[VideoAbortUpload_Input, VideoAbortUpload_Output]{NSID: "app.bsky.video.abortUpload"}
 
-// VideoAbortUpload_Input is what VideoAbortUpload takes.
 type VideoAbortUpload_Input struct {
 	JobId string     `json:"jobId"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v VideoAbortUpload_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoAbortUpload_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// VideoAbortUpload_Output is what VideoAbortUpload returns.
 type VideoAbortUpload_Output struct {
 	CompletedJobId *string    `json:"completedJobId,omitzero"`
 	FailureReason  *string    `json:"failureReason,omitzero"`
@@ -27,10 +22,6 @@ type VideoAbortUpload_Output struct {
 	Extra          data.Extra `json:"-"`
 }
 
-func (v VideoAbortUpload_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoAbortUpload_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of VideoAbortUpload_Output_State.
 const (
 	VideoAbortUpload_Output_State_Aborted   = "aborted"
 	VideoAbortUpload_Output_State_Completed = "completed"
@@ -51,7 +42,6 @@ type VideoDefs_JobStatus struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// Values of VideoDefs_JobStatus_FailureCode.
 const (
 	VideoDefs_JobStatus_FailureCode_ValidationFailure            = "validation_failure"
 	VideoDefs_JobStatus_FailureCode_EncodingFailure              = "encoding_failure"
@@ -60,7 +50,6 @@ const (
 	VideoDefs_JobStatus_FailureCode_GenericFailure               = "generic_failure"
 )
 
-// Values of VideoDefs_JobStatus_State.
 const (
 	VideoDefs_JobStatus_State_JOBSTATECREATED   = "JOB_STATE_CREATED"
 	VideoDefs_JobStatus_State_JOBSTATEENCODING  = "JOB_STATE_ENCODING"
@@ -76,46 +65,32 @@ const (
 // VideoFinishUpload is the procedure app.bsky.video.finishUpload. Errors: [ErrUploadNotFound], [ErrUploadExpired], [ErrMissingParts], [ErrUploadNotReady], [ErrUnsupportedContentType], [ErrUploadFailed], [ErrUploadAborted], [ErrServiceOverloaded].
 var VideoFinishUpload = xrpc.Procedure[VideoFinishUpload_Input, VideoFinishUpload_Output]{NSID: "app.bsky.video.finishUpload"}
 
-// VideoFinishUpload_Input is what VideoFinishUpload takes.
 type VideoFinishUpload_Input struct {
 	JobId string     `json:"jobId"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v VideoFinishUpload_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoFinishUpload_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// VideoFinishUpload_Output is what VideoFinishUpload returns.
 type VideoFinishUpload_Output struct {
 	CompletedJobId string              `json:"completedJobId"`
 	JobStatus      VideoDefs_JobStatus `json:"jobStatus"`
 	Extra          data.Extra          `json:"-"`
 }
 
-func (v VideoFinishUpload_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoFinishUpload_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // VideoGetJobStatus is the query app.bsky.video.getJobStatus.
 var VideoGetJobStatus = xrpc.Query[VideoGetJobStatus_Params, VideoGetJobStatus_Output]{NSID: "app.bsky.video.getJobStatus"}
 
-// VideoGetJobStatus_Params are the parameters of [VideoGetJobStatus].
 type VideoGetJobStatus_Params struct {
-	JobId string `json:"jobId"`
+	JobId string
 }
 
-// VideoGetJobStatus_Output is what VideoGetJobStatus returns.
 type VideoGetJobStatus_Output struct {
 	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
 	Extra     data.Extra          `json:"-"`
 }
 
-func (v VideoGetJobStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoGetJobStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // VideoGetUploadLimits is the query app.bsky.video.getUploadLimits.
 var VideoGetUploadLimits = xrpc.Query[xrpc.None, VideoGetUploadLimits_Output]{NSID: "app.bsky.video.getUploadLimits"}
 
-// VideoGetUploadLimits_Output is what VideoGetUploadLimits returns.
 type VideoGetUploadLimits_Output struct {
 	CanUpload            bool       `json:"canUpload"`
 	Error                *string    `json:"error,omitzero"`
@@ -125,18 +100,13 @@ type VideoGetUploadLimits_Output struct {
 	Extra                data.Extra `json:"-"`
 }
 
-func (v VideoGetUploadLimits_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoGetUploadLimits_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // VideoGetUploadStatus is the query app.bsky.video.getUploadStatus. Errors: [ErrUploadNotFound].
 var VideoGetUploadStatus = xrpc.Query[VideoGetUploadStatus_Params, VideoGetUploadStatus_Output]{NSID: "app.bsky.video.getUploadStatus"}
 
-// VideoGetUploadStatus_Params are the parameters of [VideoGetUploadStatus].
 type VideoGetUploadStatus_Params struct {
-	JobId string `json:"jobId" lex:"minLength=1,maxLength=256"`
+	JobId string `lex:"minLength=1,maxLength=256"`
 }
 
-// VideoGetUploadStatus_Output is what VideoGetUploadStatus returns.
 type VideoGetUploadStatus_Output struct {
 	CompletedJobId *string              `json:"completedJobId,omitzero"`
 	ExpiresAt      string               `json:"expiresAt"`
@@ -150,10 +120,6 @@ type VideoGetUploadStatus_Output struct {
 	Extra          data.Extra           `json:"-"`
 }
 
-func (v VideoGetUploadStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoGetUploadStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of VideoGetUploadStatus_Output_State.
 const (
 	VideoGetUploadStatus_Output_State_Created   = "created"
 	VideoGetUploadStatus_Output_State_Finishing = "finishing"
@@ -166,7 +132,6 @@ const (
 // VideoStartUpload is the procedure app.bsky.video.startUpload. Errors: [ErrUnsupportedContentType], [ErrVideoTooLarge], [ErrVideoTooLong], [ErrBadAspectRatio], [ErrDailyLimitExceeded], [ErrTooManyOpenUploads], [ErrUploadForbidden], [ErrServiceOverloaded].
 var VideoStartUpload = xrpc.Procedure[VideoStartUpload_Input, VideoStartUpload_Output]{NSID: "app.bsky.video.startUpload"}
 
-// VideoStartUpload_Input is what VideoStartUpload takes.
 type VideoStartUpload_Input struct {
 	DurationMs *int64     `json:"durationMs,omitzero"`
 	Height     *int64     `json:"height,omitzero"`
@@ -177,10 +142,6 @@ type VideoStartUpload_Input struct {
 	Extra      data.Extra `json:"-"`
 }
 
-func (v VideoStartUpload_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoStartUpload_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// VideoStartUpload_Output is what VideoStartUpload returns.
 type VideoStartUpload_Output struct {
 	ExpiresAt     string     `json:"expiresAt"`
 	JobId         string     `json:"jobId"`
@@ -189,36 +150,24 @@ type VideoStartUpload_Output struct {
 	Extra         data.Extra `json:"-"`
 }
 
-func (v VideoStartUpload_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoStartUpload_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // VideoUploadPart is the procedure app.bsky.video.uploadPart. Errors: [ErrUploadNotFound], [ErrUploadExpired], [ErrInvalidPartNumber], [ErrPartSizeMismatch], [ErrUploadNotReady], [ErrUploadFailed], [ErrUploadAborted], [ErrUploadAlreadyCompleted], [ErrServiceOverloaded].
 var VideoUploadPart = xrpc.ProcedureWithParams[VideoUploadPart_Params, xrpc.Body, VideoUploadPart_Output]{NSID: "app.bsky.video.uploadPart", Accepts: "application/octet-stream"}
 
-// VideoUploadPart_Params are the parameters of [VideoUploadPart].
 type VideoUploadPart_Params struct {
-	JobId      string `json:"jobId" lex:"minLength=1,maxLength=256"`
-	PartNumber int64  `json:"partNumber" lex:"min=1"`
+	JobId      string `lex:"minLength=1,maxLength=256"`
+	PartNumber int64  `lex:"min=1"`
 }
 
-// VideoUploadPart_Output is what VideoUploadPart returns.
 type VideoUploadPart_Output struct {
 	PartNumber int64      `json:"partNumber"`
 	SizeBytes  int64      `json:"sizeBytes"`
 	Extra      data.Extra `json:"-"`
 }
 
-func (v VideoUploadPart_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoUploadPart_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // VideoUploadVideo is the procedure app.bsky.video.uploadVideo.
 var VideoUploadVideo = xrpc.Procedure[xrpc.Body, VideoUploadVideo_Output]{NSID: "app.bsky.video.uploadVideo", Accepts: "video/mp4"}
 
-// VideoUploadVideo_Output is what VideoUploadVideo returns.
 type VideoUploadVideo_Output struct {
 	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
 	Extra     data.Extra          `json:"-"`
 }
-
-func (v VideoUploadVideo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *VideoUploadVideo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

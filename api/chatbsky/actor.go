@@ -16,20 +16,17 @@ type ActorDeclaration struct {
 	Extra             data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "chat.bsky.actor.declaration".
 func (*ActorDeclaration) LexType() string { return "chat.bsky.actor.declaration" }
 
 func (v ActorDeclaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *ActorDeclaration) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Values of ActorDeclaration_AllowGroupInvites.
 const (
 	ActorDeclaration_AllowGroupInvites_All       = "all"
 	ActorDeclaration_AllowGroupInvites_None      = "none"
 	ActorDeclaration_AllowGroupInvites_Following = "following"
 )
 
-// Values of ActorDeclaration_AllowIncoming.
 const (
 	ActorDeclaration_AllowIncoming_All       = "all"
 	ActorDeclaration_AllowIncoming_None      = "none"
@@ -41,7 +38,6 @@ type ActorDefs_DirectConvoMember struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.actor.defs#directConvoMember".
 func (*ActorDefs_DirectConvoMember) LexType() string { return "chat.bsky.actor.defs#directConvoMember" }
 
 // ActorDefs_GroupConvoMember is chat.bsky.actor.defs#groupConvoMember.
@@ -51,10 +47,8 @@ type ActorDefs_GroupConvoMember struct {
 	Extra   data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.actor.defs#groupConvoMember".
 func (*ActorDefs_GroupConvoMember) LexType() string { return "chat.bsky.actor.defs#groupConvoMember" }
 
-// Values of chat.bsky.actor.defs#memberRole.
 const (
 	ActorDefs_MemberRole_Owner    = "owner"
 	ActorDefs_MemberRole_Standard = "standard"
@@ -65,7 +59,6 @@ type ActorDefs_PastGroupConvoMember struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.actor.defs#pastGroupConvoMember".
 func (*ActorDefs_PastGroupConvoMember) LexType() string {
 	return "chat.bsky.actor.defs#pastGroupConvoMember"
 }
@@ -86,19 +79,14 @@ type ActorDefs_ProfileViewBasic struct {
 	Extra        data.Extra                           `json:"-"`
 }
 
-// ActorDefs_ProfileViewBasic_Kind is an open union.
 type ActorDefs_ProfileViewBasic_Kind = data.Union[func(*ActorDefs_DirectConvoMember, *ActorDefs_GroupConvoMember, *ActorDefs_PastGroupConvoMember)]
 
 // ActorDeleteAccount is the procedure chat.bsky.actor.deleteAccount.
 var ActorDeleteAccount = xrpc.Procedure[xrpc.None, ActorDeleteAccount_Output]{NSID: "chat.bsky.actor.deleteAccount"}
 
-// ActorDeleteAccount_Output is what ActorDeleteAccount returns.
 type ActorDeleteAccount_Output struct {
 	Extra data.Extra `json:"-"`
 }
-
-func (v ActorDeleteAccount_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorDeleteAccount_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // ActorExportAccountData is the query chat.bsky.actor.exportAccountData.
 var ActorExportAccountData = xrpc.Query[xrpc.None, xrpc.Stream]{NSID: "chat.bsky.actor.exportAccountData", Returns: "application/jsonl"}
@@ -106,13 +94,9 @@ var ActorExportAccountData = xrpc.Query[xrpc.None, xrpc.Stream]{NSID: "chat.bsky
 // ActorGetStatus is the query chat.bsky.actor.getStatus.
 var ActorGetStatus = xrpc.Query[xrpc.None, ActorGetStatus_Output]{NSID: "chat.bsky.actor.getStatus"}
 
-// ActorGetStatus_Output is what ActorGetStatus returns.
 type ActorGetStatus_Output struct {
 	CanCreateGroups  bool       `json:"canCreateGroups"`
 	ChatDisabled     bool       `json:"chatDisabled"`
 	GroupMemberLimit int64      `json:"groupMemberLimit"`
 	Extra            data.Extra `json:"-"`
 }
-
-func (v ActorGetStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorGetStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -11,28 +11,19 @@ import (
 // ConvoAcceptConvo is the procedure chat.bsky.convo.acceptConvo. Errors: [ErrInvalidConvo].
 var ConvoAcceptConvo = xrpc.Procedure[ConvoAcceptConvo_Input, ConvoAcceptConvo_Output]{NSID: "chat.bsky.convo.acceptConvo"}
 
-// ConvoAcceptConvo_Input is what ConvoAcceptConvo takes.
 type ConvoAcceptConvo_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v ConvoAcceptConvo_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoAcceptConvo_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoAcceptConvo_Output is what ConvoAcceptConvo returns.
 type ConvoAcceptConvo_Output struct {
 	Rev   *string    `json:"rev,omitzero"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ConvoAcceptConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoAcceptConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoAddReaction is the procedure chat.bsky.convo.addReaction. Errors: [ErrInvalidConvo], [ErrReactionNotAllowed], [ErrReactionMessageDeleted], [ErrReactionLimitReached], [ErrReactionInvalidValue].
 var ConvoAddReaction = xrpc.Procedure[ConvoAddReaction_Input, ConvoAddReaction_Output]{NSID: "chat.bsky.convo.addReaction"}
 
-// ConvoAddReaction_Input is what ConvoAddReaction takes.
 type ConvoAddReaction_Input struct {
 	ConvoId   string     `json:"convoId"`
 	MessageId string     `json:"messageId"`
@@ -40,25 +31,16 @@ type ConvoAddReaction_Input struct {
 	Extra     data.Extra `json:"-"`
 }
 
-func (v ConvoAddReaction_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoAddReaction_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoAddReaction_Output is what ConvoAddReaction returns.
 type ConvoAddReaction_Output struct {
 	Message ConvoDefs_MessageView `json:"message"`
 	Extra   data.Extra            `json:"-"`
 }
 
-func (v ConvoAddReaction_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoAddReaction_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of chat.bsky.convo.defs#convoKind.
 const (
 	ConvoDefs_ConvoKind_Direct = "direct"
 	ConvoDefs_ConvoKind_Group  = "group"
 )
 
-// Values of chat.bsky.convo.defs#convoLockStatus.
 const (
 	ConvoDefs_ConvoLockStatus_Unlocked          = "unlocked"
 	ConvoDefs_ConvoLockStatus_Locked            = "locked"
@@ -72,10 +54,8 @@ type ConvoDefs_ConvoRef struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#convoRef".
 func (*ConvoDefs_ConvoRef) LexType() string { return "chat.bsky.convo.defs#convoRef" }
 
-// Values of chat.bsky.convo.defs#convoStatus.
 const (
 	ConvoDefs_ConvoStatus_Request  = "request"
 	ConvoDefs_ConvoStatus_Accepted = "accepted"
@@ -95,16 +75,12 @@ type ConvoDefs_ConvoView struct {
 	Extra        data.Extra                       `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#convoView".
 func (*ConvoDefs_ConvoView) LexType() string { return "chat.bsky.convo.defs#convoView" }
 
-// ConvoDefs_ConvoView_Kind is an open union.
 type ConvoDefs_ConvoView_Kind = data.Union[func(*ConvoDefs_DirectConvo, *ConvoDefs_GroupConvo)]
 
-// ConvoDefs_ConvoView_LastMessage is an open union.
 type ConvoDefs_ConvoView_LastMessage = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_SystemMessageView)]
 
-// ConvoDefs_ConvoView_LastReaction is an open union.
 type ConvoDefs_ConvoView_LastReaction = data.Union[func(*ConvoDefs_MessageAndReactionView)]
 
 // ConvoDefs_DeletedMessageView is chat.bsky.convo.defs#deletedMessageView.
@@ -116,7 +92,6 @@ type ConvoDefs_DeletedMessageView struct {
 	Extra  data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#deletedMessageView".
 func (*ConvoDefs_DeletedMessageView) LexType() string {
 	return "chat.bsky.convo.defs#deletedMessageView"
 }
@@ -126,7 +101,6 @@ type ConvoDefs_DirectConvo struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#directConvo".
 func (*ConvoDefs_DirectConvo) LexType() string { return "chat.bsky.convo.defs#directConvo" }
 
 // ConvoDefs_GroupConvo is chat.bsky.convo.defs#groupConvo.
@@ -143,7 +117,6 @@ type ConvoDefs_GroupConvo struct {
 	Extra                        data.Extra              `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#groupConvo".
 func (*ConvoDefs_GroupConvo) LexType() string { return "chat.bsky.convo.defs#groupConvo" }
 
 // ConvoDefs_LogAcceptConvo is chat.bsky.convo.defs#logAcceptConvo.
@@ -153,7 +126,6 @@ type ConvoDefs_LogAcceptConvo struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logAcceptConvo".
 func (*ConvoDefs_LogAcceptConvo) LexType() string { return "chat.bsky.convo.defs#logAcceptConvo" }
 
 // ConvoDefs_LogAddMember is chat.bsky.convo.defs#logAddMember.
@@ -165,7 +137,6 @@ type ConvoDefs_LogAddMember struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logAddMember".
 func (*ConvoDefs_LogAddMember) LexType() string { return "chat.bsky.convo.defs#logAddMember" }
 
 // ConvoDefs_LogAddReaction is chat.bsky.convo.defs#logAddReaction.
@@ -178,10 +149,8 @@ type ConvoDefs_LogAddReaction struct {
 	Extra           data.Extra                       `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logAddReaction".
 func (*ConvoDefs_LogAddReaction) LexType() string { return "chat.bsky.convo.defs#logAddReaction" }
 
-// ConvoDefs_LogAddReaction_Message is an open union.
 type ConvoDefs_LogAddReaction_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView)]
 
 // ConvoDefs_LogApproveJoinRequest is chat.bsky.convo.defs#logApproveJoinRequest.
@@ -192,7 +161,6 @@ type ConvoDefs_LogApproveJoinRequest struct {
 	Extra   data.Extra                 `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logApproveJoinRequest".
 func (*ConvoDefs_LogApproveJoinRequest) LexType() string {
 	return "chat.bsky.convo.defs#logApproveJoinRequest"
 }
@@ -204,7 +172,6 @@ type ConvoDefs_LogBeginConvo struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logBeginConvo".
 func (*ConvoDefs_LogBeginConvo) LexType() string { return "chat.bsky.convo.defs#logBeginConvo" }
 
 // ConvoDefs_LogCreateJoinLink is chat.bsky.convo.defs#logCreateJoinLink.
@@ -215,7 +182,6 @@ type ConvoDefs_LogCreateJoinLink struct {
 	Extra   data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logCreateJoinLink".
 func (*ConvoDefs_LogCreateJoinLink) LexType() string { return "chat.bsky.convo.defs#logCreateJoinLink" }
 
 // ConvoDefs_LogCreateMessage is chat.bsky.convo.defs#logCreateMessage.
@@ -227,10 +193,8 @@ type ConvoDefs_LogCreateMessage struct {
 	Extra           data.Extra                         `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logCreateMessage".
 func (*ConvoDefs_LogCreateMessage) LexType() string { return "chat.bsky.convo.defs#logCreateMessage" }
 
-// ConvoDefs_LogCreateMessage_Message is an open union.
 type ConvoDefs_LogCreateMessage_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView)]
 
 // ConvoDefs_LogDeleteMessage is chat.bsky.convo.defs#logDeleteMessage.
@@ -241,10 +205,8 @@ type ConvoDefs_LogDeleteMessage struct {
 	Extra   data.Extra                         `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logDeleteMessage".
 func (*ConvoDefs_LogDeleteMessage) LexType() string { return "chat.bsky.convo.defs#logDeleteMessage" }
 
-// ConvoDefs_LogDeleteMessage_Message is an open union.
 type ConvoDefs_LogDeleteMessage_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView)]
 
 // ConvoDefs_LogDisableJoinLink is chat.bsky.convo.defs#logDisableJoinLink.
@@ -255,7 +217,6 @@ type ConvoDefs_LogDisableJoinLink struct {
 	Extra   data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logDisableJoinLink".
 func (*ConvoDefs_LogDisableJoinLink) LexType() string {
 	return "chat.bsky.convo.defs#logDisableJoinLink"
 }
@@ -268,7 +229,6 @@ type ConvoDefs_LogEditGroup struct {
 	Extra   data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logEditGroup".
 func (*ConvoDefs_LogEditGroup) LexType() string { return "chat.bsky.convo.defs#logEditGroup" }
 
 // ConvoDefs_LogEditJoinLink is chat.bsky.convo.defs#logEditJoinLink.
@@ -279,7 +239,6 @@ type ConvoDefs_LogEditJoinLink struct {
 	Extra   data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logEditJoinLink".
 func (*ConvoDefs_LogEditJoinLink) LexType() string { return "chat.bsky.convo.defs#logEditJoinLink" }
 
 // ConvoDefs_LogEnableJoinLink is chat.bsky.convo.defs#logEnableJoinLink.
@@ -290,7 +249,6 @@ type ConvoDefs_LogEnableJoinLink struct {
 	Extra   data.Extra                  `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logEnableJoinLink".
 func (*ConvoDefs_LogEnableJoinLink) LexType() string { return "chat.bsky.convo.defs#logEnableJoinLink" }
 
 // ConvoDefs_LogIncomingJoinRequest is chat.bsky.convo.defs#logIncomingJoinRequest.
@@ -301,7 +259,6 @@ type ConvoDefs_LogIncomingJoinRequest struct {
 	Extra   data.Extra                 `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logIncomingJoinRequest".
 func (*ConvoDefs_LogIncomingJoinRequest) LexType() string {
 	return "chat.bsky.convo.defs#logIncomingJoinRequest"
 }
@@ -313,7 +270,6 @@ type ConvoDefs_LogLeaveConvo struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logLeaveConvo".
 func (*ConvoDefs_LogLeaveConvo) LexType() string { return "chat.bsky.convo.defs#logLeaveConvo" }
 
 // ConvoDefs_LogLockConvo is chat.bsky.convo.defs#logLockConvo.
@@ -325,7 +281,6 @@ type ConvoDefs_LogLockConvo struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logLockConvo".
 func (*ConvoDefs_LogLockConvo) LexType() string { return "chat.bsky.convo.defs#logLockConvo" }
 
 // ConvoDefs_LogLockConvoPermanently is chat.bsky.convo.defs#logLockConvoPermanently.
@@ -337,7 +292,6 @@ type ConvoDefs_LogLockConvoPermanently struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logLockConvoPermanently".
 func (*ConvoDefs_LogLockConvoPermanently) LexType() string {
 	return "chat.bsky.convo.defs#logLockConvoPermanently"
 }
@@ -351,7 +305,6 @@ type ConvoDefs_LogMemberJoin struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logMemberJoin".
 func (*ConvoDefs_LogMemberJoin) LexType() string { return "chat.bsky.convo.defs#logMemberJoin" }
 
 // ConvoDefs_LogMemberLeave is chat.bsky.convo.defs#logMemberLeave.
@@ -363,7 +316,6 @@ type ConvoDefs_LogMemberLeave struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logMemberLeave".
 func (*ConvoDefs_LogMemberLeave) LexType() string { return "chat.bsky.convo.defs#logMemberLeave" }
 
 // ConvoDefs_LogMuteConvo is chat.bsky.convo.defs#logMuteConvo.
@@ -373,7 +325,6 @@ type ConvoDefs_LogMuteConvo struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logMuteConvo".
 func (*ConvoDefs_LogMuteConvo) LexType() string { return "chat.bsky.convo.defs#logMuteConvo" }
 
 // ConvoDefs_LogOutgoingJoinRequest is chat.bsky.convo.defs#logOutgoingJoinRequest.
@@ -383,7 +334,6 @@ type ConvoDefs_LogOutgoingJoinRequest struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logOutgoingJoinRequest".
 func (*ConvoDefs_LogOutgoingJoinRequest) LexType() string {
 	return "chat.bsky.convo.defs#logOutgoingJoinRequest"
 }
@@ -396,10 +346,8 @@ type ConvoDefs_LogReadConvo struct {
 	Extra   data.Extra                     `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logReadConvo".
 func (*ConvoDefs_LogReadConvo) LexType() string { return "chat.bsky.convo.defs#logReadConvo" }
 
-// ConvoDefs_LogReadConvo_Message is an open union.
 type ConvoDefs_LogReadConvo_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_SystemMessageView)]
 
 // ConvoDefs_LogReadJoinRequests is chat.bsky.convo.defs#logReadJoinRequests.
@@ -409,7 +357,6 @@ type ConvoDefs_LogReadJoinRequests struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logReadJoinRequests".
 func (*ConvoDefs_LogReadJoinRequests) LexType() string {
 	return "chat.bsky.convo.defs#logReadJoinRequests"
 }
@@ -422,10 +369,8 @@ type ConvoDefs_LogReadMessage struct {
 	Extra   data.Extra                       `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logReadMessage".
 func (*ConvoDefs_LogReadMessage) LexType() string { return "chat.bsky.convo.defs#logReadMessage" }
 
-// ConvoDefs_LogReadMessage_Message is an open union.
 type ConvoDefs_LogReadMessage_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_SystemMessageView)]
 
 // ConvoDefs_LogRejectJoinRequest is chat.bsky.convo.defs#logRejectJoinRequest.
@@ -436,7 +381,6 @@ type ConvoDefs_LogRejectJoinRequest struct {
 	Extra   data.Extra                 `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logRejectJoinRequest".
 func (*ConvoDefs_LogRejectJoinRequest) LexType() string {
 	return "chat.bsky.convo.defs#logRejectJoinRequest"
 }
@@ -450,7 +394,6 @@ type ConvoDefs_LogRemoveMember struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logRemoveMember".
 func (*ConvoDefs_LogRemoveMember) LexType() string { return "chat.bsky.convo.defs#logRemoveMember" }
 
 // ConvoDefs_LogRemoveReaction is chat.bsky.convo.defs#logRemoveReaction.
@@ -463,10 +406,8 @@ type ConvoDefs_LogRemoveReaction struct {
 	Extra           data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logRemoveReaction".
 func (*ConvoDefs_LogRemoveReaction) LexType() string { return "chat.bsky.convo.defs#logRemoveReaction" }
 
-// ConvoDefs_LogRemoveReaction_Message is an open union.
 type ConvoDefs_LogRemoveReaction_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView)]
 
 // ConvoDefs_LogUnlockConvo is chat.bsky.convo.defs#logUnlockConvo.
@@ -478,7 +419,6 @@ type ConvoDefs_LogUnlockConvo struct {
 	Extra           data.Extra                   `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logUnlockConvo".
 func (*ConvoDefs_LogUnlockConvo) LexType() string { return "chat.bsky.convo.defs#logUnlockConvo" }
 
 // ConvoDefs_LogUnmuteConvo is chat.bsky.convo.defs#logUnmuteConvo.
@@ -488,7 +428,6 @@ type ConvoDefs_LogUnmuteConvo struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logUnmuteConvo".
 func (*ConvoDefs_LogUnmuteConvo) LexType() string { return "chat.bsky.convo.defs#logUnmuteConvo" }
 
 // ConvoDefs_LogWithdrawIncomingJoinRequest is chat.bsky.convo.defs#logWithdrawIncomingJoinRequest.
@@ -499,7 +438,6 @@ type ConvoDefs_LogWithdrawIncomingJoinRequest struct {
 	Extra   data.Extra                 `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logWithdrawIncomingJoinRequest".
 func (*ConvoDefs_LogWithdrawIncomingJoinRequest) LexType() string {
 	return "chat.bsky.convo.defs#logWithdrawIncomingJoinRequest"
 }
@@ -511,7 +449,6 @@ type ConvoDefs_LogWithdrawOutgoingJoinRequest struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#logWithdrawOutgoingJoinRequest".
 func (*ConvoDefs_LogWithdrawOutgoingJoinRequest) LexType() string {
 	return "chat.bsky.convo.defs#logWithdrawOutgoingJoinRequest"
 }
@@ -523,7 +460,6 @@ type ConvoDefs_MessageAndReactionView struct {
 	Extra    data.Extra             `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#messageAndReactionView".
 func (*ConvoDefs_MessageAndReactionView) LexType() string {
 	return "chat.bsky.convo.defs#messageAndReactionView"
 }
@@ -533,7 +469,6 @@ type ConvoDefs_MessageBeforeUserJoinedGroupView struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#messageBeforeUserJoinedGroupView".
 func (*ConvoDefs_MessageBeforeUserJoinedGroupView) LexType() string {
 	return "chat.bsky.convo.defs#messageBeforeUserJoinedGroupView"
 }
@@ -547,7 +482,6 @@ type ConvoDefs_MessageInput struct {
 	Extra   data.Extra                   `json:"-"`
 }
 
-// ConvoDefs_MessageInput_Embed is an open union.
 type ConvoDefs_MessageInput_Embed = data.Union[func(*appbsky.EmbedRecord, *EmbedJoinLink)]
 
 // ConvoDefs_MessageRef is chat.bsky.convo.defs#messageRef.
@@ -558,7 +492,6 @@ type ConvoDefs_MessageRef struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#messageRef".
 func (*ConvoDefs_MessageRef) LexType() string { return "chat.bsky.convo.defs#messageRef" }
 
 // ConvoDefs_MessageView is chat.bsky.convo.defs#messageView.
@@ -575,13 +508,10 @@ type ConvoDefs_MessageView struct {
 	Extra     data.Extra                    `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#messageView".
 func (*ConvoDefs_MessageView) LexType() string { return "chat.bsky.convo.defs#messageView" }
 
-// ConvoDefs_MessageView_Embed is an open union.
 type ConvoDefs_MessageView_Embed = data.Union[func(*appbsky.EmbedRecord_View, *EmbedJoinLink_View)]
 
-// ConvoDefs_MessageView_ReplyTo is an open union.
 type ConvoDefs_MessageView_ReplyTo = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_MessageBeforeUserJoinedGroupView)]
 
 // ConvoDefs_MessageViewSender is chat.bsky.convo.defs#messageViewSender.
@@ -618,7 +548,6 @@ type ConvoDefs_SystemMessageDataAddMember struct {
 	Extra   data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataAddMember".
 func (*ConvoDefs_SystemMessageDataAddMember) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataAddMember"
 }
@@ -628,7 +557,6 @@ type ConvoDefs_SystemMessageDataCreateJoinLink struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataCreateJoinLink".
 func (*ConvoDefs_SystemMessageDataCreateJoinLink) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataCreateJoinLink"
 }
@@ -638,7 +566,6 @@ type ConvoDefs_SystemMessageDataDisableJoinLink struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataDisableJoinLink".
 func (*ConvoDefs_SystemMessageDataDisableJoinLink) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataDisableJoinLink"
 }
@@ -650,7 +577,6 @@ type ConvoDefs_SystemMessageDataEditGroup struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataEditGroup".
 func (*ConvoDefs_SystemMessageDataEditGroup) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataEditGroup"
 }
@@ -660,7 +586,6 @@ type ConvoDefs_SystemMessageDataEditJoinLink struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataEditJoinLink".
 func (*ConvoDefs_SystemMessageDataEditJoinLink) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataEditJoinLink"
 }
@@ -670,7 +595,6 @@ type ConvoDefs_SystemMessageDataEnableJoinLink struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataEnableJoinLink".
 func (*ConvoDefs_SystemMessageDataEnableJoinLink) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataEnableJoinLink"
 }
@@ -681,7 +605,6 @@ type ConvoDefs_SystemMessageDataLockConvo struct {
 	Extra    data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataLockConvo".
 func (*ConvoDefs_SystemMessageDataLockConvo) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataLockConvo"
 }
@@ -692,7 +615,6 @@ type ConvoDefs_SystemMessageDataLockConvoPermanently struct {
 	Extra    data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataLockConvoPermanently".
 func (*ConvoDefs_SystemMessageDataLockConvoPermanently) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataLockConvoPermanently"
 }
@@ -705,7 +627,6 @@ type ConvoDefs_SystemMessageDataMemberJoin struct {
 	Extra      data.Extra                           `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataMemberJoin".
 func (*ConvoDefs_SystemMessageDataMemberJoin) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataMemberJoin"
 }
@@ -716,7 +637,6 @@ type ConvoDefs_SystemMessageDataMemberLeave struct {
 	Extra  data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataMemberLeave".
 func (*ConvoDefs_SystemMessageDataMemberLeave) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataMemberLeave"
 }
@@ -728,7 +648,6 @@ type ConvoDefs_SystemMessageDataRemoveMember struct {
 	Extra     data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataRemoveMember".
 func (*ConvoDefs_SystemMessageDataRemoveMember) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataRemoveMember"
 }
@@ -739,7 +658,6 @@ type ConvoDefs_SystemMessageDataUnlockConvo struct {
 	Extra      data.Extra                          `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageDataUnlockConvo".
 func (*ConvoDefs_SystemMessageDataUnlockConvo) LexType() string {
 	return "chat.bsky.convo.defs#systemMessageDataUnlockConvo"
 }
@@ -759,102 +677,145 @@ type ConvoDefs_SystemMessageView struct {
 	Extra  data.Extra                       `json:"-"`
 }
 
-// LexType returns "chat.bsky.convo.defs#systemMessageView".
 func (*ConvoDefs_SystemMessageView) LexType() string { return "chat.bsky.convo.defs#systemMessageView" }
 
-// ConvoDefs_SystemMessageView_Data is an open union.
 type ConvoDefs_SystemMessageView_Data = data.Union[func(*ConvoDefs_SystemMessageDataAddMember, *ConvoDefs_SystemMessageDataRemoveMember, *ConvoDefs_SystemMessageDataMemberJoin, *ConvoDefs_SystemMessageDataMemberLeave, *ConvoDefs_SystemMessageDataLockConvo, *ConvoDefs_SystemMessageDataUnlockConvo, *ConvoDefs_SystemMessageDataLockConvoPermanently, *ConvoDefs_SystemMessageDataEditGroup, *ConvoDefs_SystemMessageDataCreateJoinLink, *ConvoDefs_SystemMessageDataEditJoinLink, *ConvoDefs_SystemMessageDataEnableJoinLink, *ConvoDefs_SystemMessageDataDisableJoinLink)]
 
 // ConvoDeleteMessageForSelf is the procedure chat.bsky.convo.deleteMessageForSelf. Errors: [ErrInvalidConvo], [ErrMessageDeleteNotAllowed].
 var ConvoDeleteMessageForSelf = xrpc.Procedure[ConvoDeleteMessageForSelf_Input, ConvoDeleteMessageForSelf_Output]{NSID: "chat.bsky.convo.deleteMessageForSelf"}
 
-// ConvoDeleteMessageForSelf_Input is what ConvoDeleteMessageForSelf takes.
 type ConvoDeleteMessageForSelf_Input struct {
 	ConvoId   string     `json:"convoId"`
 	MessageId string     `json:"messageId"`
 	Extra     data.Extra `json:"-"`
 }
 
-func (v ConvoDeleteMessageForSelf_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ConvoDeleteMessageForSelf_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ConvoDeleteMessageForSelf_Output is another name of [ConvoDefs_DeletedMessageView].
 type ConvoDeleteMessageForSelf_Output = ConvoDefs_DeletedMessageView
 
 // ConvoGetConvo is the query chat.bsky.convo.getConvo. Errors: [ErrInvalidConvo].
 var ConvoGetConvo = xrpc.Query[ConvoGetConvo_Params, ConvoGetConvo_Output]{NSID: "chat.bsky.convo.getConvo"}
 
-// ConvoGetConvo_Params are the parameters of [ConvoGetConvo].
 type ConvoGetConvo_Params struct {
-	ConvoId string `json:"convoId"`
+	ConvoId string
 }
 
-// ConvoGetConvo_Output is what ConvoGetConvo returns.
 type ConvoGetConvo_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v ConvoGetConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoGetConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoGetConvoAvailability is the query chat.bsky.convo.getConvoAvailability.
 var ConvoGetConvoAvailability = xrpc.Query[ConvoGetConvoAvailability_Params, ConvoGetConvoAvailability_Output]{NSID: "chat.bsky.convo.getConvoAvailability"}
 
-// ConvoGetConvoAvailability_Params are the parameters of [ConvoGetConvoAvailability].
 type ConvoGetConvoAvailability_Params struct {
-	Members []string `json:"members" lex:"minItems=1,maxItems=10,format=did"`
+	Members []string `lex:"minItems=1,maxItems=10,format=did,required"`
 }
 
-// ConvoGetConvoAvailability_Output is what ConvoGetConvoAvailability returns.
 type ConvoGetConvoAvailability_Output struct {
 	CanChat bool                 `json:"canChat"`
 	Convo   *ConvoDefs_ConvoView `json:"convo,omitzero"`
 	Extra   data.Extra           `json:"-"`
 }
 
-func (v ConvoGetConvoAvailability_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ConvoGetConvoAvailability_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ConvoGetConvoForMembers is the query chat.bsky.convo.getConvoForMembers. Errors: [ErrAccountSuspended], [ErrBlockedActor], [ErrBlockedSubject], [ErrMessagesDisabled], [ErrNotFollowedBySender], [ErrRecipientNotFound].
 var ConvoGetConvoForMembers = xrpc.Query[ConvoGetConvoForMembers_Params, ConvoGetConvoForMembers_Output]{NSID: "chat.bsky.convo.getConvoForMembers"}
 
-// ConvoGetConvoForMembers_Params are the parameters of [ConvoGetConvoForMembers].
 type ConvoGetConvoForMembers_Params struct {
-	Members []string `json:"members" lex:"minItems=1,maxItems=10,format=did"`
+	Members []string `lex:"minItems=1,maxItems=10,format=did,required"`
 }
 
-// ConvoGetConvoForMembers_Output is what ConvoGetConvoForMembers returns.
 type ConvoGetConvoForMembers_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v ConvoGetConvoForMembers_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ConvoGetConvoForMembers_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ConvoGetConvoMembers is the query chat.bsky.convo.getConvoMembers. Errors: [ErrInvalidConvo].
 var ConvoGetConvoMembers = xrpc.Query[ConvoGetConvoMembers_Params, ConvoGetConvoMembers_Output]{NSID: "chat.bsky.convo.getConvoMembers"}
 
-// ConvoGetConvoMembers_Params are the parameters of [ConvoGetConvoMembers].
 type ConvoGetConvoMembers_Params struct {
-	ConvoId string  `json:"convoId"`
-	Cursor  *string `json:"cursor,omitzero"`
-	Limit   *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	ConvoId string
+	Cursor  *string
+	Limit   *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// ConvoGetConvoMembers_Output is what ConvoGetConvoMembers returns.
 type ConvoGetConvoMembers_Output struct {
 	Cursor  *string                      `json:"cursor,omitzero"`
 	Members []ActorDefs_ProfileViewBasic `json:"members"`
 	Extra   data.Extra                   `json:"-"`
 }
 
-func (v ConvoGetConvoMembers_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoGetConvoMembers_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
+// ConvoGetLog is the query chat.bsky.convo.getLog.
+var ConvoGetLog = xrpc.Query[ConvoGetLog_Params, ConvoGetLog_Output]{NSID: "chat.bsky.convo.getLog"}
+
+type ConvoGetLog_Params struct {
+	Cursor *string
+}
+
+type ConvoGetLog_Output struct {
+	Cursor *string                        `json:"cursor,omitzero"`
+	Logs   []ConvoGetLog_Output_Logs_Elem `json:"logs"`
+	Extra  data.Extra                     `json:"-"`
+}
+
+type ConvoGetLog_Output_Logs_Elem = data.Union[func(*ConvoDefs_LogBeginConvo, *ConvoDefs_LogAcceptConvo, *ConvoDefs_LogLeaveConvo, *ConvoDefs_LogMuteConvo, *ConvoDefs_LogUnmuteConvo, *ConvoDefs_LogCreateMessage, *ConvoDefs_LogDeleteMessage, *ConvoDefs_LogReadMessage, *ConvoDefs_LogAddReaction, *ConvoDefs_LogRemoveReaction, *ConvoDefs_LogReadConvo, *ConvoDefs_LogAddMember, *ConvoDefs_LogRemoveMember, *ConvoDefs_LogMemberJoin, *ConvoDefs_LogMemberLeave, *ConvoDefs_LogLockConvo, *ConvoDefs_LogUnlockConvo, *ConvoDefs_LogLockConvoPermanently, *ConvoDefs_LogEditGroup, *ConvoDefs_LogCreateJoinLink, *ConvoDefs_LogEditJoinLink, *ConvoDefs_LogEnableJoinLink, *ConvoDefs_LogDisableJoinLink, *ConvoDefs_LogIncomingJoinRequest, *ConvoDefs_LogApproveJoinRequest, *ConvoDefs_LogRejectJoinRequest, *ConvoDefs_LogOutgoingJoinRequest, *ConvoDefs_LogWithdrawIncomingJoinRequest, *ConvoDefs_LogWithdrawOutgoingJoinRequest, *ConvoDefs_LogReadJoinRequests)]
+
+// ConvoGetMessages is the query chat.bsky.convo.getMessages. Errors: [ErrInvalidConvo].
+var ConvoGetMessages = xrpc.Query[ConvoGetMessages_Params, ConvoGetMessages_Output]{NSID: "chat.bsky.convo.getMessages"}
+
+type ConvoGetMessages_Params struct {
+	ConvoId string
+	Cursor  *string
+	Limit   *int64 `lex:"min=1,max=100,default=50"`
+}
+
+type ConvoGetMessages_Output struct {
+	Cursor          *string                                 `json:"cursor,omitzero"`
+	Messages        []ConvoGetMessages_Output_Messages_Elem `json:"messages"`
+	RelatedProfiles []ActorDefs_ProfileViewBasic            `json:"relatedProfiles,omitzero"`
+	Extra           data.Extra                              `json:"-"`
+}
+
+type ConvoGetMessages_Output_Messages_Elem = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_SystemMessageView)]
+
+// ConvoGetUnreadCounts is the query chat.bsky.convo.getUnreadCounts.
+var ConvoGetUnreadCounts = xrpc.Query[ConvoGetUnreadCounts_Params, ConvoGetUnreadCounts_Output]{NSID: "chat.bsky.convo.getUnreadCounts"}
+
+type ConvoGetUnreadCounts_Params struct {
+	IncludeGroupChats *bool `lex:"default=true"`
+}
+
+type ConvoGetUnreadCounts_Output struct {
+	UnreadAcceptedConvos int64      `json:"unreadAcceptedConvos"`
+	UnreadRequestConvos  int64      `json:"unreadRequestConvos"`
+	Extra                data.Extra `json:"-"`
+}
+
+// ConvoLeaveConvo is the procedure chat.bsky.convo.leaveConvo. Errors: [ErrInvalidConvo], [ErrOwnerCannotLeave].
+var ConvoLeaveConvo = xrpc.Procedure[ConvoLeaveConvo_Input, ConvoLeaveConvo_Output]{NSID: "chat.bsky.convo.leaveConvo"}
+
+type ConvoLeaveConvo_Input struct {
+	ConvoId string     `json:"convoId"`
+	Extra   data.Extra `json:"-"`
+}
+
+type ConvoLeaveConvo_Output struct {
+	ConvoId string     `json:"convoId"`
+	Rev     string     `json:"rev"`
+	Extra   data.Extra `json:"-"`
+}
+
+// ConvoListConvoRequests is the query chat.bsky.convo.listConvoRequests.
+var ConvoListConvoRequests = xrpc.Query[ConvoListConvoRequests_Params, ConvoListConvoRequests_Output]{NSID: "chat.bsky.convo.listConvoRequests"}
+
+type ConvoListConvoRequests_Params struct {
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+}
+
+type ConvoListConvoRequests_Output struct {
+	Cursor   *string                                       `json:"cursor,omitzero"`
+	Requests []ConvoListConvoRequests_Output_Requests_Elem `json:"requests"`
+	Extra    data.Extra                                    `json:"-"`
+}
+
+type ConvoListConvoRequests_Output_Requests_Elem = data.Union[func(*ConvoDefs_ConvoView, *GroupDefs_JoinRequestConvoView)]

@@ -7,208 +7,73 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// ConvoGetLog is the query chat.bsky.convo.getLog.
-var ConvoGetLog = xrpc.Query[ConvoGetLog_Params, ConvoGetLog_Output]{NSID: "chat.bsky.convo.getLog"}
-
-// ConvoGetLog_Params are the parameters of [ConvoGetLog].
-type ConvoGetLog_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-}
-
-// ConvoGetLog_Output is what ConvoGetLog returns.
-type ConvoGetLog_Output struct {
-	Cursor *string                        `json:"cursor,omitzero"`
-	Logs   []ConvoGetLog_Output_Logs_Elem `json:"logs"`
-	Extra  data.Extra                     `json:"-"`
-}
-
-func (v ConvoGetLog_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoGetLog_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoGetLog_Output_Logs_Elem is an open union.
-type ConvoGetLog_Output_Logs_Elem = data.Union[func(*ConvoDefs_LogBeginConvo, *ConvoDefs_LogAcceptConvo, *ConvoDefs_LogLeaveConvo, *ConvoDefs_LogMuteConvo, *ConvoDefs_LogUnmuteConvo, *ConvoDefs_LogCreateMessage, *ConvoDefs_LogDeleteMessage, *ConvoDefs_LogReadMessage, *ConvoDefs_LogAddReaction, *ConvoDefs_LogRemoveReaction, *ConvoDefs_LogReadConvo, *ConvoDefs_LogAddMember, *ConvoDefs_LogRemoveMember, *ConvoDefs_LogMemberJoin, *ConvoDefs_LogMemberLeave, *ConvoDefs_LogLockConvo, *ConvoDefs_LogUnlockConvo, *ConvoDefs_LogLockConvoPermanently, *ConvoDefs_LogEditGroup, *ConvoDefs_LogCreateJoinLink, *ConvoDefs_LogEditJoinLink, *ConvoDefs_LogEnableJoinLink, *ConvoDefs_LogDisableJoinLink, *ConvoDefs_LogIncomingJoinRequest, *ConvoDefs_LogApproveJoinRequest, *ConvoDefs_LogRejectJoinRequest, *ConvoDefs_LogOutgoingJoinRequest, *ConvoDefs_LogWithdrawIncomingJoinRequest, *ConvoDefs_LogWithdrawOutgoingJoinRequest, *ConvoDefs_LogReadJoinRequests)]
-
-// ConvoGetMessages is the query chat.bsky.convo.getMessages. Errors: [ErrInvalidConvo].
-var ConvoGetMessages = xrpc.Query[ConvoGetMessages_Params, ConvoGetMessages_Output]{NSID: "chat.bsky.convo.getMessages"}
-
-// ConvoGetMessages_Params are the parameters of [ConvoGetMessages].
-type ConvoGetMessages_Params struct {
-	ConvoId string  `json:"convoId"`
-	Cursor  *string `json:"cursor,omitzero"`
-	Limit   *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-}
-
-// ConvoGetMessages_Output is what ConvoGetMessages returns.
-type ConvoGetMessages_Output struct {
-	Cursor          *string                                 `json:"cursor,omitzero"`
-	Messages        []ConvoGetMessages_Output_Messages_Elem `json:"messages"`
-	RelatedProfiles []ActorDefs_ProfileViewBasic            `json:"relatedProfiles,omitzero"`
-	Extra           data.Extra                              `json:"-"`
-}
-
-func (v ConvoGetMessages_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoGetMessages_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoGetMessages_Output_Messages_Elem is an open union.
-type ConvoGetMessages_Output_Messages_Elem = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_SystemMessageView)]
-
-// ConvoGetUnreadCounts is the query chat.bsky.convo.getUnreadCounts.
-var ConvoGetUnreadCounts = xrpc.Query[ConvoGetUnreadCounts_Params, ConvoGetUnreadCounts_Output]{NSID: "chat.bsky.convo.getUnreadCounts"}
-
-// ConvoGetUnreadCounts_Params are the parameters of [ConvoGetUnreadCounts].
-type ConvoGetUnreadCounts_Params struct {
-	IncludeGroupChats *bool `json:"includeGroupChats,omitzero" lex:"default=true"`
-}
-
-// ConvoGetUnreadCounts_Output is what ConvoGetUnreadCounts returns.
-type ConvoGetUnreadCounts_Output struct {
-	UnreadAcceptedConvos int64      `json:"unreadAcceptedConvos"`
-	UnreadRequestConvos  int64      `json:"unreadRequestConvos"`
-	Extra                data.Extra `json:"-"`
-}
-
-func (v ConvoGetUnreadCounts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoGetUnreadCounts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoLeaveConvo is the procedure chat.bsky.convo.leaveConvo. Errors: [ErrInvalidConvo], [ErrOwnerCannotLeave].
-var ConvoLeaveConvo = xrpc.Procedure[ConvoLeaveConvo_Input, ConvoLeaveConvo_Output]{NSID: "chat.bsky.convo.leaveConvo"}
-
-// ConvoLeaveConvo_Input is what ConvoLeaveConvo takes.
-type ConvoLeaveConvo_Input struct {
-	ConvoId string     `json:"convoId"`
-	Extra   data.Extra `json:"-"`
-}
-
-func (v ConvoLeaveConvo_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoLeaveConvo_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoLeaveConvo_Output is what ConvoLeaveConvo returns.
-type ConvoLeaveConvo_Output struct {
-	ConvoId string     `json:"convoId"`
-	Rev     string     `json:"rev"`
-	Extra   data.Extra `json:"-"`
-}
-
-func (v ConvoLeaveConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoLeaveConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoListConvoRequests is the query chat.bsky.convo.listConvoRequests.
-var ConvoListConvoRequests = xrpc.Query[ConvoListConvoRequests_Params, ConvoListConvoRequests_Output]{NSID: "chat.bsky.convo.listConvoRequests"}
-
-// ConvoListConvoRequests_Params are the parameters of [ConvoListConvoRequests].
-type ConvoListConvoRequests_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-}
-
-// ConvoListConvoRequests_Output is what ConvoListConvoRequests returns.
-type ConvoListConvoRequests_Output struct {
-	Cursor   *string                                       `json:"cursor,omitzero"`
-	Requests []ConvoListConvoRequests_Output_Requests_Elem `json:"requests"`
-	Extra    data.Extra                                    `json:"-"`
-}
-
-func (v ConvoListConvoRequests_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ConvoListConvoRequests_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ConvoListConvoRequests_Output_Requests_Elem is an open union.
-type ConvoListConvoRequests_Output_Requests_Elem = data.Union[func(*ConvoDefs_ConvoView, *GroupDefs_JoinRequestConvoView)]
-
 // ConvoListConvos is the query chat.bsky.convo.listConvos.
 var ConvoListConvos = xrpc.Query[ConvoListConvos_Params, ConvoListConvos_Output]{NSID: "chat.bsky.convo.listConvos"}
 
-// ConvoListConvos_Params are the parameters of [ConvoListConvos].
 type ConvoListConvos_Params struct {
-	Cursor     *string `json:"cursor,omitzero"`
-	Kind       *string `json:"kind,omitzero"`
-	Limit      *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	LockStatus *string `json:"lockStatus,omitzero"`
-	ReadState  *string `json:"readState,omitzero"`
-	Status     *string `json:"status,omitzero"`
+	Cursor     *string
+	Kind       *string
+	Limit      *int64 `lex:"min=1,max=100,default=50"`
+	LockStatus *string
+	ReadState  *string
+	Status     *string
 }
 
-// Values of ConvoListConvos_Params_Kind.
 const (
 	ConvoListConvos_Params_Kind_Direct = "direct"
 	ConvoListConvos_Params_Kind_Group  = "group"
 )
 
-// Values of ConvoListConvos_Params_LockStatus.
 const (
 	ConvoListConvos_Params_LockStatus_Unlocked          = "unlocked"
 	ConvoListConvos_Params_LockStatus_Locked            = "locked"
 	ConvoListConvos_Params_LockStatus_LockedPermanently = "locked-permanently"
 )
 
-// Values of ConvoListConvos_Params_ReadState.
 const (
 	ConvoListConvos_Params_ReadState_Unread = "unread"
 )
 
-// Values of ConvoListConvos_Params_Status.
 const (
 	ConvoListConvos_Params_Status_Request  = "request"
 	ConvoListConvos_Params_Status_Accepted = "accepted"
 )
 
-// ConvoListConvos_Output is what ConvoListConvos returns.
 type ConvoListConvos_Output struct {
 	Convos []ConvoDefs_ConvoView `json:"convos"`
 	Cursor *string               `json:"cursor,omitzero"`
 	Extra  data.Extra            `json:"-"`
 }
 
-func (v ConvoListConvos_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoListConvos_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoLockConvo is the procedure chat.bsky.convo.lockConvo. Errors: [ErrConvoLocked], [ErrInvalidConvo], [ErrInsufficientRole].
 var ConvoLockConvo = xrpc.Procedure[ConvoLockConvo_Input, ConvoLockConvo_Output]{NSID: "chat.bsky.convo.lockConvo"}
 
-// ConvoLockConvo_Input is what ConvoLockConvo takes.
 type ConvoLockConvo_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v ConvoLockConvo_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoLockConvo_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoLockConvo_Output is what ConvoLockConvo returns.
 type ConvoLockConvo_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v ConvoLockConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoLockConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoMuteConvo is the procedure chat.bsky.convo.muteConvo. Errors: [ErrInvalidConvo].
 var ConvoMuteConvo = xrpc.Procedure[ConvoMuteConvo_Input, ConvoMuteConvo_Output]{NSID: "chat.bsky.convo.muteConvo"}
 
-// ConvoMuteConvo_Input is what ConvoMuteConvo takes.
 type ConvoMuteConvo_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v ConvoMuteConvo_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoMuteConvo_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoMuteConvo_Output is what ConvoMuteConvo returns.
 type ConvoMuteConvo_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v ConvoMuteConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoMuteConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoRemoveReaction is the procedure chat.bsky.convo.removeReaction. Errors: [ErrInvalidConvo], [ErrReactionNotAllowed], [ErrReactionMessageDeleted], [ErrReactionInvalidValue].
 var ConvoRemoveReaction = xrpc.Procedure[ConvoRemoveReaction_Input, ConvoRemoveReaction_Output]{NSID: "chat.bsky.convo.removeReaction"}
 
-// ConvoRemoveReaction_Input is what ConvoRemoveReaction takes.
 type ConvoRemoveReaction_Input struct {
 	ConvoId   string     `json:"convoId"`
 	MessageId string     `json:"messageId"`
@@ -216,54 +81,34 @@ type ConvoRemoveReaction_Input struct {
 	Extra     data.Extra `json:"-"`
 }
 
-func (v ConvoRemoveReaction_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoRemoveReaction_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoRemoveReaction_Output is what ConvoRemoveReaction returns.
 type ConvoRemoveReaction_Output struct {
 	Message ConvoDefs_MessageView `json:"message"`
 	Extra   data.Extra            `json:"-"`
 }
 
-func (v ConvoRemoveReaction_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoRemoveReaction_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoSendMessage is the procedure chat.bsky.convo.sendMessage. Errors: [ErrConvoLocked], [ErrInvalidConvo], [ErrReplyTargetNotFound].
 var ConvoSendMessage = xrpc.Procedure[ConvoSendMessage_Input, ConvoSendMessage_Output]{NSID: "chat.bsky.convo.sendMessage"}
 
-// ConvoSendMessage_Input is what ConvoSendMessage takes.
 type ConvoSendMessage_Input struct {
 	ConvoId string                 `json:"convoId"`
 	Message ConvoDefs_MessageInput `json:"message"`
 	Extra   data.Extra             `json:"-"`
 }
 
-func (v ConvoSendMessage_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoSendMessage_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoSendMessage_Output is another name of [ConvoDefs_MessageView].
 type ConvoSendMessage_Output = ConvoDefs_MessageView
 
 // ConvoSendMessageBatch is the procedure chat.bsky.convo.sendMessageBatch. Errors: [ErrConvoLocked], [ErrInvalidConvo], [ErrReplyTargetNotFound].
 var ConvoSendMessageBatch = xrpc.Procedure[ConvoSendMessageBatch_Input, ConvoSendMessageBatch_Output]{NSID: "chat.bsky.convo.sendMessageBatch"}
 
-// ConvoSendMessageBatch_Input is what ConvoSendMessageBatch takes.
 type ConvoSendMessageBatch_Input struct {
 	Items []ConvoSendMessageBatch_BatchItem `json:"items"`
 	Extra data.Extra                        `json:"-"`
 }
 
-func (v ConvoSendMessageBatch_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoSendMessageBatch_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoSendMessageBatch_Output is what ConvoSendMessageBatch returns.
 type ConvoSendMessageBatch_Output struct {
 	Items []ConvoDefs_MessageView `json:"items"`
 	Extra data.Extra              `json:"-"`
 }
-
-func (v ConvoSendMessageBatch_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoSendMessageBatch_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // ConvoSendMessageBatch_BatchItem is chat.bsky.convo.sendMessageBatch#batchItem.
 type ConvoSendMessageBatch_BatchItem struct {
@@ -275,90 +120,57 @@ type ConvoSendMessageBatch_BatchItem struct {
 // ConvoUnlockConvo is the procedure chat.bsky.convo.unlockConvo. Errors: [ErrInvalidConvo], [ErrInsufficientRole], [ErrConvoLockedByModeration].
 var ConvoUnlockConvo = xrpc.Procedure[ConvoUnlockConvo_Input, ConvoUnlockConvo_Output]{NSID: "chat.bsky.convo.unlockConvo"}
 
-// ConvoUnlockConvo_Input is what ConvoUnlockConvo takes.
 type ConvoUnlockConvo_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v ConvoUnlockConvo_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUnlockConvo_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoUnlockConvo_Output is what ConvoUnlockConvo returns.
 type ConvoUnlockConvo_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v ConvoUnlockConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUnlockConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoUnmuteConvo is the procedure chat.bsky.convo.unmuteConvo. Errors: [ErrInvalidConvo].
 var ConvoUnmuteConvo = xrpc.Procedure[ConvoUnmuteConvo_Input, ConvoUnmuteConvo_Output]{NSID: "chat.bsky.convo.unmuteConvo"}
 
-// ConvoUnmuteConvo_Input is what ConvoUnmuteConvo takes.
 type ConvoUnmuteConvo_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v ConvoUnmuteConvo_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUnmuteConvo_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoUnmuteConvo_Output is what ConvoUnmuteConvo returns.
 type ConvoUnmuteConvo_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v ConvoUnmuteConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUnmuteConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoUpdateAllRead is the procedure chat.bsky.convo.updateAllRead.
 var ConvoUpdateAllRead = xrpc.Procedure[ConvoUpdateAllRead_Input, ConvoUpdateAllRead_Output]{NSID: "chat.bsky.convo.updateAllRead"}
 
-// ConvoUpdateAllRead_Input is what ConvoUpdateAllRead takes.
 type ConvoUpdateAllRead_Input struct {
 	Status *string    `json:"status,omitzero"`
 	Extra  data.Extra `json:"-"`
 }
 
-func (v ConvoUpdateAllRead_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUpdateAllRead_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of ConvoUpdateAllRead_Input_Status.
 const (
 	ConvoUpdateAllRead_Input_Status_Request  = "request"
 	ConvoUpdateAllRead_Input_Status_Accepted = "accepted"
 )
 
-// ConvoUpdateAllRead_Output is what ConvoUpdateAllRead returns.
 type ConvoUpdateAllRead_Output struct {
 	UpdatedCount int64      `json:"updatedCount"`
 	Extra        data.Extra `json:"-"`
 }
 
-func (v ConvoUpdateAllRead_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUpdateAllRead_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ConvoUpdateRead is the procedure chat.bsky.convo.updateRead. Errors: [ErrInvalidConvo].
 var ConvoUpdateRead = xrpc.Procedure[ConvoUpdateRead_Input, ConvoUpdateRead_Output]{NSID: "chat.bsky.convo.updateRead"}
 
-// ConvoUpdateRead_Input is what ConvoUpdateRead takes.
 type ConvoUpdateRead_Input struct {
 	ConvoId   string     `json:"convoId"`
 	MessageId *string    `json:"messageId,omitzero"`
 	Extra     data.Extra `json:"-"`
 }
 
-func (v ConvoUpdateRead_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUpdateRead_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ConvoUpdateRead_Output is what ConvoUpdateRead returns.
 type ConvoUpdateRead_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
-
-func (v ConvoUpdateRead_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ConvoUpdateRead_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -12,7 +12,6 @@ type EmbedJoinLink struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.embed.joinLink".
 func (*EmbedJoinLink) LexType() string { return "chat.bsky.embed.joinLink" }
 
 // EmbedJoinLink_View is chat.bsky.embed.joinLink#view.
@@ -21,8 +20,6 @@ type EmbedJoinLink_View struct {
 	Extra           data.Extra                         `json:"-"`
 }
 
-// LexType returns "chat.bsky.embed.joinLink#view".
 func (*EmbedJoinLink_View) LexType() string { return "chat.bsky.embed.joinLink#view" }
 
-// EmbedJoinLink_View_JoinLinkPreview is an open union.
 type EmbedJoinLink_View_JoinLinkPreview = data.Union[func(*GroupDefs_JoinLinkPreviewView, *GroupDefs_DisabledJoinLinkPreviewView, *GroupDefs_InvalidJoinLinkPreviewView)]

@@ -10,78 +10,49 @@ import (
 // GroupAddMembers is the procedure chat.bsky.group.addMembers. Errors: [ErrAccountSuspended], [ErrBlockedActor], [ErrBlockedSubject], [ErrConvoLocked], [ErrInsufficientRole], [ErrInvalidConvo], [ErrMemberLimitReached], [ErrNotFollowedBySender], [ErrRecipientNotFound], [ErrUserForbidsGroups].
 var GroupAddMembers = xrpc.Procedure[GroupAddMembers_Input, GroupAddMembers_Output]{NSID: "chat.bsky.group.addMembers"}
 
-// GroupAddMembers_Input is what GroupAddMembers takes.
 type GroupAddMembers_Input struct {
 	ConvoId string     `json:"convoId"`
 	Members []string   `json:"members"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupAddMembers_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupAddMembers_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupAddMembers_Output is what GroupAddMembers returns.
 type GroupAddMembers_Output struct {
 	AddedMembers []ActorDefs_ProfileViewBasic `json:"addedMembers,omitzero"`
 	Convo        ConvoDefs_ConvoView          `json:"convo"`
 	Extra        data.Extra                   `json:"-"`
 }
 
-func (v GroupAddMembers_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupAddMembers_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupApproveJoinRequest is the procedure chat.bsky.group.approveJoinRequest. Errors: [ErrInvalidConvo], [ErrInsufficientRole], [ErrMemberLimitReached].
 var GroupApproveJoinRequest = xrpc.Procedure[GroupApproveJoinRequest_Input, GroupApproveJoinRequest_Output]{NSID: "chat.bsky.group.approveJoinRequest"}
 
-// GroupApproveJoinRequest_Input is what GroupApproveJoinRequest takes.
 type GroupApproveJoinRequest_Input struct {
 	ConvoId string     `json:"convoId"`
 	Member  string     `json:"member"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupApproveJoinRequest_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupApproveJoinRequest_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// GroupApproveJoinRequest_Output is what GroupApproveJoinRequest returns.
 type GroupApproveJoinRequest_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v GroupApproveJoinRequest_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupApproveJoinRequest_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // GroupCreateGroup is the procedure chat.bsky.group.createGroup. Errors: [ErrAccountSuspended], [ErrBlockedActor], [ErrBlockedSubject], [ErrNewAccountCannotCreateGroup], [ErrNotFollowedBySender], [ErrRecipientNotFound], [ErrUserForbidsGroups].
 var GroupCreateGroup = xrpc.Procedure[GroupCreateGroup_Input, GroupCreateGroup_Output]{NSID: "chat.bsky.group.createGroup"}
 
-// GroupCreateGroup_Input is what GroupCreateGroup takes.
 type GroupCreateGroup_Input struct {
 	Members []string   `json:"members"`
 	Name    string     `json:"name"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupCreateGroup_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupCreateGroup_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupCreateGroup_Output is what GroupCreateGroup returns.
 type GroupCreateGroup_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v GroupCreateGroup_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupCreateGroup_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupCreateJoinLink is the procedure chat.bsky.group.createJoinLink. Errors: [ErrEnabledJoinLinkAlreadyExists], [ErrInvalidConvo], [ErrInsufficientRole].
 var GroupCreateJoinLink = xrpc.Procedure[GroupCreateJoinLink_Input, GroupCreateJoinLink_Output]{NSID: "chat.bsky.group.createJoinLink"}
 
-// GroupCreateJoinLink_Input is what GroupCreateJoinLink takes.
 type GroupCreateJoinLink_Input struct {
 	ConvoId         string     `json:"convoId"`
 	JoinRule        string     `json:"joinRule"`
@@ -89,17 +60,10 @@ type GroupCreateJoinLink_Input struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v GroupCreateJoinLink_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupCreateJoinLink_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupCreateJoinLink_Output is what GroupCreateJoinLink returns.
 type GroupCreateJoinLink_Output struct {
 	JoinLink GroupDefs_JoinLinkView `json:"joinLink"`
 	Extra    data.Extra             `json:"-"`
 }
-
-func (v GroupCreateJoinLink_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupCreateJoinLink_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // GroupDefs_DisabledJoinLinkPreviewView is chat.bsky.group.defs#disabledJoinLinkPreviewView.
 type GroupDefs_DisabledJoinLinkPreviewView struct {
@@ -107,7 +71,6 @@ type GroupDefs_DisabledJoinLinkPreviewView struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.group.defs#disabledJoinLinkPreviewView".
 func (*GroupDefs_DisabledJoinLinkPreviewView) LexType() string {
 	return "chat.bsky.group.defs#disabledJoinLinkPreviewView"
 }
@@ -118,7 +81,6 @@ type GroupDefs_InvalidJoinLinkPreviewView struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.group.defs#invalidJoinLinkPreviewView".
 func (*GroupDefs_InvalidJoinLinkPreviewView) LexType() string {
 	return "chat.bsky.group.defs#invalidJoinLinkPreviewView"
 }
@@ -138,7 +100,6 @@ type GroupDefs_JoinLinkPreviewView struct {
 	Extra           data.Extra                     `json:"-"`
 }
 
-// LexType returns "chat.bsky.group.defs#joinLinkPreviewView".
 func (*GroupDefs_JoinLinkPreviewView) LexType() string {
 	return "chat.bsky.group.defs#joinLinkPreviewView"
 }
@@ -170,7 +131,6 @@ type GroupDefs_JoinRequestConvoView struct {
 	Extra       data.Extra                    `json:"-"`
 }
 
-// LexType returns "chat.bsky.group.defs#joinRequestConvoView".
 func (*GroupDefs_JoinRequestConvoView) LexType() string {
 	return "chat.bsky.group.defs#joinRequestConvoView"
 }
@@ -183,13 +143,11 @@ type GroupDefs_JoinRequestView struct {
 	Extra       data.Extra                 `json:"-"`
 }
 
-// Values of chat.bsky.group.defs#joinRule.
 const (
 	GroupDefs_JoinRule_Anyone          = "anyone"
 	GroupDefs_JoinRule_FollowedByOwner = "followedByOwner"
 )
 
-// Values of chat.bsky.group.defs#linkEnabledStatus.
 const (
 	GroupDefs_LinkEnabledStatus_Enabled  = "enabled"
 	GroupDefs_LinkEnabledStatus_Disabled = "disabled"
@@ -198,50 +156,33 @@ const (
 // GroupDisableJoinLink is the procedure chat.bsky.group.disableJoinLink. Errors: [ErrInvalidConvo], [ErrInsufficientRole], [ErrNoJoinLink].
 var GroupDisableJoinLink = xrpc.Procedure[GroupDisableJoinLink_Input, GroupDisableJoinLink_Output]{NSID: "chat.bsky.group.disableJoinLink"}
 
-// GroupDisableJoinLink_Input is what GroupDisableJoinLink takes.
 type GroupDisableJoinLink_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupDisableJoinLink_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupDisableJoinLink_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupDisableJoinLink_Output is what GroupDisableJoinLink returns.
 type GroupDisableJoinLink_Output struct {
 	JoinLink GroupDefs_JoinLinkView `json:"joinLink"`
 	Extra    data.Extra             `json:"-"`
 }
 
-func (v GroupDisableJoinLink_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupDisableJoinLink_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupEditGroup is the procedure chat.bsky.group.editGroup. Errors: [ErrConvoLocked], [ErrInvalidConvo], [ErrInsufficientRole].
 var GroupEditGroup = xrpc.Procedure[GroupEditGroup_Input, GroupEditGroup_Output]{NSID: "chat.bsky.group.editGroup"}
 
-// GroupEditGroup_Input is what GroupEditGroup takes.
 type GroupEditGroup_Input struct {
 	ConvoId string     `json:"convoId"`
 	Name    string     `json:"name"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupEditGroup_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupEditGroup_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupEditGroup_Output is what GroupEditGroup returns.
 type GroupEditGroup_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v GroupEditGroup_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupEditGroup_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupEditJoinLink is the procedure chat.bsky.group.editJoinLink. Errors: [ErrInvalidConvo], [ErrInsufficientRole], [ErrNoJoinLink].
 var GroupEditJoinLink = xrpc.Procedure[GroupEditJoinLink_Input, GroupEditJoinLink_Output]{NSID: "chat.bsky.group.editJoinLink"}
 
-// GroupEditJoinLink_Input is what GroupEditJoinLink takes.
 type GroupEditJoinLink_Input struct {
 	ConvoId         string     `json:"convoId"`
 	JoinRule        *string    `json:"joinRule,omitzero"`
@@ -249,169 +190,109 @@ type GroupEditJoinLink_Input struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v GroupEditJoinLink_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupEditJoinLink_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupEditJoinLink_Output is what GroupEditJoinLink returns.
 type GroupEditJoinLink_Output struct {
 	JoinLink GroupDefs_JoinLinkView `json:"joinLink"`
 	Extra    data.Extra             `json:"-"`
 }
 
-func (v GroupEditJoinLink_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupEditJoinLink_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupEnableJoinLink is the procedure chat.bsky.group.enableJoinLink. Errors: [ErrInvalidConvo], [ErrInsufficientRole], [ErrNoJoinLink], [ErrLinkAlreadyEnabled].
 var GroupEnableJoinLink = xrpc.Procedure[GroupEnableJoinLink_Input, GroupEnableJoinLink_Output]{NSID: "chat.bsky.group.enableJoinLink"}
 
-// GroupEnableJoinLink_Input is what GroupEnableJoinLink takes.
 type GroupEnableJoinLink_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupEnableJoinLink_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupEnableJoinLink_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupEnableJoinLink_Output is what GroupEnableJoinLink returns.
 type GroupEnableJoinLink_Output struct {
 	JoinLink GroupDefs_JoinLinkView `json:"joinLink"`
 	Extra    data.Extra             `json:"-"`
 }
 
-func (v GroupEnableJoinLink_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupEnableJoinLink_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupGetJoinLinkPreviews is the query chat.bsky.group.getJoinLinkPreviews.
 var GroupGetJoinLinkPreviews = xrpc.Query[GroupGetJoinLinkPreviews_Params, GroupGetJoinLinkPreviews_Output]{NSID: "chat.bsky.group.getJoinLinkPreviews"}
 
-// GroupGetJoinLinkPreviews_Params are the parameters of [GroupGetJoinLinkPreviews].
 type GroupGetJoinLinkPreviews_Params struct {
-	Codes []string `json:"codes" lex:"minItems=1,maxItems=50"`
+	Codes []string `lex:"minItems=1,maxItems=50,required"`
 }
 
-// GroupGetJoinLinkPreviews_Output is what GroupGetJoinLinkPreviews returns.
 type GroupGetJoinLinkPreviews_Output struct {
 	JoinLinkPreviews []GroupGetJoinLinkPreviews_Output_JoinLinkPreviews_Elem `json:"joinLinkPreviews"`
 	Extra            data.Extra                                              `json:"-"`
 }
 
-func (v GroupGetJoinLinkPreviews_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupGetJoinLinkPreviews_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// GroupGetJoinLinkPreviews_Output_JoinLinkPreviews_Elem is an open union.
 type GroupGetJoinLinkPreviews_Output_JoinLinkPreviews_Elem = data.Union[func(*GroupDefs_JoinLinkPreviewView, *GroupDefs_DisabledJoinLinkPreviewView, *GroupDefs_InvalidJoinLinkPreviewView)]
 
 // GroupListJoinRequests is the query chat.bsky.group.listJoinRequests. Errors: [ErrInvalidConvo], [ErrInsufficientRole].
 var GroupListJoinRequests = xrpc.Query[GroupListJoinRequests_Params, GroupListJoinRequests_Output]{NSID: "chat.bsky.group.listJoinRequests"}
 
-// GroupListJoinRequests_Params are the parameters of [GroupListJoinRequests].
 type GroupListJoinRequests_Params struct {
-	ConvoId string  `json:"convoId"`
-	Cursor  *string `json:"cursor,omitzero"`
-	Limit   *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	ConvoId string
+	Cursor  *string
+	Limit   *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// GroupListJoinRequests_Output is what GroupListJoinRequests returns.
 type GroupListJoinRequests_Output struct {
 	Cursor   *string                     `json:"cursor,omitzero"`
 	Requests []GroupDefs_JoinRequestView `json:"requests"`
 	Extra    data.Extra                  `json:"-"`
 }
 
-func (v GroupListJoinRequests_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupListJoinRequests_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupListMutualGroups is the query chat.bsky.group.listMutualGroups.
 var GroupListMutualGroups = xrpc.Query[GroupListMutualGroups_Params, GroupListMutualGroups_Output]{NSID: "chat.bsky.group.listMutualGroups"}
 
-// GroupListMutualGroups_Params are the parameters of [GroupListMutualGroups].
 type GroupListMutualGroups_Params struct {
-	Cursor  *string `json:"cursor,omitzero"`
-	Limit   *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Subject string  `json:"subject" lex:"format=did"`
+	Cursor  *string
+	Limit   *int64 `lex:"min=1,max=100,default=50"`
+	Subject string `lex:"format=did"`
 }
 
-// GroupListMutualGroups_Output is what GroupListMutualGroups returns.
 type GroupListMutualGroups_Output struct {
 	Convos []ConvoDefs_ConvoView `json:"convos"`
 	Cursor *string               `json:"cursor,omitzero"`
 	Extra  data.Extra            `json:"-"`
 }
 
-func (v GroupListMutualGroups_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupListMutualGroups_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupRejectJoinRequest is the procedure chat.bsky.group.rejectJoinRequest. Errors: [ErrInvalidConvo], [ErrInsufficientRole].
 var GroupRejectJoinRequest = xrpc.Procedure[GroupRejectJoinRequest_Input, GroupRejectJoinRequest_Output]{NSID: "chat.bsky.group.rejectJoinRequest"}
 
-// GroupRejectJoinRequest_Input is what GroupRejectJoinRequest takes.
 type GroupRejectJoinRequest_Input struct {
 	ConvoId string     `json:"convoId"`
 	Member  string     `json:"member"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupRejectJoinRequest_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupRejectJoinRequest_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupRejectJoinRequest_Output is what GroupRejectJoinRequest returns.
 type GroupRejectJoinRequest_Output struct {
 	Extra data.Extra `json:"-"`
-}
-
-func (v GroupRejectJoinRequest_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupRejectJoinRequest_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // GroupRemoveMembers is the procedure chat.bsky.group.removeMembers. Errors: [ErrInvalidConvo], [ErrInsufficientRole].
 var GroupRemoveMembers = xrpc.Procedure[GroupRemoveMembers_Input, GroupRemoveMembers_Output]{NSID: "chat.bsky.group.removeMembers"}
 
-// GroupRemoveMembers_Input is what GroupRemoveMembers takes.
 type GroupRemoveMembers_Input struct {
 	ConvoId string     `json:"convoId"`
 	Members []string   `json:"members"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupRemoveMembers_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupRemoveMembers_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupRemoveMembers_Output is what GroupRemoveMembers returns.
 type GroupRemoveMembers_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 	Extra data.Extra          `json:"-"`
 }
 
-func (v GroupRemoveMembers_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupRemoveMembers_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // GroupRequestJoin is the procedure chat.bsky.group.requestJoin. Errors: [ErrConvoLocked], [ErrFollowRequired], [ErrInvalidCode], [ErrLinkDisabled], [ErrMemberLimitReached], [ErrUserKicked].
 var GroupRequestJoin = xrpc.Procedure[GroupRequestJoin_Input, GroupRequestJoin_Output]{NSID: "chat.bsky.group.requestJoin"}
 
-// GroupRequestJoin_Input is what GroupRequestJoin takes.
 type GroupRequestJoin_Input struct {
 	Code  string     `json:"code"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v GroupRequestJoin_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupRequestJoin_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// GroupRequestJoin_Output is what GroupRequestJoin returns.
 type GroupRequestJoin_Output struct {
 	Convo  *ConvoDefs_ConvoView `json:"convo,omitzero"`
 	Status string               `json:"status"`
 	Extra  data.Extra           `json:"-"`
 }
 
-func (v GroupRequestJoin_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *GroupRequestJoin_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of GroupRequestJoin_Output_Status.
 const (
 	GroupRequestJoin_Output_Status_Joined  = "joined"
 	GroupRequestJoin_Output_Status_Pending = "pending"
@@ -420,49 +301,23 @@ const (
 // GroupUpdateJoinRequestsRead is the procedure chat.bsky.group.updateJoinRequestsRead. Errors: [ErrInvalidConvo], [ErrInsufficientRole].
 var GroupUpdateJoinRequestsRead = xrpc.Procedure[GroupUpdateJoinRequestsRead_Input, GroupUpdateJoinRequestsRead_Output]{NSID: "chat.bsky.group.updateJoinRequestsRead"}
 
-// GroupUpdateJoinRequestsRead_Input is what GroupUpdateJoinRequestsRead takes.
 type GroupUpdateJoinRequestsRead_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupUpdateJoinRequestsRead_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupUpdateJoinRequestsRead_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// GroupUpdateJoinRequestsRead_Output is what GroupUpdateJoinRequestsRead returns.
 type GroupUpdateJoinRequestsRead_Output struct {
 	Extra data.Extra `json:"-"`
-}
-
-func (v GroupUpdateJoinRequestsRead_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *GroupUpdateJoinRequestsRead_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // GroupWithdrawJoinRequest is the procedure chat.bsky.group.withdrawJoinRequest. Errors: [ErrInvalidJoinRequest].
 var GroupWithdrawJoinRequest = xrpc.Procedure[GroupWithdrawJoinRequest_Input, GroupWithdrawJoinRequest_Output]{NSID: "chat.bsky.group.withdrawJoinRequest"}
 
-// GroupWithdrawJoinRequest_Input is what GroupWithdrawJoinRequest takes.
 type GroupWithdrawJoinRequest_Input struct {
 	ConvoId string     `json:"convoId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v GroupWithdrawJoinRequest_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupWithdrawJoinRequest_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// GroupWithdrawJoinRequest_Output is what GroupWithdrawJoinRequest returns.
 type GroupWithdrawJoinRequest_Output struct {
 	Extra data.Extra `json:"-"`
-}
-
-func (v GroupWithdrawJoinRequest_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *GroupWithdrawJoinRequest_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }

@@ -15,7 +15,6 @@ type ModerationDefs_ConvoView struct {
 	Extra data.Extra                    `json:"-"`
 }
 
-// ModerationDefs_ConvoView_Kind is an open union.
 type ModerationDefs_ConvoView_Kind = data.Union[func(*ModerationDefs_DirectConvo, *ModerationDefs_GroupConvo)]
 
 // ModerationDefs_DirectConvo is chat.bsky.moderation.defs#directConvo.
@@ -23,7 +22,6 @@ type ModerationDefs_DirectConvo struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.defs#directConvo".
 func (*ModerationDefs_DirectConvo) LexType() string { return "chat.bsky.moderation.defs#directConvo" }
 
 // ModerationDefs_GroupConvo is chat.bsky.moderation.defs#groupConvo.
@@ -38,28 +36,20 @@ type ModerationDefs_GroupConvo struct {
 	Extra            data.Extra              `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.defs#groupConvo".
 func (*ModerationDefs_GroupConvo) LexType() string { return "chat.bsky.moderation.defs#groupConvo" }
 
 // ModerationGetActorMetadata is the query chat.bsky.moderation.getActorMetadata.
 var ModerationGetActorMetadata = xrpc.Query[ModerationGetActorMetadata_Params, ModerationGetActorMetadata_Output]{NSID: "chat.bsky.moderation.getActorMetadata"}
 
-// ModerationGetActorMetadata_Params are the parameters of [ModerationGetActorMetadata].
 type ModerationGetActorMetadata_Params struct {
-	Actor string `json:"actor" lex:"format=did"`
+	Actor string `lex:"format=did"`
 }
 
-// ModerationGetActorMetadata_Output is what ModerationGetActorMetadata returns.
 type ModerationGetActorMetadata_Output struct {
 	All   ModerationGetActorMetadata_Metadata `json:"all"`
 	Day   ModerationGetActorMetadata_Metadata `json:"day"`
 	Month ModerationGetActorMetadata_Metadata `json:"month"`
 	Extra data.Extra                          `json:"-"`
-}
-
-func (v ModerationGetActorMetadata_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationGetActorMetadata_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ModerationGetActorMetadata_Metadata is chat.bsky.moderation.getActorMetadata#metadata.
@@ -74,96 +64,67 @@ type ModerationGetActorMetadata_Metadata struct {
 // ModerationGetConvo is the query chat.bsky.moderation.getConvo. Errors: [ErrInvalidConvo].
 var ModerationGetConvo = xrpc.Query[ModerationGetConvo_Params, ModerationGetConvo_Output]{NSID: "chat.bsky.moderation.getConvo"}
 
-// ModerationGetConvo_Params are the parameters of [ModerationGetConvo].
 type ModerationGetConvo_Params struct {
-	ConvoId string `json:"convoId"`
+	ConvoId string
 }
 
-// ModerationGetConvo_Output is what ModerationGetConvo returns.
 type ModerationGetConvo_Output struct {
 	Convo ModerationDefs_ConvoView `json:"convo"`
 	Extra data.Extra               `json:"-"`
 }
 
-func (v ModerationGetConvo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationGetConvo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ModerationGetConvoMembers is the query chat.bsky.moderation.getConvoMembers. Errors: [ErrInvalidConvo].
 var ModerationGetConvoMembers = xrpc.Query[ModerationGetConvoMembers_Params, ModerationGetConvoMembers_Output]{NSID: "chat.bsky.moderation.getConvoMembers"}
 
-// ModerationGetConvoMembers_Params are the parameters of [ModerationGetConvoMembers].
 type ModerationGetConvoMembers_Params struct {
-	ConvoId string  `json:"convoId"`
-	Cursor  *string `json:"cursor,omitzero"`
-	Limit   *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	ConvoId string
+	Cursor  *string
+	Limit   *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// ModerationGetConvoMembers_Output is what ModerationGetConvoMembers returns.
 type ModerationGetConvoMembers_Output struct {
 	Cursor  *string                      `json:"cursor,omitzero"`
 	Members []ActorDefs_ProfileViewBasic `json:"members"`
 	Extra   data.Extra                   `json:"-"`
 }
 
-func (v ModerationGetConvoMembers_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationGetConvoMembers_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ModerationGetConvos is the query chat.bsky.moderation.getConvos.
 var ModerationGetConvos = xrpc.Query[ModerationGetConvos_Params, ModerationGetConvos_Output]{NSID: "chat.bsky.moderation.getConvos"}
 
-// ModerationGetConvos_Params are the parameters of [ModerationGetConvos].
 type ModerationGetConvos_Params struct {
-	ConvoIds []string `json:"convoIds" lex:"minItems=1,maxItems=100"`
+	ConvoIds []string `lex:"minItems=1,maxItems=100,required"`
 }
 
-// ModerationGetConvos_Output is what ModerationGetConvos returns.
 type ModerationGetConvos_Output struct {
 	Convos []ModerationDefs_ConvoView `json:"convos"`
 	Extra  data.Extra                 `json:"-"`
 }
 
-func (v ModerationGetConvos_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationGetConvos_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ModerationGetMessageContext is the query chat.bsky.moderation.getMessageContext.
 var ModerationGetMessageContext = xrpc.Query[ModerationGetMessageContext_Params, ModerationGetMessageContext_Output]{NSID: "chat.bsky.moderation.getMessageContext"}
 
-// ModerationGetMessageContext_Params are the parameters of [ModerationGetMessageContext].
 type ModerationGetMessageContext_Params struct {
-	After                        *int64  `json:"after,omitzero" lex:"default=5"`
-	Before                       *int64  `json:"before,omitzero" lex:"default=5"`
-	ConvoId                      *string `json:"convoId,omitzero"`
-	MaxInterleavedSystemMessages *int64  `json:"maxInterleavedSystemMessages,omitzero" lex:"min=0,max=1000,default=10"`
-	MessageId                    string  `json:"messageId"`
+	After                        *int64 `lex:"default=5"`
+	Before                       *int64 `lex:"default=5"`
+	ConvoId                      *string
+	MaxInterleavedSystemMessages *int64 `lex:"min=0,max=1000,default=10"`
+	MessageId                    string
 }
 
-// ModerationGetMessageContext_Output is what ModerationGetMessageContext returns.
 type ModerationGetMessageContext_Output struct {
 	Messages []ModerationGetMessageContext_Output_Messages_Elem `json:"messages"`
 	Extra    data.Extra                                         `json:"-"`
 }
 
-func (v ModerationGetMessageContext_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ModerationGetMessageContext_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ModerationGetMessageContext_Output_Messages_Elem is an open union.
 type ModerationGetMessageContext_Output_Messages_Elem = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_SystemMessageView)]
 
 // ModerationSubscribeModEvents is the subscription chat.bsky.moderation.subscribeModEvents. Errors: [ErrFutureCursor], [ErrConsumerTooSlow].
 var ModerationSubscribeModEvents = xrpc.Subscription[ModerationSubscribeModEvents_Params, ModerationSubscribeModEvents_Message]{NSID: "chat.bsky.moderation.subscribeModEvents"}
 
-// ModerationSubscribeModEvents_Params are the parameters of [ModerationSubscribeModEvents].
 type ModerationSubscribeModEvents_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
+	Cursor *string
 }
 
-// ModerationSubscribeModEvents_Message is an open union.
 type ModerationSubscribeModEvents_Message = data.Union[func(*ModerationSubscribeModEvents_EventConvoFirstMessage, *ModerationSubscribeModEvents_EventGroupChatCreated, *ModerationSubscribeModEvents_EventGroupChatMemberAdded, *ModerationSubscribeModEvents_EventGroupChatMemberJoined, *ModerationSubscribeModEvents_EventGroupChatJoinRequest, *ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved, *ModerationSubscribeModEvents_EventGroupChatJoinRequestRejected, *ModerationSubscribeModEvents_EventChatAccepted, *ModerationSubscribeModEvents_EventGroupChatMemberLeft, *ModerationSubscribeModEvents_EventGroupChatUpdated, *ModerationSubscribeModEvents_EventRateLimitExceeded)]
 
 // ModerationSubscribeModEvents_EventChatAccepted is chat.bsky.moderation.subscribeModEvents#eventChatAccepted.
@@ -180,12 +141,10 @@ type ModerationSubscribeModEvents_EventChatAccepted struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventChatAccepted".
 func (*ModerationSubscribeModEvents_EventChatAccepted) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventChatAccepted"
 }
 
-// Values of ModerationSubscribeModEvents_EventChatAccepted_Method.
 const (
 	ModerationSubscribeModEvents_EventChatAccepted_Method_Explicit = "explicit"
 	ModerationSubscribeModEvents_EventChatAccepted_Method_Message  = "message"
@@ -202,7 +161,6 @@ type ModerationSubscribeModEvents_EventConvoFirstMessage struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventConvoFirstMessage".
 func (*ModerationSubscribeModEvents_EventConvoFirstMessage) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventConvoFirstMessage"
 }
@@ -221,7 +179,6 @@ type ModerationSubscribeModEvents_EventGroupChatCreated struct {
 	Extra             data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatCreated".
 func (*ModerationSubscribeModEvents_EventGroupChatCreated) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatCreated"
 }
@@ -241,7 +198,6 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequest struct {
 	Extra               data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatJoinRequest".
 func (*ModerationSubscribeModEvents_EventGroupChatJoinRequest) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatJoinRequest"
 }
@@ -260,7 +216,6 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatJoinRequestApproved".
 func (*ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatJoinRequestApproved"
 }
@@ -279,7 +234,6 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequestRejected struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatJoinRequestRejected".
 func (*ModerationSubscribeModEvents_EventGroupChatJoinRequestRejected) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatJoinRequestRejected"
 }
@@ -300,7 +254,6 @@ type ModerationSubscribeModEvents_EventGroupChatMemberAdded struct {
 	Extra               data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatMemberAdded".
 func (*ModerationSubscribeModEvents_EventGroupChatMemberAdded) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatMemberAdded"
 }
@@ -320,7 +273,6 @@ type ModerationSubscribeModEvents_EventGroupChatMemberJoined struct {
 	Extra               data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatMemberJoined".
 func (*ModerationSubscribeModEvents_EventGroupChatMemberJoined) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatMemberJoined"
 }
@@ -340,12 +292,10 @@ type ModerationSubscribeModEvents_EventGroupChatMemberLeft struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatMemberLeft".
 func (*ModerationSubscribeModEvents_EventGroupChatMemberLeft) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatMemberLeft"
 }
 
-// Values of ModerationSubscribeModEvents_EventGroupChatMemberLeft_LeaveMethod.
 const (
 	ModerationSubscribeModEvents_EventGroupChatMemberLeft_LeaveMethod_Voluntary = "voluntary"
 	ModerationSubscribeModEvents_EventGroupChatMemberLeft_LeaveMethod_Kicked    = "kicked"
@@ -371,12 +321,10 @@ type ModerationSubscribeModEvents_EventGroupChatUpdated struct {
 	Extra                    data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventGroupChatUpdated".
 func (*ModerationSubscribeModEvents_EventGroupChatUpdated) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventGroupChatUpdated"
 }
 
-// Values of ModerationSubscribeModEvents_EventGroupChatUpdated_LockReason.
 const (
 	ModerationSubscribeModEvents_EventGroupChatUpdated_LockReason_OwnerAction      = "owner_action"
 	ModerationSubscribeModEvents_EventGroupChatUpdated_LockReason_OwnerLeft        = "owner_left"
@@ -388,7 +336,6 @@ const (
 	ModerationSubscribeModEvents_EventGroupChatUpdated_LockReason_ConvoTakenDown   = "convo_taken_down"
 )
 
-// Values of ModerationSubscribeModEvents_EventGroupChatUpdated_UpdateType.
 const (
 	ModerationSubscribeModEvents_EventGroupChatUpdated_UpdateType_NameChanged             = "name_changed"
 	ModerationSubscribeModEvents_EventGroupChatUpdated_UpdateType_Locked                  = "locked"
@@ -408,7 +355,6 @@ type ModerationSubscribeModEvents_EventRateLimitExceeded struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "chat.bsky.moderation.subscribeModEvents#eventRateLimitExceeded".
 func (*ModerationSubscribeModEvents_EventRateLimitExceeded) LexType() string {
 	return "chat.bsky.moderation.subscribeModEvents#eventRateLimitExceeded"
 }
@@ -416,15 +362,9 @@ func (*ModerationSubscribeModEvents_EventRateLimitExceeded) LexType() string {
 // ModerationUpdateActorAccess is the procedure chat.bsky.moderation.updateActorAccess.
 var ModerationUpdateActorAccess = xrpc.Procedure[ModerationUpdateActorAccess_Input, xrpc.None]{NSID: "chat.bsky.moderation.updateActorAccess"}
 
-// ModerationUpdateActorAccess_Input is what ModerationUpdateActorAccess takes.
 type ModerationUpdateActorAccess_Input struct {
 	Actor       string     `json:"actor"`
 	AllowAccess bool       `json:"allowAccess"`
 	Ref         *string    `json:"ref,omitzero"`
 	Extra       data.Extra `json:"-"`
-}
-
-func (v ModerationUpdateActorAccess_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationUpdateActorAccess_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }

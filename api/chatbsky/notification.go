@@ -14,7 +14,6 @@ type NotificationDefs_ChatPreference struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// Values of NotificationDefs_ChatPreference_Include.
 const (
 	NotificationDefs_ChatPreference_Include_All     = "all"
 	NotificationDefs_ChatPreference_Include_Follows = "follows"
@@ -30,39 +29,21 @@ type NotificationDefs_Preferences struct {
 // NotificationGetPreferences is the query chat.bsky.notification.getPreferences.
 var NotificationGetPreferences = xrpc.Query[xrpc.None, NotificationGetPreferences_Output]{NSID: "chat.bsky.notification.getPreferences"}
 
-// NotificationGetPreferences_Output is what NotificationGetPreferences returns.
 type NotificationGetPreferences_Output struct {
 	Preferences NotificationDefs_Preferences `json:"preferences"`
 	Extra       data.Extra                   `json:"-"`
 }
 
-func (v NotificationGetPreferences_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationGetPreferences_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // NotificationPutPreferences is the procedure chat.bsky.notification.putPreferences.
 var NotificationPutPreferences = xrpc.Procedure[NotificationPutPreferences_Input, NotificationPutPreferences_Output]{NSID: "chat.bsky.notification.putPreferences"}
 
-// NotificationPutPreferences_Input is what NotificationPutPreferences takes.
 type NotificationPutPreferences_Input struct {
 	Chat        *NotificationDefs_ChatPreference `json:"chat,omitzero"`
 	ChatRequest *NotificationDefs_ChatPreference `json:"chatRequest,omitzero"`
 	Extra       data.Extra                       `json:"-"`
 }
 
-func (v NotificationPutPreferences_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationPutPreferences_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// NotificationPutPreferences_Output is what NotificationPutPreferences returns.
 type NotificationPutPreferences_Output struct {
 	Preferences NotificationDefs_Preferences `json:"preferences"`
 	Extra       data.Extra                   `json:"-"`
-}
-
-func (v NotificationPutPreferences_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *NotificationPutPreferences_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }

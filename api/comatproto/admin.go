@@ -32,7 +32,6 @@ type AdminDefs_RepoBlobRef struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.admin.defs#repoBlobRef".
 func (*AdminDefs_RepoBlobRef) LexType() string { return "com.atproto.admin.defs#repoBlobRef" }
 
 // AdminDefs_RepoRef is com.atproto.admin.defs#repoRef.
@@ -41,7 +40,6 @@ type AdminDefs_RepoRef struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.admin.defs#repoRef".
 func (*AdminDefs_RepoRef) LexType() string { return "com.atproto.admin.defs#repoRef" }
 
 // AdminDefs_StatusAttr is com.atproto.admin.defs#statusAttr.
@@ -61,125 +59,88 @@ type AdminDefs_ThreatSignature struct {
 // AdminDeleteAccount is the procedure com.atproto.admin.deleteAccount.
 var AdminDeleteAccount = xrpc.Procedure[AdminDeleteAccount_Input, xrpc.None]{NSID: "com.atproto.admin.deleteAccount"}
 
-// AdminDeleteAccount_Input is what AdminDeleteAccount takes.
 type AdminDeleteAccount_Input struct {
 	Did   string     `json:"did"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v AdminDeleteAccount_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminDeleteAccount_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // AdminDisableAccountInvites is the procedure com.atproto.admin.disableAccountInvites.
 var AdminDisableAccountInvites = xrpc.Procedure[AdminDisableAccountInvites_Input, xrpc.None]{NSID: "com.atproto.admin.disableAccountInvites"}
 
-// AdminDisableAccountInvites_Input is what AdminDisableAccountInvites takes.
 type AdminDisableAccountInvites_Input struct {
 	Account string     `json:"account"`
 	Note    *string    `json:"note,omitzero"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v AdminDisableAccountInvites_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminDisableAccountInvites_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminDisableInviteCodes is the procedure com.atproto.admin.disableInviteCodes.
 var AdminDisableInviteCodes = xrpc.Procedure[AdminDisableInviteCodes_Input, xrpc.None]{NSID: "com.atproto.admin.disableInviteCodes"}
 
-// AdminDisableInviteCodes_Input is what AdminDisableInviteCodes takes.
 type AdminDisableInviteCodes_Input struct {
 	Accounts []string   `json:"accounts,omitzero"`
 	Codes    []string   `json:"codes,omitzero"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v AdminDisableInviteCodes_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminDisableInviteCodes_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminEnableAccountInvites is the procedure com.atproto.admin.enableAccountInvites.
 var AdminEnableAccountInvites = xrpc.Procedure[AdminEnableAccountInvites_Input, xrpc.None]{NSID: "com.atproto.admin.enableAccountInvites"}
 
-// AdminEnableAccountInvites_Input is what AdminEnableAccountInvites takes.
 type AdminEnableAccountInvites_Input struct {
 	Account string     `json:"account"`
 	Note    *string    `json:"note,omitzero"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v AdminEnableAccountInvites_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminEnableAccountInvites_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminGetAccountInfo is the query com.atproto.admin.getAccountInfo.
 var AdminGetAccountInfo = xrpc.Query[AdminGetAccountInfo_Params, AdminGetAccountInfo_Output]{NSID: "com.atproto.admin.getAccountInfo"}
 
-// AdminGetAccountInfo_Params are the parameters of [AdminGetAccountInfo].
 type AdminGetAccountInfo_Params struct {
-	Did string `json:"did" lex:"format=did"`
+	Did string `lex:"format=did"`
 }
 
-// AdminGetAccountInfo_Output is another name of [AdminDefs_AccountView].
 type AdminGetAccountInfo_Output = AdminDefs_AccountView
 
 // AdminGetAccountInfos is the query com.atproto.admin.getAccountInfos.
 var AdminGetAccountInfos = xrpc.Query[AdminGetAccountInfos_Params, AdminGetAccountInfos_Output]{NSID: "com.atproto.admin.getAccountInfos"}
 
-// AdminGetAccountInfos_Params are the parameters of [AdminGetAccountInfos].
 type AdminGetAccountInfos_Params struct {
-	Dids []string `json:"dids" lex:"format=did"`
+	Dids []string `lex:"format=did,required"`
 }
 
-// AdminGetAccountInfos_Output is what AdminGetAccountInfos returns.
 type AdminGetAccountInfos_Output struct {
 	Infos []AdminDefs_AccountView `json:"infos"`
 	Extra data.Extra              `json:"-"`
 }
 
-func (v AdminGetAccountInfos_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminGetAccountInfos_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // AdminGetInviteCodes is the query com.atproto.admin.getInviteCodes.
 var AdminGetInviteCodes = xrpc.Query[AdminGetInviteCodes_Params, AdminGetInviteCodes_Output]{NSID: "com.atproto.admin.getInviteCodes"}
 
-// AdminGetInviteCodes_Params are the parameters of [AdminGetInviteCodes].
 type AdminGetInviteCodes_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=500,default=100"`
-	Sort   *string `json:"sort,omitzero" lex:"default=recent"`
+	Cursor *string
+	Limit  *int64  `lex:"min=1,max=500,default=100"`
+	Sort   *string `lex:"default=recent"`
 }
 
-// Values of AdminGetInviteCodes_Params_Sort.
 const (
 	AdminGetInviteCodes_Params_Sort_Recent = "recent"
 	AdminGetInviteCodes_Params_Sort_Usage  = "usage"
 )
 
-// AdminGetInviteCodes_Output is what AdminGetInviteCodes returns.
 type AdminGetInviteCodes_Output struct {
 	Codes  []ServerDefs_InviteCode `json:"codes"`
 	Cursor *string                 `json:"cursor,omitzero"`
 	Extra  data.Extra              `json:"-"`
 }
 
-func (v AdminGetInviteCodes_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminGetInviteCodes_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // AdminGetSubjectStatus is the query com.atproto.admin.getSubjectStatus.
 var AdminGetSubjectStatus = xrpc.Query[AdminGetSubjectStatus_Params, AdminGetSubjectStatus_Output]{NSID: "com.atproto.admin.getSubjectStatus"}
 
-// AdminGetSubjectStatus_Params are the parameters of [AdminGetSubjectStatus].
 type AdminGetSubjectStatus_Params struct {
-	Blob *string `json:"blob,omitzero" lex:"format=cid"`
-	Did  *string `json:"did,omitzero" lex:"format=did"`
-	Uri  *string `json:"uri,omitzero" lex:"format=at-uri"`
+	Blob *string `lex:"format=cid"`
+	Did  *string `lex:"format=did"`
+	Uri  *string `lex:"format=at-uri"`
 }
 
-// AdminGetSubjectStatus_Output is what AdminGetSubjectStatus returns.
 type AdminGetSubjectStatus_Output struct {
 	Deactivated *AdminDefs_StatusAttr                `json:"deactivated,omitzero"`
 	Subject     AdminGetSubjectStatus_Output_Subject `json:"subject"`
@@ -187,36 +148,26 @@ type AdminGetSubjectStatus_Output struct {
 	Extra       data.Extra                           `json:"-"`
 }
 
-func (v AdminGetSubjectStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminGetSubjectStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// AdminGetSubjectStatus_Output_Subject is an open union.
 type AdminGetSubjectStatus_Output_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef, *AdminDefs_RepoBlobRef)]
 
 // AdminSearchAccounts is the query com.atproto.admin.searchAccounts.
 var AdminSearchAccounts = xrpc.Query[AdminSearchAccounts_Params, AdminSearchAccounts_Output]{NSID: "com.atproto.admin.searchAccounts"}
 
-// AdminSearchAccounts_Params are the parameters of [AdminSearchAccounts].
 type AdminSearchAccounts_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Email  *string `json:"email,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Email  *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// AdminSearchAccounts_Output is what AdminSearchAccounts returns.
 type AdminSearchAccounts_Output struct {
 	Accounts []AdminDefs_AccountView `json:"accounts"`
 	Cursor   *string                 `json:"cursor,omitzero"`
 	Extra    data.Extra              `json:"-"`
 }
 
-func (v AdminSearchAccounts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminSearchAccounts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // AdminSendEmail is the procedure com.atproto.admin.sendEmail.
 var AdminSendEmail = xrpc.Procedure[AdminSendEmail_Input, AdminSendEmail_Output]{NSID: "com.atproto.admin.sendEmail"}
 
-// AdminSendEmail_Input is what AdminSendEmail takes.
 type AdminSendEmail_Input struct {
 	Comment      *string    `json:"comment,omitzero"`
 	Content      string     `json:"content"`
@@ -226,84 +177,50 @@ type AdminSendEmail_Input struct {
 	Extra        data.Extra `json:"-"`
 }
 
-func (v AdminSendEmail_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminSendEmail_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// AdminSendEmail_Output is what AdminSendEmail returns.
 type AdminSendEmail_Output struct {
 	Sent  bool       `json:"sent"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v AdminSendEmail_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *AdminSendEmail_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // AdminUpdateAccountEmail is the procedure com.atproto.admin.updateAccountEmail.
 var AdminUpdateAccountEmail = xrpc.Procedure[AdminUpdateAccountEmail_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountEmail"}
 
-// AdminUpdateAccountEmail_Input is what AdminUpdateAccountEmail takes.
 type AdminUpdateAccountEmail_Input struct {
 	Account string     `json:"account"`
 	Email   string     `json:"email"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v AdminUpdateAccountEmail_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminUpdateAccountEmail_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminUpdateAccountHandle is the procedure com.atproto.admin.updateAccountHandle.
 var AdminUpdateAccountHandle = xrpc.Procedure[AdminUpdateAccountHandle_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountHandle"}
 
-// AdminUpdateAccountHandle_Input is what AdminUpdateAccountHandle takes.
 type AdminUpdateAccountHandle_Input struct {
 	Did    string     `json:"did"`
 	Handle string     `json:"handle"`
 	Extra  data.Extra `json:"-"`
 }
 
-func (v AdminUpdateAccountHandle_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminUpdateAccountHandle_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminUpdateAccountPassword is the procedure com.atproto.admin.updateAccountPassword.
 var AdminUpdateAccountPassword = xrpc.Procedure[AdminUpdateAccountPassword_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountPassword"}
 
-// AdminUpdateAccountPassword_Input is what AdminUpdateAccountPassword takes.
 type AdminUpdateAccountPassword_Input struct {
 	Did      string     `json:"did"`
 	Password string     `json:"password"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v AdminUpdateAccountPassword_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminUpdateAccountPassword_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminUpdateAccountSigningKey is the procedure com.atproto.admin.updateAccountSigningKey.
 var AdminUpdateAccountSigningKey = xrpc.Procedure[AdminUpdateAccountSigningKey_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountSigningKey"}
 
-// AdminUpdateAccountSigningKey_Input is what AdminUpdateAccountSigningKey takes.
 type AdminUpdateAccountSigningKey_Input struct {
 	Did        string     `json:"did"`
 	SigningKey string     `json:"signingKey"`
 	Extra      data.Extra `json:"-"`
 }
 
-func (v AdminUpdateAccountSigningKey_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *AdminUpdateAccountSigningKey_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // AdminUpdateSubjectStatus is the procedure com.atproto.admin.updateSubjectStatus.
 var AdminUpdateSubjectStatus = xrpc.Procedure[AdminUpdateSubjectStatus_Input, AdminUpdateSubjectStatus_Output]{NSID: "com.atproto.admin.updateSubjectStatus"}
 
-// AdminUpdateSubjectStatus_Input is what AdminUpdateSubjectStatus takes.
 type AdminUpdateSubjectStatus_Input struct {
 	Deactivated *AdminDefs_StatusAttr                  `json:"deactivated,omitzero"`
 	Subject     AdminUpdateSubjectStatus_Input_Subject `json:"subject"`
@@ -311,25 +228,12 @@ type AdminUpdateSubjectStatus_Input struct {
 	Extra       data.Extra                             `json:"-"`
 }
 
-func (v AdminUpdateSubjectStatus_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminUpdateSubjectStatus_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// AdminUpdateSubjectStatus_Input_Subject is an open union.
 type AdminUpdateSubjectStatus_Input_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef, *AdminDefs_RepoBlobRef)]
 
-// AdminUpdateSubjectStatus_Output is what AdminUpdateSubjectStatus returns.
 type AdminUpdateSubjectStatus_Output struct {
 	Subject  AdminUpdateSubjectStatus_Output_Subject `json:"subject"`
 	Takedown *AdminDefs_StatusAttr                   `json:"takedown,omitzero"`
 	Extra    data.Extra                              `json:"-"`
 }
 
-func (v AdminUpdateSubjectStatus_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *AdminUpdateSubjectStatus_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// AdminUpdateSubjectStatus_Output_Subject is an open union.
 type AdminUpdateSubjectStatus_Output_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef, *AdminDefs_RepoBlobRef)]

@@ -18,7 +18,6 @@ type IdentityDefs_IdentityInfo struct {
 // IdentityGetRecommendedDidCredentials is the query com.atproto.identity.getRecommendedDidCredentials.
 var IdentityGetRecommendedDidCredentials = xrpc.Query[xrpc.None, IdentityGetRecommendedDidCredentials_Output]{NSID: "com.atproto.identity.getRecommendedDidCredentials"}
 
-// IdentityGetRecommendedDidCredentials_Output is what IdentityGetRecommendedDidCredentials returns.
 type IdentityGetRecommendedDidCredentials_Output struct {
 	AlsoKnownAs         []string   `json:"alsoKnownAs,omitzero"`
 	RotationKeys        []string   `json:"rotationKeys,omitzero"`
@@ -27,28 +26,14 @@ type IdentityGetRecommendedDidCredentials_Output struct {
 	Extra               data.Extra `json:"-"`
 }
 
-func (v IdentityGetRecommendedDidCredentials_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *IdentityGetRecommendedDidCredentials_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // IdentityRefreshIdentity is the procedure com.atproto.identity.refreshIdentity. Errors: [ErrHandleNotFound], [ErrDidNotFound], [ErrDidDeactivated].
 var IdentityRefreshIdentity = xrpc.Procedure[IdentityRefreshIdentity_Input, IdentityRefreshIdentity_Output]{NSID: "com.atproto.identity.refreshIdentity"}
 
-// IdentityRefreshIdentity_Input is what IdentityRefreshIdentity takes.
 type IdentityRefreshIdentity_Input struct {
 	Identifier string     `json:"identifier"`
 	Extra      data.Extra `json:"-"`
 }
 
-func (v IdentityRefreshIdentity_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *IdentityRefreshIdentity_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// IdentityRefreshIdentity_Output is another name of [IdentityDefs_IdentityInfo].
 type IdentityRefreshIdentity_Output = IdentityDefs_IdentityInfo
 
 // IdentityRequestPlcOperationSignature is the procedure com.atproto.identity.requestPlcOperationSignature.
@@ -57,52 +42,39 @@ var IdentityRequestPlcOperationSignature = xrpc.Procedure[xrpc.None, xrpc.None]{
 // IdentityResolveDid is the query com.atproto.identity.resolveDid. Errors: [ErrDidNotFound], [ErrDidDeactivated].
 var IdentityResolveDid = xrpc.Query[IdentityResolveDid_Params, IdentityResolveDid_Output]{NSID: "com.atproto.identity.resolveDid"}
 
-// IdentityResolveDid_Params are the parameters of [IdentityResolveDid].
 type IdentityResolveDid_Params struct {
-	Did string `json:"did" lex:"format=did"`
+	Did string `lex:"format=did"`
 }
 
-// IdentityResolveDid_Output is what IdentityResolveDid returns.
 type IdentityResolveDid_Output struct {
 	DidDoc data.Raw   `json:"didDoc"`
 	Extra  data.Extra `json:"-"`
 }
 
-func (v IdentityResolveDid_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *IdentityResolveDid_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // IdentityResolveHandle is the query com.atproto.identity.resolveHandle. Errors: [ErrHandleNotFound].
 var IdentityResolveHandle = xrpc.Query[IdentityResolveHandle_Params, IdentityResolveHandle_Output]{NSID: "com.atproto.identity.resolveHandle"}
 
-// IdentityResolveHandle_Params are the parameters of [IdentityResolveHandle].
 type IdentityResolveHandle_Params struct {
-	Handle string `json:"handle" lex:"format=handle"`
+	Handle string `lex:"format=handle"`
 }
 
-// IdentityResolveHandle_Output is what IdentityResolveHandle returns.
 type IdentityResolveHandle_Output struct {
 	Did   string     `json:"did"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v IdentityResolveHandle_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *IdentityResolveHandle_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // IdentityResolveIdentity is the query com.atproto.identity.resolveIdentity. Errors: [ErrHandleNotFound], [ErrDidNotFound], [ErrDidDeactivated].
 var IdentityResolveIdentity = xrpc.Query[IdentityResolveIdentity_Params, IdentityResolveIdentity_Output]{NSID: "com.atproto.identity.resolveIdentity"}
 
-// IdentityResolveIdentity_Params are the parameters of [IdentityResolveIdentity].
 type IdentityResolveIdentity_Params struct {
-	Identifier string `json:"identifier" lex:"format=at-identifier"`
+	Identifier string `lex:"format=at-identifier"`
 }
 
-// IdentityResolveIdentity_Output is another name of [IdentityDefs_IdentityInfo].
 type IdentityResolveIdentity_Output = IdentityDefs_IdentityInfo
 
 // IdentitySignPlcOperation is the procedure com.atproto.identity.signPlcOperation.
 var IdentitySignPlcOperation = xrpc.Procedure[IdentitySignPlcOperation_Input, IdentitySignPlcOperation_Output]{NSID: "com.atproto.identity.signPlcOperation"}
 
-// IdentitySignPlcOperation_Input is what IdentitySignPlcOperation takes.
 type IdentitySignPlcOperation_Input struct {
 	AlsoKnownAs         []string   `json:"alsoKnownAs,omitzero"`
 	RotationKeys        []string   `json:"rotationKeys,omitzero"`
@@ -112,44 +84,23 @@ type IdentitySignPlcOperation_Input struct {
 	Extra               data.Extra `json:"-"`
 }
 
-func (v IdentitySignPlcOperation_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *IdentitySignPlcOperation_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// IdentitySignPlcOperation_Output is what IdentitySignPlcOperation returns.
 type IdentitySignPlcOperation_Output struct {
 	Operation data.Raw   `json:"operation"`
 	Extra     data.Extra `json:"-"`
 }
 
-func (v IdentitySignPlcOperation_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *IdentitySignPlcOperation_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // IdentitySubmitPlcOperation is the procedure com.atproto.identity.submitPlcOperation.
 var IdentitySubmitPlcOperation = xrpc.Procedure[IdentitySubmitPlcOperation_Input, xrpc.None]{NSID: "com.atproto.identity.submitPlcOperation"}
 
-// IdentitySubmitPlcOperation_Input is what IdentitySubmitPlcOperation takes.
 type IdentitySubmitPlcOperation_Input struct {
 	Operation data.Raw   `json:"operation"`
 	Extra     data.Extra `json:"-"`
 }
 
-func (v IdentitySubmitPlcOperation_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *IdentitySubmitPlcOperation_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // IdentityUpdateHandle is the procedure com.atproto.identity.updateHandle.
 var IdentityUpdateHandle = xrpc.Procedure[IdentityUpdateHandle_Input, xrpc.None]{NSID: "com.atproto.identity.updateHandle"}
 
-// IdentityUpdateHandle_Input is what IdentityUpdateHandle takes.
 type IdentityUpdateHandle_Input struct {
 	Handle string     `json:"handle"`
 	Extra  data.Extra `json:"-"`
 }
-
-func (v IdentityUpdateHandle_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *IdentityUpdateHandle_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

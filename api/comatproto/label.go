@@ -24,7 +24,6 @@ type LabelDefs_Label struct {
 func (v LabelDefs_Label) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *LabelDefs_Label) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Values of com.atproto.label.defs#labelValue.
 const (
 	LabelDefs_LabelValue_Hide              = "!hide"
 	LabelDefs_LabelValue_Warn              = "!warn"
@@ -47,21 +46,18 @@ type LabelDefs_LabelValueDefinition struct {
 	Extra          data.Extra                              `json:"-"`
 }
 
-// Values of LabelDefs_LabelValueDefinition_Blurs.
 const (
 	LabelDefs_LabelValueDefinition_Blurs_Content = "content"
 	LabelDefs_LabelValueDefinition_Blurs_Media   = "media"
 	LabelDefs_LabelValueDefinition_Blurs_None    = "none"
 )
 
-// Values of LabelDefs_LabelValueDefinition_DefaultSetting.
 const (
 	LabelDefs_LabelValueDefinition_DefaultSetting_Ignore = "ignore"
 	LabelDefs_LabelValueDefinition_DefaultSetting_Warn   = "warn"
 	LabelDefs_LabelValueDefinition_DefaultSetting_Hide   = "hide"
 )
 
-// Values of LabelDefs_LabelValueDefinition_Severity.
 const (
 	LabelDefs_LabelValueDefinition_Severity_Inform = "inform"
 	LabelDefs_LabelValueDefinition_Severity_Alert  = "alert"
@@ -88,39 +84,31 @@ type LabelDefs_SelfLabels struct {
 	Extra  data.Extra            `json:"-"`
 }
 
-// LexType returns "com.atproto.label.defs#selfLabels".
 func (*LabelDefs_SelfLabels) LexType() string { return "com.atproto.label.defs#selfLabels" }
 
 // LabelQueryLabels is the query com.atproto.label.queryLabels.
 var LabelQueryLabels = xrpc.Query[LabelQueryLabels_Params, LabelQueryLabels_Output]{NSID: "com.atproto.label.queryLabels"}
 
-// LabelQueryLabels_Params are the parameters of [LabelQueryLabels].
 type LabelQueryLabels_Params struct {
-	Cursor      *string  `json:"cursor,omitzero"`
-	Limit       *int64   `json:"limit,omitzero" lex:"min=1,max=250,default=50"`
-	Sources     []string `json:"sources,omitzero" lex:"format=did"`
-	UriPatterns []string `json:"uriPatterns"`
+	Cursor      *string
+	Limit       *int64   `lex:"min=1,max=250,default=50"`
+	Sources     []string `lex:"format=did"`
+	UriPatterns []string `lex:"required"`
 }
 
-// LabelQueryLabels_Output is what LabelQueryLabels returns.
 type LabelQueryLabels_Output struct {
 	Cursor *string           `json:"cursor,omitzero"`
 	Labels []LabelDefs_Label `json:"labels"`
 	Extra  data.Extra        `json:"-"`
 }
 
-func (v LabelQueryLabels_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *LabelQueryLabels_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // LabelSubscribeLabels is the subscription com.atproto.label.subscribeLabels. Errors: [ErrFutureCursor].
 var LabelSubscribeLabels = xrpc.Subscription[LabelSubscribeLabels_Params, LabelSubscribeLabels_Message]{NSID: "com.atproto.label.subscribeLabels"}
 
-// LabelSubscribeLabels_Params are the parameters of [LabelSubscribeLabels].
 type LabelSubscribeLabels_Params struct {
-	Cursor *int64 `json:"cursor,omitzero"`
+	Cursor *int64
 }
 
-// LabelSubscribeLabels_Message is an open union.
 type LabelSubscribeLabels_Message = data.Union[func(*LabelSubscribeLabels_Labels, *LabelSubscribeLabels_Info)]
 
 // LabelSubscribeLabels_Info is com.atproto.label.subscribeLabels#info.
@@ -130,10 +118,8 @@ type LabelSubscribeLabels_Info struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.label.subscribeLabels#info".
 func (*LabelSubscribeLabels_Info) LexType() string { return "com.atproto.label.subscribeLabels#info" }
 
-// Values of LabelSubscribeLabels_Info_Name.
 const (
 	LabelSubscribeLabels_Info_Name_OutdatedCursor = "OutdatedCursor"
 )
@@ -145,7 +131,6 @@ type LabelSubscribeLabels_Labels struct {
 	Extra  data.Extra        `json:"-"`
 }
 
-// LexType returns "com.atproto.label.subscribeLabels#labels".
 func (*LabelSubscribeLabels_Labels) LexType() string {
 	return "com.atproto.label.subscribeLabels#labels"
 }

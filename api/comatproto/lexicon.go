@@ -10,12 +10,10 @@ import (
 // LexiconResolveLexicon is the query com.atproto.lexicon.resolveLexicon. Errors: [ErrLexiconNotFound].
 var LexiconResolveLexicon = xrpc.Query[LexiconResolveLexicon_Params, LexiconResolveLexicon_Output]{NSID: "com.atproto.lexicon.resolveLexicon"}
 
-// LexiconResolveLexicon_Params are the parameters of [LexiconResolveLexicon].
 type LexiconResolveLexicon_Params struct {
-	Nsid string `json:"nsid" lex:"format=nsid"`
+	Nsid string `lex:"format=nsid"`
 }
 
-// LexiconResolveLexicon_Output is what LexiconResolveLexicon returns.
 type LexiconResolveLexicon_Output struct {
 	Cid    string        `json:"cid"`
 	Schema LexiconSchema `json:"schema"`
@@ -23,16 +21,12 @@ type LexiconResolveLexicon_Output struct {
 	Extra  data.Extra    `json:"-"`
 }
 
-func (v LexiconResolveLexicon_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *LexiconResolveLexicon_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // LexiconSchema is the record com.atproto.lexicon.schema.
 type LexiconSchema struct {
 	Lexicon int64      `json:"lexicon"`
 	Extra   data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "com.atproto.lexicon.schema".
 func (*LexiconSchema) LexType() string { return "com.atproto.lexicon.schema" }
 
 func (v LexiconSchema) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }

@@ -10,7 +10,6 @@ import (
 // ModerationCreateReport is the procedure com.atproto.moderation.createReport.
 var ModerationCreateReport = xrpc.Procedure[ModerationCreateReport_Input, ModerationCreateReport_Output]{NSID: "com.atproto.moderation.createReport"}
 
-// ModerationCreateReport_Input is what ModerationCreateReport takes.
 type ModerationCreateReport_Input struct {
 	ModTool    *ModerationCreateReport_ModTool      `json:"modTool,omitzero"`
 	Reason     *string                              `json:"reason,omitzero"`
@@ -19,13 +18,8 @@ type ModerationCreateReport_Input struct {
 	Extra      data.Extra                           `json:"-"`
 }
 
-func (v ModerationCreateReport_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationCreateReport_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ModerationCreateReport_Input_Subject is an open union.
 type ModerationCreateReport_Input_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef)]
 
-// ModerationCreateReport_Output is what ModerationCreateReport returns.
 type ModerationCreateReport_Output struct {
 	CreatedAt  string                                `json:"createdAt"`
 	Id         int64                                 `json:"id"`
@@ -36,12 +30,6 @@ type ModerationCreateReport_Output struct {
 	Extra      data.Extra                            `json:"-"`
 }
 
-func (v ModerationCreateReport_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationCreateReport_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ModerationCreateReport_Output_Subject is an open union.
 type ModerationCreateReport_Output_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef)]
 
 // ModerationCreateReport_ModTool is com.atproto.moderation.createReport#modTool.
@@ -51,15 +39,13 @@ type ModerationCreateReport_ModTool struct {
 	Extra data.Extra `json:"-"`
 }
 
-// Values of com.atproto.moderation.defs#subjectType.
 const (
 	ModerationDefs_SubjectType_Account = "account"
 	ModerationDefs_SubjectType_Record  = "record"
 	ModerationDefs_SubjectType_Chat    = "chat"
 )
 
-// Tokens of com.atproto.moderation.defs.
-const (
+const ( // tokens
 	ModerationDefs_ReasonAppeal     = "com.atproto.moderation.defs#reasonAppeal"
 	ModerationDefs_ReasonMisleading = "com.atproto.moderation.defs#reasonMisleading"
 	ModerationDefs_ReasonOther      = "com.atproto.moderation.defs#reasonOther"

@@ -10,7 +10,6 @@ import (
 // RepoApplyWrites is the procedure com.atproto.repo.applyWrites. Errors: [ErrInvalidSwap].
 var RepoApplyWrites = xrpc.Procedure[RepoApplyWrites_Input, RepoApplyWrites_Output]{NSID: "com.atproto.repo.applyWrites"}
 
-// RepoApplyWrites_Input is what RepoApplyWrites takes.
 type RepoApplyWrites_Input struct {
 	Repo       string                              `json:"repo"`
 	SwapCommit *string                             `json:"swapCommit,omitzero"`
@@ -19,23 +18,14 @@ type RepoApplyWrites_Input struct {
 	Extra      data.Extra                          `json:"-"`
 }
 
-func (v RepoApplyWrites_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoApplyWrites_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// RepoApplyWrites_Input_Writes_Elem is a closed union.
 type RepoApplyWrites_Input_Writes_Elem = data.Union[func(*RepoApplyWrites_Create, *RepoApplyWrites_Update, *RepoApplyWrites_Delete) data.Closed]
 
-// RepoApplyWrites_Output is what RepoApplyWrites returns.
 type RepoApplyWrites_Output struct {
 	Commit  *RepoDefs_CommitMeta                  `json:"commit,omitzero"`
 	Results []RepoApplyWrites_Output_Results_Elem `json:"results,omitzero"`
 	Extra   data.Extra                            `json:"-"`
 }
 
-func (v RepoApplyWrites_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoApplyWrites_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// RepoApplyWrites_Output_Results_Elem is a closed union.
 type RepoApplyWrites_Output_Results_Elem = data.Union[func(*RepoApplyWrites_CreateResult, *RepoApplyWrites_UpdateResult, *RepoApplyWrites_DeleteResult) data.Closed]
 
 // RepoApplyWrites_Create is com.atproto.repo.applyWrites#create.
@@ -46,7 +36,6 @@ type RepoApplyWrites_Create struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.applyWrites#create".
 func (*RepoApplyWrites_Create) LexType() string { return "com.atproto.repo.applyWrites#create" }
 
 // RepoApplyWrites_CreateResult is com.atproto.repo.applyWrites#createResult.
@@ -57,12 +46,10 @@ type RepoApplyWrites_CreateResult struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.applyWrites#createResult".
 func (*RepoApplyWrites_CreateResult) LexType() string {
 	return "com.atproto.repo.applyWrites#createResult"
 }
 
-// Values of RepoApplyWrites_CreateResult_ValidationStatus.
 const (
 	RepoApplyWrites_CreateResult_ValidationStatus_Valid   = "valid"
 	RepoApplyWrites_CreateResult_ValidationStatus_Unknown = "unknown"
@@ -75,7 +62,6 @@ type RepoApplyWrites_Delete struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.applyWrites#delete".
 func (*RepoApplyWrites_Delete) LexType() string { return "com.atproto.repo.applyWrites#delete" }
 
 // RepoApplyWrites_DeleteResult is com.atproto.repo.applyWrites#deleteResult.
@@ -83,7 +69,6 @@ type RepoApplyWrites_DeleteResult struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.applyWrites#deleteResult".
 func (*RepoApplyWrites_DeleteResult) LexType() string {
 	return "com.atproto.repo.applyWrites#deleteResult"
 }
@@ -96,7 +81,6 @@ type RepoApplyWrites_Update struct {
 	Extra      data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.applyWrites#update".
 func (*RepoApplyWrites_Update) LexType() string { return "com.atproto.repo.applyWrites#update" }
 
 // RepoApplyWrites_UpdateResult is com.atproto.repo.applyWrites#updateResult.
@@ -107,12 +91,10 @@ type RepoApplyWrites_UpdateResult struct {
 	Extra            data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.applyWrites#updateResult".
 func (*RepoApplyWrites_UpdateResult) LexType() string {
 	return "com.atproto.repo.applyWrites#updateResult"
 }
 
-// Values of RepoApplyWrites_UpdateResult_ValidationStatus.
 const (
 	RepoApplyWrites_UpdateResult_ValidationStatus_Valid   = "valid"
 	RepoApplyWrites_UpdateResult_ValidationStatus_Unknown = "unknown"
@@ -121,7 +103,6 @@ const (
 // RepoCreateRecord is the procedure com.atproto.repo.createRecord. Errors: [ErrInvalidSwap].
 var RepoCreateRecord = xrpc.Procedure[RepoCreateRecord_Input, RepoCreateRecord_Output]{NSID: "com.atproto.repo.createRecord"}
 
-// RepoCreateRecord_Input is what RepoCreateRecord takes.
 type RepoCreateRecord_Input struct {
 	Collection string     `json:"collection"`
 	Record     data.Raw   `json:"record"`
@@ -132,10 +113,6 @@ type RepoCreateRecord_Input struct {
 	Extra      data.Extra `json:"-"`
 }
 
-func (v RepoCreateRecord_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoCreateRecord_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// RepoCreateRecord_Output is what RepoCreateRecord returns.
 type RepoCreateRecord_Output struct {
 	Cid              string               `json:"cid"`
 	Commit           *RepoDefs_CommitMeta `json:"commit,omitzero"`
@@ -144,10 +121,6 @@ type RepoCreateRecord_Output struct {
 	Extra            data.Extra           `json:"-"`
 }
 
-func (v RepoCreateRecord_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoCreateRecord_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of RepoCreateRecord_Output_ValidationStatus.
 const (
 	RepoCreateRecord_Output_ValidationStatus_Valid   = "valid"
 	RepoCreateRecord_Output_ValidationStatus_Unknown = "unknown"
@@ -163,7 +136,6 @@ type RepoDefs_CommitMeta struct {
 // RepoDeleteRecord is the procedure com.atproto.repo.deleteRecord. Errors: [ErrInvalidSwap].
 var RepoDeleteRecord = xrpc.Procedure[RepoDeleteRecord_Input, RepoDeleteRecord_Output]{NSID: "com.atproto.repo.deleteRecord"}
 
-// RepoDeleteRecord_Input is what RepoDeleteRecord takes.
 type RepoDeleteRecord_Input struct {
 	Collection string     `json:"collection"`
 	Repo       string     `json:"repo"`
@@ -173,27 +145,18 @@ type RepoDeleteRecord_Input struct {
 	Extra      data.Extra `json:"-"`
 }
 
-func (v RepoDeleteRecord_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoDeleteRecord_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// RepoDeleteRecord_Output is what RepoDeleteRecord returns.
 type RepoDeleteRecord_Output struct {
 	Commit *RepoDefs_CommitMeta `json:"commit,omitzero"`
 	Extra  data.Extra           `json:"-"`
 }
 
-func (v RepoDeleteRecord_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoDeleteRecord_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // RepoDescribeRepo is the query com.atproto.repo.describeRepo.
 var RepoDescribeRepo = xrpc.Query[RepoDescribeRepo_Params, RepoDescribeRepo_Output]{NSID: "com.atproto.repo.describeRepo"}
 
-// RepoDescribeRepo_Params are the parameters of [RepoDescribeRepo].
 type RepoDescribeRepo_Params struct {
-	Repo string `json:"repo" lex:"format=at-identifier"`
+	Repo string `lex:"format=at-identifier"`
 }
 
-// RepoDescribeRepo_Output is what RepoDescribeRepo returns.
 type RepoDescribeRepo_Output struct {
 	Collections     []string   `json:"collections"`
 	Did             string     `json:"did"`
@@ -203,21 +166,16 @@ type RepoDescribeRepo_Output struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v RepoDescribeRepo_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoDescribeRepo_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // RepoGetRecord is the query com.atproto.repo.getRecord. Errors: [ErrRecordNotFound].
 var RepoGetRecord = xrpc.Query[RepoGetRecord_Params, RepoGetRecord_Output]{NSID: "com.atproto.repo.getRecord"}
 
-// RepoGetRecord_Params are the parameters of [RepoGetRecord].
 type RepoGetRecord_Params struct {
-	Cid        *string `json:"cid,omitzero" lex:"format=cid"`
-	Collection string  `json:"collection" lex:"format=nsid"`
-	Repo       string  `json:"repo" lex:"format=at-identifier"`
-	Rkey       string  `json:"rkey" lex:"format=record-key"`
+	Cid        *string `lex:"format=cid"`
+	Collection string  `lex:"format=nsid"`
+	Repo       string  `lex:"format=at-identifier"`
+	Rkey       string  `lex:"format=record-key"`
 }
 
-// RepoGetRecord_Output is what RepoGetRecord returns.
 type RepoGetRecord_Output struct {
 	Cid   *string    `json:"cid,omitzero"`
 	Uri   string     `json:"uri"`
@@ -225,30 +183,22 @@ type RepoGetRecord_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v RepoGetRecord_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoGetRecord_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // RepoImportRepo is the procedure com.atproto.repo.importRepo.
 var RepoImportRepo = xrpc.Procedure[xrpc.Body, xrpc.None]{NSID: "com.atproto.repo.importRepo", Accepts: "application/vnd.ipld.car"}
 
 // RepoListMissingBlobs is the query com.atproto.repo.listMissingBlobs.
 var RepoListMissingBlobs = xrpc.Query[RepoListMissingBlobs_Params, RepoListMissingBlobs_Output]{NSID: "com.atproto.repo.listMissingBlobs"}
 
-// RepoListMissingBlobs_Params are the parameters of [RepoListMissingBlobs].
 type RepoListMissingBlobs_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=1000,default=500"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=1000,default=500"`
 }
 
-// RepoListMissingBlobs_Output is what RepoListMissingBlobs returns.
 type RepoListMissingBlobs_Output struct {
 	Blobs  []RepoListMissingBlobs_RecordBlob `json:"blobs"`
 	Cursor *string                           `json:"cursor,omitzero"`
 	Extra  data.Extra                        `json:"-"`
 }
-
-func (v RepoListMissingBlobs_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoListMissingBlobs_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // RepoListMissingBlobs_RecordBlob is com.atproto.repo.listMissingBlobs#recordBlob.
 type RepoListMissingBlobs_RecordBlob struct {
@@ -260,24 +210,19 @@ type RepoListMissingBlobs_RecordBlob struct {
 // RepoListRecords is the query com.atproto.repo.listRecords.
 var RepoListRecords = xrpc.Query[RepoListRecords_Params, RepoListRecords_Output]{NSID: "com.atproto.repo.listRecords"}
 
-// RepoListRecords_Params are the parameters of [RepoListRecords].
 type RepoListRecords_Params struct {
-	Collection string  `json:"collection" lex:"format=nsid"`
-	Cursor     *string `json:"cursor,omitzero"`
-	Limit      *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Repo       string  `json:"repo" lex:"format=at-identifier"`
-	Reverse    *bool   `json:"reverse,omitzero"`
+	Collection string `lex:"format=nsid"`
+	Cursor     *string
+	Limit      *int64 `lex:"min=1,max=100,default=50"`
+	Repo       string `lex:"format=at-identifier"`
+	Reverse    *bool
 }
 
-// RepoListRecords_Output is what RepoListRecords returns.
 type RepoListRecords_Output struct {
 	Cursor  *string                  `json:"cursor,omitzero"`
 	Records []RepoListRecords_Record `json:"records"`
 	Extra   data.Extra               `json:"-"`
 }
-
-func (v RepoListRecords_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoListRecords_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // RepoListRecords_Record is com.atproto.repo.listRecords#record.
 type RepoListRecords_Record struct {
@@ -290,7 +235,6 @@ type RepoListRecords_Record struct {
 // RepoPutRecord is the procedure com.atproto.repo.putRecord. Errors: [ErrInvalidSwap].
 var RepoPutRecord = xrpc.Procedure[RepoPutRecord_Input, RepoPutRecord_Output]{NSID: "com.atproto.repo.putRecord"}
 
-// RepoPutRecord_Input is what RepoPutRecord takes.
 type RepoPutRecord_Input struct {
 	Collection string                `json:"collection"`
 	Record     data.Raw              `json:"record"`
@@ -302,10 +246,6 @@ type RepoPutRecord_Input struct {
 	Extra      data.Extra            `json:"-"`
 }
 
-func (v RepoPutRecord_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoPutRecord_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// RepoPutRecord_Output is what RepoPutRecord returns.
 type RepoPutRecord_Output struct {
 	Cid              string               `json:"cid"`
 	Commit           *RepoDefs_CommitMeta `json:"commit,omitzero"`
@@ -314,10 +254,6 @@ type RepoPutRecord_Output struct {
 	Extra            data.Extra           `json:"-"`
 }
 
-func (v RepoPutRecord_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoPutRecord_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of RepoPutRecord_Output_ValidationStatus.
 const (
 	RepoPutRecord_Output_ValidationStatus_Valid   = "valid"
 	RepoPutRecord_Output_ValidationStatus_Unknown = "unknown"
@@ -330,17 +266,12 @@ type RepoStrongRef struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.repo.strongRef".
 func (*RepoStrongRef) LexType() string { return "com.atproto.repo.strongRef" }
 
 // RepoUploadBlob is the procedure com.atproto.repo.uploadBlob.
 var RepoUploadBlob = xrpc.Procedure[xrpc.Body, RepoUploadBlob_Output]{NSID: "com.atproto.repo.uploadBlob", Accepts: "*/*"}
 
-// RepoUploadBlob_Output is what RepoUploadBlob returns.
 type RepoUploadBlob_Output struct {
 	Blob  data.Blob  `json:"blob"`
 	Extra data.Extra `json:"-"`
 }
-
-func (v RepoUploadBlob_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *RepoUploadBlob_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -13,7 +13,6 @@ var ServerActivateAccount = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: "com.atpr
 // ServerCheckAccountStatus is the query com.atproto.server.checkAccountStatus.
 var ServerCheckAccountStatus = xrpc.Query[xrpc.None, ServerCheckAccountStatus_Output]{NSID: "com.atproto.server.checkAccountStatus"}
 
-// ServerCheckAccountStatus_Output is what ServerCheckAccountStatus returns.
 type ServerCheckAccountStatus_Output struct {
 	Activated          bool       `json:"activated"`
 	ExpectedBlobs      int64      `json:"expectedBlobs"`
@@ -27,28 +26,18 @@ type ServerCheckAccountStatus_Output struct {
 	Extra              data.Extra `json:"-"`
 }
 
-func (v ServerCheckAccountStatus_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerCheckAccountStatus_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerConfirmEmail is the procedure com.atproto.server.confirmEmail. Errors: [ErrAccountNotFound], [ErrExpiredToken], [ErrInvalidToken], [ErrInvalidEmail].
 var ServerConfirmEmail = xrpc.Procedure[ServerConfirmEmail_Input, xrpc.None]{NSID: "com.atproto.server.confirmEmail"}
 
-// ServerConfirmEmail_Input is what ServerConfirmEmail takes.
 type ServerConfirmEmail_Input struct {
 	Email string     `json:"email"`
 	Token string     `json:"token"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ServerConfirmEmail_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerConfirmEmail_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ServerCreateAccount is the procedure com.atproto.server.createAccount. Errors: [ErrInvalidHandle], [ErrInvalidPassword], [ErrInvalidInviteCode], [ErrHandleNotAvailable], [ErrUnsupportedDomain], [ErrUnresolvableDid], [ErrIncompatibleDidDoc].
 var ServerCreateAccount = xrpc.Procedure[ServerCreateAccount_Input, ServerCreateAccount_Output]{NSID: "com.atproto.server.createAccount"}
 
-// ServerCreateAccount_Input is what ServerCreateAccount takes.
 type ServerCreateAccount_Input struct {
 	Did               *string    `json:"did,omitzero"`
 	Email             *string    `json:"email,omitzero"`
@@ -62,10 +51,6 @@ type ServerCreateAccount_Input struct {
 	Extra             data.Extra `json:"-"`
 }
 
-func (v ServerCreateAccount_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerCreateAccount_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ServerCreateAccount_Output is what ServerCreateAccount returns.
 type ServerCreateAccount_Output struct {
 	AccessJwt  string     `json:"accessJwt"`
 	Did        string     `json:"did"`
@@ -75,25 +60,15 @@ type ServerCreateAccount_Output struct {
 	Extra      data.Extra `json:"-"`
 }
 
-func (v ServerCreateAccount_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerCreateAccount_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ServerCreateAppPassword is the procedure com.atproto.server.createAppPassword. Errors: [ErrAccountTakedown].
 var ServerCreateAppPassword = xrpc.Procedure[ServerCreateAppPassword_Input, ServerCreateAppPassword_Output]{NSID: "com.atproto.server.createAppPassword"}
 
-// ServerCreateAppPassword_Input is what ServerCreateAppPassword takes.
 type ServerCreateAppPassword_Input struct {
 	Name       string     `json:"name"`
 	Privileged *bool      `json:"privileged,omitzero"`
 	Extra      data.Extra `json:"-"`
 }
 
-func (v ServerCreateAppPassword_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerCreateAppPassword_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ServerCreateAppPassword_Output is another name of [ServerCreateAppPassword_AppPassword].
 type ServerCreateAppPassword_Output = ServerCreateAppPassword_AppPassword
 
 // ServerCreateAppPassword_AppPassword is com.atproto.server.createAppPassword#appPassword.
@@ -108,31 +83,20 @@ type ServerCreateAppPassword_AppPassword struct {
 // ServerCreateInviteCode is the procedure com.atproto.server.createInviteCode.
 var ServerCreateInviteCode = xrpc.Procedure[ServerCreateInviteCode_Input, ServerCreateInviteCode_Output]{NSID: "com.atproto.server.createInviteCode"}
 
-// ServerCreateInviteCode_Input is what ServerCreateInviteCode takes.
 type ServerCreateInviteCode_Input struct {
 	ForAccount *string    `json:"forAccount,omitzero"`
 	UseCount   int64      `json:"useCount"`
 	Extra      data.Extra `json:"-"`
 }
 
-func (v ServerCreateInviteCode_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerCreateInviteCode_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ServerCreateInviteCode_Output is what ServerCreateInviteCode returns.
 type ServerCreateInviteCode_Output struct {
 	Code  string     `json:"code"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ServerCreateInviteCode_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerCreateInviteCode_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerCreateInviteCodes is the procedure com.atproto.server.createInviteCodes.
 var ServerCreateInviteCodes = xrpc.Procedure[ServerCreateInviteCodes_Input, ServerCreateInviteCodes_Output]{NSID: "com.atproto.server.createInviteCodes"}
 
-// ServerCreateInviteCodes_Input is what ServerCreateInviteCodes takes.
 type ServerCreateInviteCodes_Input struct {
 	CodeCount   int64      `json:"codeCount"`
 	ForAccounts []string   `json:"forAccounts,omitzero"`
@@ -140,20 +104,9 @@ type ServerCreateInviteCodes_Input struct {
 	Extra       data.Extra `json:"-"`
 }
 
-func (v ServerCreateInviteCodes_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerCreateInviteCodes_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ServerCreateInviteCodes_Output is what ServerCreateInviteCodes returns.
 type ServerCreateInviteCodes_Output struct {
 	Codes []ServerCreateInviteCodes_AccountCodes `json:"codes"`
 	Extra data.Extra                             `json:"-"`
-}
-
-func (v ServerCreateInviteCodes_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerCreateInviteCodes_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ServerCreateInviteCodes_AccountCodes is com.atproto.server.createInviteCodes#accountCodes.
@@ -166,7 +119,6 @@ type ServerCreateInviteCodes_AccountCodes struct {
 // ServerCreateSession is the procedure com.atproto.server.createSession. Errors: [ErrAccountTakedown], [ErrAuthFactorTokenRequired].
 var ServerCreateSession = xrpc.Procedure[ServerCreateSession_Input, ServerCreateSession_Output]{NSID: "com.atproto.server.createSession"}
 
-// ServerCreateSession_Input is what ServerCreateSession takes.
 type ServerCreateSession_Input struct {
 	AllowTakendown  *bool      `json:"allowTakendown,omitzero"`
 	AuthFactorToken *string    `json:"authFactorToken,omitzero"`
@@ -175,10 +127,6 @@ type ServerCreateSession_Input struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v ServerCreateSession_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerCreateSession_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ServerCreateSession_Output is what ServerCreateSession returns.
 type ServerCreateSession_Output struct {
 	AccessJwt       string     `json:"accessJwt"`
 	Active          *bool      `json:"active,omitzero"`
@@ -193,10 +141,6 @@ type ServerCreateSession_Output struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v ServerCreateSession_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerCreateSession_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of ServerCreateSession_Output_Status.
 const (
 	ServerCreateSession_Output_Status_Takendown   = "takendown"
 	ServerCreateSession_Output_Status_Suspended   = "suspended"
@@ -206,15 +150,9 @@ const (
 // ServerDeactivateAccount is the procedure com.atproto.server.deactivateAccount.
 var ServerDeactivateAccount = xrpc.Procedure[ServerDeactivateAccount_Input, xrpc.None]{NSID: "com.atproto.server.deactivateAccount"}
 
-// ServerDeactivateAccount_Input is what ServerDeactivateAccount takes.
 type ServerDeactivateAccount_Input struct {
 	DeleteAfter *string    `json:"deleteAfter,omitzero"`
 	Extra       data.Extra `json:"-"`
-}
-
-func (v ServerDeactivateAccount_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerDeactivateAccount_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ServerDefs_InviteCode is com.atproto.server.defs#inviteCode.
@@ -239,7 +177,6 @@ type ServerDefs_InviteCodeUse struct {
 // ServerDeleteAccount is the procedure com.atproto.server.deleteAccount. Errors: [ErrExpiredToken], [ErrInvalidToken].
 var ServerDeleteAccount = xrpc.Procedure[ServerDeleteAccount_Input, xrpc.None]{NSID: "com.atproto.server.deleteAccount"}
 
-// ServerDeleteAccount_Input is what ServerDeleteAccount takes.
 type ServerDeleteAccount_Input struct {
 	Did      string     `json:"did"`
 	Password string     `json:"password"`
@@ -247,16 +184,12 @@ type ServerDeleteAccount_Input struct {
 	Extra    data.Extra `json:"-"`
 }
 
-func (v ServerDeleteAccount_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerDeleteAccount_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ServerDeleteSession is the procedure com.atproto.server.deleteSession. Errors: [ErrInvalidToken], [ErrExpiredToken].
 var ServerDeleteSession = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: "com.atproto.server.deleteSession"}
 
 // ServerDescribeServer is the query com.atproto.server.describeServer.
 var ServerDescribeServer = xrpc.Query[xrpc.None, ServerDescribeServer_Output]{NSID: "com.atproto.server.describeServer"}
 
-// ServerDescribeServer_Output is what ServerDescribeServer returns.
 type ServerDescribeServer_Output struct {
 	AvailableUserDomains      []string                      `json:"availableUserDomains"`
 	BlobUploadLimit           *int64                        `json:"blobUploadLimit,omitzero"`
@@ -267,9 +200,6 @@ type ServerDescribeServer_Output struct {
 	PhoneVerificationRequired *bool                         `json:"phoneVerificationRequired,omitzero"`
 	Extra                     data.Extra                    `json:"-"`
 }
-
-func (v ServerDescribeServer_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerDescribeServer_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // ServerDescribeServer_Contact is com.atproto.server.describeServer#contact.
 type ServerDescribeServer_Contact struct {
@@ -287,48 +217,33 @@ type ServerDescribeServer_Links struct {
 // ServerGetAccountInviteCodes is the query com.atproto.server.getAccountInviteCodes. Errors: [ErrDuplicateCreate].
 var ServerGetAccountInviteCodes = xrpc.Query[ServerGetAccountInviteCodes_Params, ServerGetAccountInviteCodes_Output]{NSID: "com.atproto.server.getAccountInviteCodes"}
 
-// ServerGetAccountInviteCodes_Params are the parameters of [ServerGetAccountInviteCodes].
 type ServerGetAccountInviteCodes_Params struct {
-	CreateAvailable *bool `json:"createAvailable,omitzero" lex:"default=true"`
-	IncludeUsed     *bool `json:"includeUsed,omitzero" lex:"default=true"`
+	CreateAvailable *bool `lex:"default=true"`
+	IncludeUsed     *bool `lex:"default=true"`
 }
 
-// ServerGetAccountInviteCodes_Output is what ServerGetAccountInviteCodes returns.
 type ServerGetAccountInviteCodes_Output struct {
 	Codes []ServerDefs_InviteCode `json:"codes"`
 	Extra data.Extra              `json:"-"`
 }
 
-func (v ServerGetAccountInviteCodes_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ServerGetAccountInviteCodes_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerGetServiceAuth is the query com.atproto.server.getServiceAuth. Errors: [ErrBadExpiration].
 var ServerGetServiceAuth = xrpc.Query[ServerGetServiceAuth_Params, ServerGetServiceAuth_Output]{NSID: "com.atproto.server.getServiceAuth"}
 
-// ServerGetServiceAuth_Params are the parameters of [ServerGetServiceAuth].
 type ServerGetServiceAuth_Params struct {
-	Aud string  `json:"aud" lex:"maxLength=2048"`
-	Exp *int64  `json:"exp,omitzero"`
-	Lxm *string `json:"lxm,omitzero" lex:"format=nsid"`
+	Aud string `lex:"maxLength=2048"`
+	Exp *int64
+	Lxm *string `lex:"format=nsid"`
 }
 
-// ServerGetServiceAuth_Output is what ServerGetServiceAuth returns.
 type ServerGetServiceAuth_Output struct {
 	Token string     `json:"token"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ServerGetServiceAuth_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerGetServiceAuth_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ServerGetSession is the query com.atproto.server.getSession.
 var ServerGetSession = xrpc.Query[xrpc.None, ServerGetSession_Output]{NSID: "com.atproto.server.getSession"}
 
-// ServerGetSession_Output is what ServerGetSession returns.
 type ServerGetSession_Output struct {
 	Active          *bool      `json:"active,omitzero"`
 	Did             string     `json:"did"`
@@ -341,10 +256,6 @@ type ServerGetSession_Output struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v ServerGetSession_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerGetSession_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of ServerGetSession_Output_Status.
 const (
 	ServerGetSession_Output_Status_Takendown   = "takendown"
 	ServerGetSession_Output_Status_Suspended   = "suspended"
@@ -354,15 +265,9 @@ const (
 // ServerListAppPasswords is the query com.atproto.server.listAppPasswords. Errors: [ErrAccountTakedown].
 var ServerListAppPasswords = xrpc.Query[xrpc.None, ServerListAppPasswords_Output]{NSID: "com.atproto.server.listAppPasswords"}
 
-// ServerListAppPasswords_Output is what ServerListAppPasswords returns.
 type ServerListAppPasswords_Output struct {
 	Passwords []ServerListAppPasswords_AppPassword `json:"passwords"`
 	Extra     data.Extra                           `json:"-"`
-}
-
-func (v ServerListAppPasswords_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerListAppPasswords_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // ServerListAppPasswords_AppPassword is com.atproto.server.listAppPasswords#appPassword.
@@ -376,7 +281,6 @@ type ServerListAppPasswords_AppPassword struct {
 // ServerRefreshSession is the procedure com.atproto.server.refreshSession. Errors: [ErrAccountTakedown], [ErrInvalidToken], [ErrExpiredToken].
 var ServerRefreshSession = xrpc.Procedure[xrpc.None, ServerRefreshSession_Output]{NSID: "com.atproto.server.refreshSession"}
 
-// ServerRefreshSession_Output is what ServerRefreshSession returns.
 type ServerRefreshSession_Output struct {
 	AccessJwt       string     `json:"accessJwt"`
 	Active          *bool      `json:"active,omitzero"`
@@ -391,10 +295,6 @@ type ServerRefreshSession_Output struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v ServerRefreshSession_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerRefreshSession_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of ServerRefreshSession_Output_Status.
 const (
 	ServerRefreshSession_Output_Status_Takendown   = "takendown"
 	ServerRefreshSession_Output_Status_Suspended   = "suspended"
@@ -410,93 +310,55 @@ var ServerRequestEmailConfirmation = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: 
 // ServerRequestEmailUpdate is the procedure com.atproto.server.requestEmailUpdate.
 var ServerRequestEmailUpdate = xrpc.Procedure[xrpc.None, ServerRequestEmailUpdate_Output]{NSID: "com.atproto.server.requestEmailUpdate"}
 
-// ServerRequestEmailUpdate_Output is what ServerRequestEmailUpdate returns.
 type ServerRequestEmailUpdate_Output struct {
 	TokenRequired bool       `json:"tokenRequired"`
 	Extra         data.Extra `json:"-"`
 }
 
-func (v ServerRequestEmailUpdate_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerRequestEmailUpdate_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerRequestPasswordReset is the procedure com.atproto.server.requestPasswordReset.
 var ServerRequestPasswordReset = xrpc.Procedure[ServerRequestPasswordReset_Input, xrpc.None]{NSID: "com.atproto.server.requestPasswordReset"}
 
-// ServerRequestPasswordReset_Input is what ServerRequestPasswordReset takes.
 type ServerRequestPasswordReset_Input struct {
 	Email string     `json:"email"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ServerRequestPasswordReset_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerRequestPasswordReset_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerReserveSigningKey is the procedure com.atproto.server.reserveSigningKey.
 var ServerReserveSigningKey = xrpc.Procedure[ServerReserveSigningKey_Input, ServerReserveSigningKey_Output]{NSID: "com.atproto.server.reserveSigningKey"}
 
-// ServerReserveSigningKey_Input is what ServerReserveSigningKey takes.
 type ServerReserveSigningKey_Input struct {
 	Did   *string    `json:"did,omitzero"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ServerReserveSigningKey_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerReserveSigningKey_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ServerReserveSigningKey_Output is what ServerReserveSigningKey returns.
 type ServerReserveSigningKey_Output struct {
 	SigningKey string     `json:"signingKey"`
 	Extra      data.Extra `json:"-"`
 }
 
-func (v ServerReserveSigningKey_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerReserveSigningKey_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerResetPassword is the procedure com.atproto.server.resetPassword. Errors: [ErrExpiredToken], [ErrInvalidToken].
 var ServerResetPassword = xrpc.Procedure[ServerResetPassword_Input, xrpc.None]{NSID: "com.atproto.server.resetPassword"}
 
-// ServerResetPassword_Input is what ServerResetPassword takes.
 type ServerResetPassword_Input struct {
 	Password string     `json:"password"`
 	Token    string     `json:"token"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v ServerResetPassword_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerResetPassword_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ServerRevokeAppPassword is the procedure com.atproto.server.revokeAppPassword.
 var ServerRevokeAppPassword = xrpc.Procedure[ServerRevokeAppPassword_Input, xrpc.None]{NSID: "com.atproto.server.revokeAppPassword"}
 
-// ServerRevokeAppPassword_Input is what ServerRevokeAppPassword takes.
 type ServerRevokeAppPassword_Input struct {
 	Name  string     `json:"name"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v ServerRevokeAppPassword_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ServerRevokeAppPassword_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ServerUpdateEmail is the procedure com.atproto.server.updateEmail. Errors: [ErrExpiredToken], [ErrInvalidToken], [ErrTokenRequired].
 var ServerUpdateEmail = xrpc.Procedure[ServerUpdateEmail_Input, xrpc.None]{NSID: "com.atproto.server.updateEmail"}
 
-// ServerUpdateEmail_Input is what ServerUpdateEmail takes.
 type ServerUpdateEmail_Input struct {
 	Email           string     `json:"email"`
 	EmailAuthFactor *bool      `json:"emailAuthFactor,omitzero"`
 	Token           *string    `json:"token,omitzero"`
 	Extra           data.Extra `json:"-"`
 }
-
-func (v ServerUpdateEmail_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerUpdateEmail_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

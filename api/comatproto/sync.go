@@ -8,7 +8,6 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// Values of com.atproto.sync.defs#hostStatus.
 const (
 	SyncDefs_HostStatus_Active    = "active"
 	SyncDefs_HostStatus_Idle      = "idle"
@@ -20,55 +19,45 @@ const (
 // SyncGetBlob is the query com.atproto.sync.getBlob. Errors: [ErrBlobNotFound], [ErrRepoNotFound], [ErrRepoTakendown], [ErrRepoSuspended], [ErrRepoDeactivated].
 var SyncGetBlob = xrpc.Query[SyncGetBlob_Params, xrpc.Stream]{NSID: "com.atproto.sync.getBlob", Returns: "*/*"}
 
-// SyncGetBlob_Params are the parameters of [SyncGetBlob].
 type SyncGetBlob_Params struct {
-	Cid string `json:"cid" lex:"format=cid"`
-	Did string `json:"did" lex:"format=did"`
+	Cid string `lex:"format=cid"`
+	Did string `lex:"format=did"`
 }
 
 // SyncGetBlocks is the query com.atproto.sync.getBlocks. Errors: [ErrBlockNotFound], [ErrRepoNotFound], [ErrRepoTakendown], [ErrRepoSuspended], [ErrRepoDeactivated].
 var SyncGetBlocks = xrpc.Query[SyncGetBlocks_Params, xrpc.Stream]{NSID: "com.atproto.sync.getBlocks", Returns: "application/vnd.ipld.car"}
 
-// SyncGetBlocks_Params are the parameters of [SyncGetBlocks].
 type SyncGetBlocks_Params struct {
-	Cids []string `json:"cids" lex:"format=cid"`
-	Did  string   `json:"did" lex:"format=did"`
+	Cids []string `lex:"format=cid,required"`
+	Did  string   `lex:"format=did"`
 }
 
 // SyncGetCheckout is the query com.atproto.sync.getCheckout.
 var SyncGetCheckout = xrpc.Query[SyncGetCheckout_Params, xrpc.Stream]{NSID: "com.atproto.sync.getCheckout", Returns: "application/vnd.ipld.car"}
 
-// SyncGetCheckout_Params are the parameters of [SyncGetCheckout].
 type SyncGetCheckout_Params struct {
-	Did string `json:"did" lex:"format=did"`
+	Did string `lex:"format=did"`
 }
 
 // SyncGetHead is the query com.atproto.sync.getHead. Errors: [ErrHeadNotFound].
 var SyncGetHead = xrpc.Query[SyncGetHead_Params, SyncGetHead_Output]{NSID: "com.atproto.sync.getHead"}
 
-// SyncGetHead_Params are the parameters of [SyncGetHead].
 type SyncGetHead_Params struct {
-	Did string `json:"did" lex:"format=did"`
+	Did string `lex:"format=did"`
 }
 
-// SyncGetHead_Output is what SyncGetHead returns.
 type SyncGetHead_Output struct {
 	Root  string     `json:"root"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v SyncGetHead_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncGetHead_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SyncGetHostStatus is the query com.atproto.sync.getHostStatus. Errors: [ErrHostNotFound].
 var SyncGetHostStatus = xrpc.Query[SyncGetHostStatus_Params, SyncGetHostStatus_Output]{NSID: "com.atproto.sync.getHostStatus"}
 
-// SyncGetHostStatus_Params are the parameters of [SyncGetHostStatus].
 type SyncGetHostStatus_Params struct {
-	Hostname string `json:"hostname"`
+	Hostname string
 }
 
-// SyncGetHostStatus_Output is what SyncGetHostStatus returns.
 type SyncGetHostStatus_Output struct {
 	AccountCount *int64     `json:"accountCount,omitzero"`
 	Hostname     string     `json:"hostname"`
@@ -77,55 +66,43 @@ type SyncGetHostStatus_Output struct {
 	Extra        data.Extra `json:"-"`
 }
 
-func (v SyncGetHostStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncGetHostStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SyncGetLatestCommit is the query com.atproto.sync.getLatestCommit. Errors: [ErrRepoNotFound], [ErrRepoTakendown], [ErrRepoSuspended], [ErrRepoDeactivated].
 var SyncGetLatestCommit = xrpc.Query[SyncGetLatestCommit_Params, SyncGetLatestCommit_Output]{NSID: "com.atproto.sync.getLatestCommit"}
 
-// SyncGetLatestCommit_Params are the parameters of [SyncGetLatestCommit].
 type SyncGetLatestCommit_Params struct {
-	Did string `json:"did" lex:"format=did"`
+	Did string `lex:"format=did"`
 }
 
-// SyncGetLatestCommit_Output is what SyncGetLatestCommit returns.
 type SyncGetLatestCommit_Output struct {
 	Cid   string     `json:"cid"`
 	Rev   string     `json:"rev"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v SyncGetLatestCommit_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncGetLatestCommit_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SyncGetRecord is the query com.atproto.sync.getRecord. Errors: [ErrRecordNotFound], [ErrRepoNotFound], [ErrRepoTakendown], [ErrRepoSuspended], [ErrRepoDeactivated].
 var SyncGetRecord = xrpc.Query[SyncGetRecord_Params, xrpc.Stream]{NSID: "com.atproto.sync.getRecord", Returns: "application/vnd.ipld.car"}
 
-// SyncGetRecord_Params are the parameters of [SyncGetRecord].
 type SyncGetRecord_Params struct {
-	Collection string `json:"collection" lex:"format=nsid"`
-	Did        string `json:"did" lex:"format=did"`
-	Rkey       string `json:"rkey" lex:"format=record-key"`
+	Collection string `lex:"format=nsid"`
+	Did        string `lex:"format=did"`
+	Rkey       string `lex:"format=record-key"`
 }
 
 // SyncGetRepo is the query com.atproto.sync.getRepo. Errors: [ErrRepoNotFound], [ErrRepoTakendown], [ErrRepoSuspended], [ErrRepoDeactivated].
 var SyncGetRepo = xrpc.Query[SyncGetRepo_Params, xrpc.Stream]{NSID: "com.atproto.sync.getRepo", Returns: "application/vnd.ipld.car"}
 
-// SyncGetRepo_Params are the parameters of [SyncGetRepo].
 type SyncGetRepo_Params struct {
-	Did   string  `json:"did" lex:"format=did"`
-	Since *string `json:"since,omitzero" lex:"format=tid"`
+	Did   string  `lex:"format=did"`
+	Since *string `lex:"format=tid"`
 }
 
 // SyncGetRepoStatus is the query com.atproto.sync.getRepoStatus. Errors: [ErrRepoNotFound].
 var SyncGetRepoStatus = xrpc.Query[SyncGetRepoStatus_Params, SyncGetRepoStatus_Output]{NSID: "com.atproto.sync.getRepoStatus"}
 
-// SyncGetRepoStatus_Params are the parameters of [SyncGetRepoStatus].
 type SyncGetRepoStatus_Params struct {
-	Did string `json:"did" lex:"format=did"`
+	Did string `lex:"format=did"`
 }
 
-// SyncGetRepoStatus_Output is what SyncGetRepoStatus returns.
 type SyncGetRepoStatus_Output struct {
 	Active bool       `json:"active"`
 	Did    string     `json:"did"`
@@ -134,10 +111,6 @@ type SyncGetRepoStatus_Output struct {
 	Extra  data.Extra `json:"-"`
 }
 
-func (v SyncGetRepoStatus_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncGetRepoStatus_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of SyncGetRepoStatus_Output_Status.
 const (
 	SyncGetRepoStatus_Output_Status_Takendown      = "takendown"
 	SyncGetRepoStatus_Output_Status_Suspended      = "suspended"
@@ -150,42 +123,32 @@ const (
 // SyncListBlobs is the query com.atproto.sync.listBlobs. Errors: [ErrRepoNotFound], [ErrRepoTakendown], [ErrRepoSuspended], [ErrRepoDeactivated].
 var SyncListBlobs = xrpc.Query[SyncListBlobs_Params, SyncListBlobs_Output]{NSID: "com.atproto.sync.listBlobs"}
 
-// SyncListBlobs_Params are the parameters of [SyncListBlobs].
 type SyncListBlobs_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Did    string  `json:"did" lex:"format=did"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=1000,default=500"`
-	Since  *string `json:"since,omitzero" lex:"format=tid"`
+	Cursor *string
+	Did    string  `lex:"format=did"`
+	Limit  *int64  `lex:"min=1,max=1000,default=500"`
+	Since  *string `lex:"format=tid"`
 }
 
-// SyncListBlobs_Output is what SyncListBlobs returns.
 type SyncListBlobs_Output struct {
 	Cids   []string   `json:"cids"`
 	Cursor *string    `json:"cursor,omitzero"`
 	Extra  data.Extra `json:"-"`
 }
 
-func (v SyncListBlobs_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncListBlobs_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SyncListHosts is the query com.atproto.sync.listHosts.
 var SyncListHosts = xrpc.Query[SyncListHosts_Params, SyncListHosts_Output]{NSID: "com.atproto.sync.listHosts"}
 
-// SyncListHosts_Params are the parameters of [SyncListHosts].
 type SyncListHosts_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=1000,default=200"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=1000,default=200"`
 }
 
-// SyncListHosts_Output is what SyncListHosts returns.
 type SyncListHosts_Output struct {
 	Cursor *string              `json:"cursor,omitzero"`
 	Hosts  []SyncListHosts_Host `json:"hosts"`
 	Extra  data.Extra           `json:"-"`
 }
-
-func (v SyncListHosts_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncListHosts_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // SyncListHosts_Host is com.atproto.sync.listHosts#host.
 type SyncListHosts_Host struct {
@@ -199,21 +162,16 @@ type SyncListHosts_Host struct {
 // SyncListRepos is the query com.atproto.sync.listRepos.
 var SyncListRepos = xrpc.Query[SyncListRepos_Params, SyncListRepos_Output]{NSID: "com.atproto.sync.listRepos"}
 
-// SyncListRepos_Params are the parameters of [SyncListRepos].
 type SyncListRepos_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=1000,default=500"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=1000,default=500"`
 }
 
-// SyncListRepos_Output is what SyncListRepos returns.
 type SyncListRepos_Output struct {
 	Cursor *string              `json:"cursor,omitzero"`
 	Repos  []SyncListRepos_Repo `json:"repos"`
 	Extra  data.Extra           `json:"-"`
 }
-
-func (v SyncListRepos_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncListRepos_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // SyncListRepos_Repo is com.atproto.sync.listRepos#repo.
 type SyncListRepos_Repo struct {
@@ -225,7 +183,6 @@ type SyncListRepos_Repo struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// Values of SyncListRepos_Repo_Status.
 const (
 	SyncListRepos_Repo_Status_Takendown      = "takendown"
 	SyncListRepos_Repo_Status_Suspended      = "suspended"
@@ -238,23 +195,16 @@ const (
 // SyncListReposByCollection is the query com.atproto.sync.listReposByCollection.
 var SyncListReposByCollection = xrpc.Query[SyncListReposByCollection_Params, SyncListReposByCollection_Output]{NSID: "com.atproto.sync.listReposByCollection"}
 
-// SyncListReposByCollection_Params are the parameters of [SyncListReposByCollection].
 type SyncListReposByCollection_Params struct {
-	Collection string  `json:"collection" lex:"format=nsid"`
-	Cursor     *string `json:"cursor,omitzero"`
-	Limit      *int64  `json:"limit,omitzero" lex:"min=1,max=2000,default=500"`
+	Collection string `lex:"format=nsid"`
+	Cursor     *string
+	Limit      *int64 `lex:"min=1,max=2000,default=500"`
 }
 
-// SyncListReposByCollection_Output is what SyncListReposByCollection returns.
 type SyncListReposByCollection_Output struct {
 	Cursor *string                          `json:"cursor,omitzero"`
 	Repos  []SyncListReposByCollection_Repo `json:"repos"`
 	Extra  data.Extra                       `json:"-"`
-}
-
-func (v SyncListReposByCollection_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *SyncListReposByCollection_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // SyncListReposByCollection_Repo is com.atproto.sync.listReposByCollection#repo.
@@ -266,36 +216,26 @@ type SyncListReposByCollection_Repo struct {
 // SyncNotifyOfUpdate is the procedure com.atproto.sync.notifyOfUpdate.
 var SyncNotifyOfUpdate = xrpc.Procedure[SyncNotifyOfUpdate_Input, xrpc.None]{NSID: "com.atproto.sync.notifyOfUpdate"}
 
-// SyncNotifyOfUpdate_Input is what SyncNotifyOfUpdate takes.
 type SyncNotifyOfUpdate_Input struct {
 	Hostname string     `json:"hostname"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v SyncNotifyOfUpdate_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncNotifyOfUpdate_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SyncRequestCrawl is the procedure com.atproto.sync.requestCrawl. Errors: [ErrHostBanned].
 var SyncRequestCrawl = xrpc.Procedure[SyncRequestCrawl_Input, xrpc.None]{NSID: "com.atproto.sync.requestCrawl"}
 
-// SyncRequestCrawl_Input is what SyncRequestCrawl takes.
 type SyncRequestCrawl_Input struct {
 	Hostname string     `json:"hostname"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v SyncRequestCrawl_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SyncRequestCrawl_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SyncSubscribeRepos is the subscription com.atproto.sync.subscribeRepos. Errors: [ErrFutureCursor], [ErrConsumerTooSlow].
 var SyncSubscribeRepos = xrpc.Subscription[SyncSubscribeRepos_Params, SyncSubscribeRepos_Message]{NSID: "com.atproto.sync.subscribeRepos"}
 
-// SyncSubscribeRepos_Params are the parameters of [SyncSubscribeRepos].
 type SyncSubscribeRepos_Params struct {
-	Cursor *int64 `json:"cursor,omitzero"`
+	Cursor *int64
 }
 
-// SyncSubscribeRepos_Message is an open union.
 type SyncSubscribeRepos_Message = data.Union[func(*SyncSubscribeRepos_Commit, *SyncSubscribeRepos_Sync, *SyncSubscribeRepos_Identity, *SyncSubscribeRepos_Account, *SyncSubscribeRepos_Info)]
 
 // SyncSubscribeRepos_Account is com.atproto.sync.subscribeRepos#account.
@@ -308,10 +248,8 @@ type SyncSubscribeRepos_Account struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.sync.subscribeRepos#account".
 func (*SyncSubscribeRepos_Account) LexType() string { return "com.atproto.sync.subscribeRepos#account" }
 
-// Values of SyncSubscribeRepos_Account_Status.
 const (
 	SyncSubscribeRepos_Account_Status_Takendown      = "takendown"
 	SyncSubscribeRepos_Account_Status_Suspended      = "suspended"
@@ -338,7 +276,6 @@ type SyncSubscribeRepos_Commit struct {
 	Extra    data.Extra                  `json:"-"`
 }
 
-// LexType returns "com.atproto.sync.subscribeRepos#commit".
 func (*SyncSubscribeRepos_Commit) LexType() string { return "com.atproto.sync.subscribeRepos#commit" }
 
 func (v SyncSubscribeRepos_Commit) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -353,7 +290,6 @@ type SyncSubscribeRepos_Identity struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.sync.subscribeRepos#identity".
 func (*SyncSubscribeRepos_Identity) LexType() string {
 	return "com.atproto.sync.subscribeRepos#identity"
 }
@@ -365,10 +301,8 @@ type SyncSubscribeRepos_Info struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.sync.subscribeRepos#info".
 func (*SyncSubscribeRepos_Info) LexType() string { return "com.atproto.sync.subscribeRepos#info" }
 
-// Values of SyncSubscribeRepos_Info_Name.
 const (
 	SyncSubscribeRepos_Info_Name_OutdatedCursor = "OutdatedCursor"
 )
@@ -385,7 +319,6 @@ type SyncSubscribeRepos_RepoOp struct {
 func (v SyncSubscribeRepos_RepoOp) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *SyncSubscribeRepos_RepoOp) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Values of SyncSubscribeRepos_RepoOp_Action.
 const (
 	SyncSubscribeRepos_RepoOp_Action_Create = "create"
 	SyncSubscribeRepos_RepoOp_Action_Update = "update"
@@ -402,7 +335,6 @@ type SyncSubscribeRepos_Sync struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.sync.subscribeRepos#sync".
 func (*SyncSubscribeRepos_Sync) LexType() string { return "com.atproto.sync.subscribeRepos#sync" }
 
 func (v SyncSubscribeRepos_Sync) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }

@@ -10,48 +10,30 @@ import (
 // TempAddReservedHandle is the procedure com.atproto.temp.addReservedHandle.
 var TempAddReservedHandle = xrpc.Procedure[TempAddReservedHandle_Input, TempAddReservedHandle_Output]{NSID: "com.atproto.temp.addReservedHandle"}
 
-// TempAddReservedHandle_Input is what TempAddReservedHandle takes.
 type TempAddReservedHandle_Input struct {
 	Handle string     `json:"handle"`
 	Extra  data.Extra `json:"-"`
 }
 
-func (v TempAddReservedHandle_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TempAddReservedHandle_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// TempAddReservedHandle_Output is what TempAddReservedHandle returns.
 type TempAddReservedHandle_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v TempAddReservedHandle_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TempAddReservedHandle_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // TempCheckHandleAvailability is the query com.atproto.temp.checkHandleAvailability. Errors: [ErrInvalidEmail].
 var TempCheckHandleAvailability = xrpc.Query[TempCheckHandleAvailability_Params, TempCheckHandleAvailability_Output]{NSID: "com.atproto.temp.checkHandleAvailability"}
 
-// TempCheckHandleAvailability_Params are the parameters of [TempCheckHandleAvailability].
 type TempCheckHandleAvailability_Params struct {
-	BirthDate *string `json:"birthDate,omitzero" lex:"format=datetime"`
-	Email     *string `json:"email,omitzero"`
-	Handle    string  `json:"handle" lex:"format=handle"`
+	BirthDate *string `lex:"format=datetime"`
+	Email     *string
+	Handle    string `lex:"format=handle"`
 }
 
-// TempCheckHandleAvailability_Output is what TempCheckHandleAvailability returns.
 type TempCheckHandleAvailability_Output struct {
 	Handle string                                    `json:"handle"`
 	Result TempCheckHandleAvailability_Output_Result `json:"result"`
 	Extra  data.Extra                                `json:"-"`
 }
 
-func (v TempCheckHandleAvailability_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *TempCheckHandleAvailability_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// TempCheckHandleAvailability_Output_Result is an open union.
 type TempCheckHandleAvailability_Output_Result = data.Union[func(*TempCheckHandleAvailability_ResultAvailable, *TempCheckHandleAvailability_ResultUnavailable)]
 
 // TempCheckHandleAvailability_ResultAvailable is com.atproto.temp.checkHandleAvailability#resultAvailable.
@@ -59,7 +41,6 @@ type TempCheckHandleAvailability_ResultAvailable struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "com.atproto.temp.checkHandleAvailability#resultAvailable".
 func (*TempCheckHandleAvailability_ResultAvailable) LexType() string {
 	return "com.atproto.temp.checkHandleAvailability#resultAvailable"
 }
@@ -70,7 +51,6 @@ type TempCheckHandleAvailability_ResultUnavailable struct {
 	Extra       data.Extra                               `json:"-"`
 }
 
-// LexType returns "com.atproto.temp.checkHandleAvailability#resultUnavailable".
 func (*TempCheckHandleAvailability_ResultUnavailable) LexType() string {
 	return "com.atproto.temp.checkHandleAvailability#resultUnavailable"
 }
@@ -85,7 +65,6 @@ type TempCheckHandleAvailability_Suggestion struct {
 // TempCheckSignupQueue is the query com.atproto.temp.checkSignupQueue.
 var TempCheckSignupQueue = xrpc.Query[xrpc.None, TempCheckSignupQueue_Output]{NSID: "com.atproto.temp.checkSignupQueue"}
 
-// TempCheckSignupQueue_Output is what TempCheckSignupQueue returns.
 type TempCheckSignupQueue_Output struct {
 	Activated       bool       `json:"activated"`
 	EstimatedTimeMs *int64     `json:"estimatedTimeMs,omitzero"`
@@ -93,72 +72,43 @@ type TempCheckSignupQueue_Output struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v TempCheckSignupQueue_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TempCheckSignupQueue_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // TempDereferenceScope is the query com.atproto.temp.dereferenceScope. Errors: [ErrInvalidScopeReference].
 var TempDereferenceScope = xrpc.Query[TempDereferenceScope_Params, TempDereferenceScope_Output]{NSID: "com.atproto.temp.dereferenceScope"}
 
-// TempDereferenceScope_Params are the parameters of [TempDereferenceScope].
 type TempDereferenceScope_Params struct {
-	Scope string `json:"scope"`
+	Scope string
 }
 
-// TempDereferenceScope_Output is what TempDereferenceScope returns.
 type TempDereferenceScope_Output struct {
 	Scope string     `json:"scope"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v TempDereferenceScope_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TempDereferenceScope_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // TempFetchLabels is the query com.atproto.temp.fetchLabels.
 var TempFetchLabels = xrpc.Query[TempFetchLabels_Params, TempFetchLabels_Output]{NSID: "com.atproto.temp.fetchLabels"}
 
-// TempFetchLabels_Params are the parameters of [TempFetchLabels].
 type TempFetchLabels_Params struct {
-	Limit *int64 `json:"limit,omitzero" lex:"min=1,max=250,default=50"`
-	Since *int64 `json:"since,omitzero"`
+	Limit *int64 `lex:"min=1,max=250,default=50"`
+	Since *int64
 }
 
-// TempFetchLabels_Output is what TempFetchLabels returns.
 type TempFetchLabels_Output struct {
 	Labels []LabelDefs_Label `json:"labels"`
 	Extra  data.Extra        `json:"-"`
 }
 
-func (v TempFetchLabels_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TempFetchLabels_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // TempRequestPhoneVerification is the procedure com.atproto.temp.requestPhoneVerification.
 var TempRequestPhoneVerification = xrpc.Procedure[TempRequestPhoneVerification_Input, xrpc.None]{NSID: "com.atproto.temp.requestPhoneVerification"}
 
-// TempRequestPhoneVerification_Input is what TempRequestPhoneVerification takes.
 type TempRequestPhoneVerification_Input struct {
 	PhoneNumber string     `json:"phoneNumber"`
 	Extra       data.Extra `json:"-"`
 }
 
-func (v TempRequestPhoneVerification_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *TempRequestPhoneVerification_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // TempRevokeAccountCredentials is the procedure com.atproto.temp.revokeAccountCredentials.
 var TempRevokeAccountCredentials = xrpc.Procedure[TempRevokeAccountCredentials_Input, xrpc.None]{NSID: "com.atproto.temp.revokeAccountCredentials"}
 
-// TempRevokeAccountCredentials_Input is what TempRevokeAccountCredentials takes.
 type TempRevokeAccountCredentials_Input struct {
 	Account string     `json:"account"`
 	Extra   data.Extra `json:"-"`
-}
-
-func (v TempRevokeAccountCredentials_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *TempRevokeAccountCredentials_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }

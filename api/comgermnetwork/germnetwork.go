@@ -16,7 +16,6 @@ type Declaration struct {
 	Extra            data.Extra             `json:"-" lex:"record"`
 }
 
-// LexType returns "com.germnetwork.declaration".
 func (*Declaration) LexType() string { return "com.germnetwork.declaration" }
 
 func (v Declaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -29,7 +28,6 @@ type Declaration_MessageMe struct {
 	Extra        data.Extra `json:"-"`
 }
 
-// Values of Declaration_MessageMe_ShowButtonTo.
 const (
 	Declaration_MessageMe_ShowButtonTo_None         = "none"
 	Declaration_MessageMe_ShowButtonTo_UsersIFollow = "usersIFollow"

@@ -11,19 +11,14 @@ import (
 // ActorGetProfiles is the query internal.bsky.actor.getProfiles.
 var ActorGetProfiles = xrpc.Query[ActorGetProfiles_Params, ActorGetProfiles_Output]{NSID: "internal.bsky.actor.getProfiles"}
 
-// ActorGetProfiles_Params are the parameters of [ActorGetProfiles].
 type ActorGetProfiles_Params struct {
-	Dids             []string `json:"dids" lex:"maxItems=200,format=did"`
-	IncludeTakedowns *bool    `json:"includeTakedowns,omitzero" lex:"default=false"`
-	SocialProof      []string `json:"socialProof,omitzero" lex:"maxItems=200,format=did"`
-	Viewer           *string  `json:"viewer,omitzero" lex:"format=did"`
+	Dids             []string `lex:"maxItems=200,format=did,required"`
+	IncludeTakedowns *bool    `lex:"default=false"`
+	SocialProof      []string `lex:"maxItems=200,format=did"`
+	Viewer           *string  `lex:"format=did"`
 }
 
-// ActorGetProfiles_Output is what ActorGetProfiles returns.
 type ActorGetProfiles_Output struct {
 	Profiles []appbsky.ActorDefs_ProfileViewDetailed `json:"profiles"`
 	Extra    data.Extra                              `json:"-"`
 }
-
-func (v ActorGetProfiles_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorGetProfiles_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -13,7 +13,6 @@ type GraphRecommend struct {
 	Extra     data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "site.standard.graph.recommend".
 func (*GraphRecommend) LexType() string { return "site.standard.graph.recommend" }
 
 func (v GraphRecommend) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -26,7 +25,6 @@ type GraphSubscription struct {
 	Extra       data.Extra `json:"-" lex:"record"`
 }
 
-// LexType returns "site.standard.graph.subscription".
 func (*GraphSubscription) LexType() string { return "site.standard.graph.subscription" }
 
 func (v GraphSubscription) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }

@@ -26,19 +26,15 @@ type Document struct {
 	Extra        data.Extra                `json:"-" lex:"record"`
 }
 
-// LexType returns "site.standard.document".
 func (*Document) LexType() string { return "site.standard.document" }
 
 func (v Document) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *Document) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Document_Content is an open union.
 type Document_Content = data.Union[func()]
 
-// Document_Labels is an open union.
 type Document_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
-// Document_Links is an open union.
 type Document_Links = data.Union[func()]
 
 // Document_Contributor is site.standard.document#contributor.
@@ -61,13 +57,11 @@ type Publication struct {
 	Extra       data.Extra               `json:"-" lex:"record"`
 }
 
-// LexType returns "site.standard.publication".
 func (*Publication) LexType() string { return "site.standard.publication" }
 
 func (v Publication) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *Publication) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Publication_Labels is an open union.
 type Publication_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
 // Publication_Preferences is site.standard.publication#preferences.

@@ -15,22 +15,17 @@ type ThemeBasic struct {
 	Extra            data.Extra                  `json:"-" lex:"record"`
 }
 
-// LexType returns "site.standard.theme.basic".
 func (*ThemeBasic) LexType() string { return "site.standard.theme.basic" }
 
 func (v ThemeBasic) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *ThemeBasic) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// ThemeBasic_Accent is an open union.
 type ThemeBasic_Accent = data.Union[func(*ThemeColor_Rgb)]
 
-// ThemeBasic_AccentForeground is an open union.
 type ThemeBasic_AccentForeground = data.Union[func(*ThemeColor_Rgb)]
 
-// ThemeBasic_Background is an open union.
 type ThemeBasic_Background = data.Union[func(*ThemeColor_Rgb)]
 
-// ThemeBasic_Foreground is an open union.
 type ThemeBasic_Foreground = data.Union[func(*ThemeColor_Rgb)]
 
 // ThemeColor_Rgb is site.standard.theme.color#rgb.
@@ -41,7 +36,6 @@ type ThemeColor_Rgb struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "site.standard.theme.color#rgb".
 func (*ThemeColor_Rgb) LexType() string { return "site.standard.theme.color#rgb" }
 
 // ThemeColor_Rgba is site.standard.theme.color#rgba.

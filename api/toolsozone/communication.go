@@ -10,7 +10,6 @@ import (
 // CommunicationCreateTemplate is the procedure tools.ozone.communication.createTemplate. Errors: [ErrDuplicateTemplateName].
 var CommunicationCreateTemplate = xrpc.Procedure[CommunicationCreateTemplate_Input, CommunicationCreateTemplate_Output]{NSID: "tools.ozone.communication.createTemplate"}
 
-// CommunicationCreateTemplate_Input is what CommunicationCreateTemplate takes.
 type CommunicationCreateTemplate_Input struct {
 	ContentMarkdown string     `json:"contentMarkdown"`
 	CreatedBy       *string    `json:"createdBy,omitzero"`
@@ -20,12 +19,6 @@ type CommunicationCreateTemplate_Input struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v CommunicationCreateTemplate_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *CommunicationCreateTemplate_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// CommunicationCreateTemplate_Output is another name of [CommunicationDefs_TemplateView].
 type CommunicationCreateTemplate_Output = CommunicationDefs_TemplateView
 
 // CommunicationDefs_TemplateView is tools.ozone.communication.defs#templateView.
@@ -45,35 +38,22 @@ type CommunicationDefs_TemplateView struct {
 // CommunicationDeleteTemplate is the procedure tools.ozone.communication.deleteTemplate.
 var CommunicationDeleteTemplate = xrpc.Procedure[CommunicationDeleteTemplate_Input, xrpc.None]{NSID: "tools.ozone.communication.deleteTemplate"}
 
-// CommunicationDeleteTemplate_Input is what CommunicationDeleteTemplate takes.
 type CommunicationDeleteTemplate_Input struct {
 	Id    string     `json:"id"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v CommunicationDeleteTemplate_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *CommunicationDeleteTemplate_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // CommunicationListTemplates is the query tools.ozone.communication.listTemplates.
 var CommunicationListTemplates = xrpc.Query[xrpc.None, CommunicationListTemplates_Output]{NSID: "tools.ozone.communication.listTemplates"}
 
-// CommunicationListTemplates_Output is what CommunicationListTemplates returns.
 type CommunicationListTemplates_Output struct {
 	CommunicationTemplates []CommunicationDefs_TemplateView `json:"communicationTemplates"`
 	Extra                  data.Extra                       `json:"-"`
 }
 
-func (v CommunicationListTemplates_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *CommunicationListTemplates_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // CommunicationUpdateTemplate is the procedure tools.ozone.communication.updateTemplate. Errors: [ErrDuplicateTemplateName].
 var CommunicationUpdateTemplate = xrpc.Procedure[CommunicationUpdateTemplate_Input, CommunicationUpdateTemplate_Output]{NSID: "tools.ozone.communication.updateTemplate"}
 
-// CommunicationUpdateTemplate_Input is what CommunicationUpdateTemplate takes.
 type CommunicationUpdateTemplate_Input struct {
 	ContentMarkdown *string    `json:"contentMarkdown,omitzero"`
 	Disabled        *bool      `json:"disabled,omitzero"`
@@ -85,10 +65,4 @@ type CommunicationUpdateTemplate_Input struct {
 	Extra           data.Extra `json:"-"`
 }
 
-func (v CommunicationUpdateTemplate_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *CommunicationUpdateTemplate_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// CommunicationUpdateTemplate_Output is another name of [CommunicationDefs_TemplateView].
 type CommunicationUpdateTemplate_Output = CommunicationDefs_TemplateView

@@ -10,15 +10,13 @@ import (
 // HostingGetAccountHistory is the query tools.ozone.hosting.getAccountHistory.
 var HostingGetAccountHistory = xrpc.Query[HostingGetAccountHistory_Params, HostingGetAccountHistory_Output]{NSID: "tools.ozone.hosting.getAccountHistory"}
 
-// HostingGetAccountHistory_Params are the parameters of [HostingGetAccountHistory].
 type HostingGetAccountHistory_Params struct {
-	Cursor *string  `json:"cursor,omitzero"`
-	Did    string   `json:"did" lex:"format=did"`
-	Events []string `json:"events,omitzero"`
-	Limit  *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Did    string `lex:"format=did"`
+	Events []string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// Values of HostingGetAccountHistory_Params_Events.
 const (
 	HostingGetAccountHistory_Params_Events_AccountCreated  = "accountCreated"
 	HostingGetAccountHistory_Params_Events_EmailUpdated    = "emailUpdated"
@@ -27,16 +25,10 @@ const (
 	HostingGetAccountHistory_Params_Events_HandleUpdated   = "handleUpdated"
 )
 
-// HostingGetAccountHistory_Output is what HostingGetAccountHistory returns.
 type HostingGetAccountHistory_Output struct {
 	Cursor *string                          `json:"cursor,omitzero"`
 	Events []HostingGetAccountHistory_Event `json:"events"`
 	Extra  data.Extra                       `json:"-"`
-}
-
-func (v HostingGetAccountHistory_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *HostingGetAccountHistory_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // HostingGetAccountHistory_AccountCreated is tools.ozone.hosting.getAccountHistory#accountCreated.
@@ -46,7 +38,6 @@ type HostingGetAccountHistory_AccountCreated struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.hosting.getAccountHistory#accountCreated".
 func (*HostingGetAccountHistory_AccountCreated) LexType() string {
 	return "tools.ozone.hosting.getAccountHistory#accountCreated"
 }
@@ -57,7 +48,6 @@ type HostingGetAccountHistory_EmailConfirmed struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.hosting.getAccountHistory#emailConfirmed".
 func (*HostingGetAccountHistory_EmailConfirmed) LexType() string {
 	return "tools.ozone.hosting.getAccountHistory#emailConfirmed"
 }
@@ -68,7 +58,6 @@ type HostingGetAccountHistory_EmailUpdated struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.hosting.getAccountHistory#emailUpdated".
 func (*HostingGetAccountHistory_EmailUpdated) LexType() string {
 	return "tools.ozone.hosting.getAccountHistory#emailUpdated"
 }
@@ -81,7 +70,6 @@ type HostingGetAccountHistory_Event struct {
 	Extra     data.Extra                             `json:"-"`
 }
 
-// HostingGetAccountHistory_Event_Details is an open union.
 type HostingGetAccountHistory_Event_Details = data.Union[func(*HostingGetAccountHistory_AccountCreated, *HostingGetAccountHistory_EmailUpdated, *HostingGetAccountHistory_EmailConfirmed, *HostingGetAccountHistory_PasswordUpdated, *HostingGetAccountHistory_HandleUpdated)]
 
 // HostingGetAccountHistory_HandleUpdated is tools.ozone.hosting.getAccountHistory#handleUpdated.
@@ -90,7 +78,6 @@ type HostingGetAccountHistory_HandleUpdated struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.hosting.getAccountHistory#handleUpdated".
 func (*HostingGetAccountHistory_HandleUpdated) LexType() string {
 	return "tools.ozone.hosting.getAccountHistory#handleUpdated"
 }
@@ -100,7 +87,6 @@ type HostingGetAccountHistory_PasswordUpdated struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.hosting.getAccountHistory#passwordUpdated".
 func (*HostingGetAccountHistory_PasswordUpdated) LexType() string {
 	return "tools.ozone.hosting.getAccountHistory#passwordUpdated"
 }

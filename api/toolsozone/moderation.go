@@ -12,21 +12,12 @@ import (
 // ModerationCancelScheduledActions is the procedure tools.ozone.moderation.cancelScheduledActions.
 var ModerationCancelScheduledActions = xrpc.Procedure[ModerationCancelScheduledActions_Input, ModerationCancelScheduledActions_Output]{NSID: "tools.ozone.moderation.cancelScheduledActions"}
 
-// ModerationCancelScheduledActions_Input is what ModerationCancelScheduledActions takes.
 type ModerationCancelScheduledActions_Input struct {
 	Comment  *string    `json:"comment,omitzero"`
 	Subjects []string   `json:"subjects"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v ModerationCancelScheduledActions_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ModerationCancelScheduledActions_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ModerationCancelScheduledActions_Output is another name of [ModerationCancelScheduledActions_CancellationResults].
 type ModerationCancelScheduledActions_Output = ModerationCancelScheduledActions_CancellationResults
 
 // ModerationCancelScheduledActions_CancellationResults is tools.ozone.moderation.cancelScheduledActions#cancellationResults.
@@ -53,12 +44,10 @@ type ModerationDefs_AccountEvent struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#accountEvent".
 func (*ModerationDefs_AccountEvent) LexType() string {
 	return "tools.ozone.moderation.defs#accountEvent"
 }
 
-// Values of ModerationDefs_AccountEvent_Status.
 const (
 	ModerationDefs_AccountEvent_Status_Unknown     = "unknown"
 	ModerationDefs_AccountEvent_Status_Deactivated = "deactivated"
@@ -79,12 +68,10 @@ type ModerationDefs_AccountHosting struct {
 	Extra         data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#accountHosting".
 func (*ModerationDefs_AccountHosting) LexType() string {
 	return "tools.ozone.moderation.defs#accountHosting"
 }
 
-// Values of ModerationDefs_AccountHosting_Status.
 const (
 	ModerationDefs_AccountHosting_Status_Takendown   = "takendown"
 	ModerationDefs_AccountHosting_Status_Suspended   = "suspended"
@@ -127,12 +114,10 @@ type ModerationDefs_AgeAssuranceEvent struct {
 	Extra       data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#ageAssuranceEvent".
 func (*ModerationDefs_AgeAssuranceEvent) LexType() string {
 	return "tools.ozone.moderation.defs#ageAssuranceEvent"
 }
 
-// Values of ModerationDefs_AgeAssuranceEvent_Status.
 const (
 	ModerationDefs_AgeAssuranceEvent_Status_Unknown = "unknown"
 	ModerationDefs_AgeAssuranceEvent_Status_Pending = "pending"
@@ -147,12 +132,10 @@ type ModerationDefs_AgeAssuranceOverrideEvent struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#ageAssuranceOverrideEvent".
 func (*ModerationDefs_AgeAssuranceOverrideEvent) LexType() string {
 	return "tools.ozone.moderation.defs#ageAssuranceOverrideEvent"
 }
 
-// Values of ModerationDefs_AgeAssuranceOverrideEvent_Status.
 const (
 	ModerationDefs_AgeAssuranceOverrideEvent_Status_Assured = "assured"
 	ModerationDefs_AgeAssuranceOverrideEvent_Status_Reset   = "reset"
@@ -165,7 +148,6 @@ type ModerationDefs_AgeAssurancePurgeEvent struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#ageAssurancePurgeEvent".
 func (*ModerationDefs_AgeAssurancePurgeEvent) LexType() string {
 	return "tools.ozone.moderation.defs#ageAssurancePurgeEvent"
 }
@@ -181,7 +163,6 @@ type ModerationDefs_BlobView struct {
 	Extra      data.Extra                      `json:"-"`
 }
 
-// ModerationDefs_BlobView_Details is an open union.
 type ModerationDefs_BlobView_Details = data.Union[func(*ModerationDefs_ImageDetails, *ModerationDefs_VideoDetails)]
 
 // ModerationDefs_CancelScheduledTakedownEvent is tools.ozone.moderation.defs#cancelScheduledTakedownEvent.
@@ -190,7 +171,6 @@ type ModerationDefs_CancelScheduledTakedownEvent struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#cancelScheduledTakedownEvent".
 func (*ModerationDefs_CancelScheduledTakedownEvent) LexType() string {
 	return "tools.ozone.moderation.defs#cancelScheduledTakedownEvent"
 }
@@ -202,7 +182,6 @@ type ModerationDefs_ConvoView struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#convoView".
 func (*ModerationDefs_ConvoView) LexType() string { return "tools.ozone.moderation.defs#convoView" }
 
 // ModerationDefs_IdentityEvent is tools.ozone.moderation.defs#identityEvent.
@@ -215,7 +194,6 @@ type ModerationDefs_IdentityEvent struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#identityEvent".
 func (*ModerationDefs_IdentityEvent) LexType() string {
 	return "tools.ozone.moderation.defs#identityEvent"
 }
@@ -227,7 +205,6 @@ type ModerationDefs_ImageDetails struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#imageDetails".
 func (*ModerationDefs_ImageDetails) LexType() string {
 	return "tools.ozone.moderation.defs#imageDetails"
 }
@@ -239,7 +216,6 @@ type ModerationDefs_ModEventAcknowledge struct {
 	Extra                      data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventAcknowledge".
 func (*ModerationDefs_ModEventAcknowledge) LexType() string {
 	return "tools.ozone.moderation.defs#modEventAcknowledge"
 }
@@ -251,7 +227,6 @@ type ModerationDefs_ModEventComment struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventComment".
 func (*ModerationDefs_ModEventComment) LexType() string {
 	return "tools.ozone.moderation.defs#modEventComment"
 }
@@ -262,7 +237,6 @@ type ModerationDefs_ModEventDivert struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventDivert".
 func (*ModerationDefs_ModEventDivert) LexType() string {
 	return "tools.ozone.moderation.defs#modEventDivert"
 }
@@ -280,7 +254,6 @@ type ModerationDefs_ModEventEmail struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventEmail".
 func (*ModerationDefs_ModEventEmail) LexType() string {
 	return "tools.ozone.moderation.defs#modEventEmail"
 }
@@ -291,7 +264,6 @@ type ModerationDefs_ModEventEscalate struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventEscalate".
 func (*ModerationDefs_ModEventEscalate) LexType() string {
 	return "tools.ozone.moderation.defs#modEventEscalate"
 }
@@ -305,7 +277,6 @@ type ModerationDefs_ModEventLabel struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventLabel".
 func (*ModerationDefs_ModEventLabel) LexType() string {
 	return "tools.ozone.moderation.defs#modEventLabel"
 }
@@ -317,7 +288,6 @@ type ModerationDefs_ModEventMute struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventMute".
 func (*ModerationDefs_ModEventMute) LexType() string {
 	return "tools.ozone.moderation.defs#modEventMute"
 }
@@ -329,7 +299,6 @@ type ModerationDefs_ModEventMuteReporter struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventMuteReporter".
 func (*ModerationDefs_ModEventMuteReporter) LexType() string {
 	return "tools.ozone.moderation.defs#modEventMuteReporter"
 }
@@ -341,7 +310,6 @@ type ModerationDefs_ModEventPriorityScore struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventPriorityScore".
 func (*ModerationDefs_ModEventPriorityScore) LexType() string {
 	return "tools.ozone.moderation.defs#modEventPriorityScore"
 }
@@ -354,7 +322,6 @@ type ModerationDefs_ModEventReport struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventReport".
 func (*ModerationDefs_ModEventReport) LexType() string {
 	return "tools.ozone.moderation.defs#modEventReport"
 }
@@ -365,7 +332,6 @@ type ModerationDefs_ModEventResolveAppeal struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventResolveAppeal".
 func (*ModerationDefs_ModEventResolveAppeal) LexType() string {
 	return "tools.ozone.moderation.defs#modEventResolveAppeal"
 }
@@ -379,7 +345,6 @@ type ModerationDefs_ModEventReverseTakedown struct {
 	Extra         data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventReverseTakedown".
 func (*ModerationDefs_ModEventReverseTakedown) LexType() string {
 	return "tools.ozone.moderation.defs#modEventReverseTakedown"
 }
@@ -393,7 +358,6 @@ type ModerationDefs_ModEventTag struct {
 	Extra           data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventTag".
 func (*ModerationDefs_ModEventTag) LexType() string { return "tools.ozone.moderation.defs#modEventTag" }
 
 // ModerationDefs_ModEventTakedown is tools.ozone.moderation.defs#modEventTakedown.
@@ -409,12 +373,10 @@ type ModerationDefs_ModEventTakedown struct {
 	Extra                      data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventTakedown".
 func (*ModerationDefs_ModEventTakedown) LexType() string {
 	return "tools.ozone.moderation.defs#modEventTakedown"
 }
 
-// Values of ModerationDefs_ModEventTakedown_TargetServices.
 const (
 	ModerationDefs_ModEventTakedown_TargetServices_Appview = "appview"
 	ModerationDefs_ModEventTakedown_TargetServices_Pds     = "pds"
@@ -426,7 +388,6 @@ type ModerationDefs_ModEventUnmute struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventUnmute".
 func (*ModerationDefs_ModEventUnmute) LexType() string {
 	return "tools.ozone.moderation.defs#modEventUnmute"
 }
@@ -437,7 +398,6 @@ type ModerationDefs_ModEventUnmuteReporter struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#modEventUnmuteReporter".
 func (*ModerationDefs_ModEventUnmuteReporter) LexType() string {
 	return "tools.ozone.moderation.defs#modEventUnmuteReporter"
 }
@@ -456,10 +416,8 @@ type ModerationDefs_ModEventView struct {
 	Extra           data.Extra                          `json:"-"`
 }
 
-// ModerationDefs_ModEventView_Event is an open union.
 type ModerationDefs_ModEventView_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
 
-// ModerationDefs_ModEventView_Subject is an open union.
 type ModerationDefs_ModEventView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
 
 // ModerationDefs_ModEventViewDetail is tools.ozone.moderation.defs#modEventViewDetail.
@@ -474,10 +432,8 @@ type ModerationDefs_ModEventViewDetail struct {
 	Extra        data.Extra                                `json:"-"`
 }
 
-// ModerationDefs_ModEventViewDetail_Event is an open union.
 type ModerationDefs_ModEventViewDetail_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
 
-// ModerationDefs_ModEventViewDetail_Subject is an open union.
 type ModerationDefs_ModEventViewDetail_Subject = data.Union[func(*ModerationDefs_RepoView, *ModerationDefs_RepoViewNotFound, *ModerationDefs_RecordView, *ModerationDefs_RecordViewNotFound, *ModerationDefs_ConvoView)]
 
 // ModerationDefs_ModTool is tools.ozone.moderation.defs#modTool.
@@ -508,10 +464,8 @@ type ModerationDefs_RecordEvent struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#recordEvent".
 func (*ModerationDefs_RecordEvent) LexType() string { return "tools.ozone.moderation.defs#recordEvent" }
 
-// Values of ModerationDefs_RecordEvent_Op.
 const (
 	ModerationDefs_RecordEvent_Op_Create = "create"
 	ModerationDefs_RecordEvent_Op_Update = "update"
@@ -527,12 +481,10 @@ type ModerationDefs_RecordHosting struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#recordHosting".
 func (*ModerationDefs_RecordHosting) LexType() string {
 	return "tools.ozone.moderation.defs#recordHosting"
 }
 
-// Values of ModerationDefs_RecordHosting_Status.
 const (
 	ModerationDefs_RecordHosting_Status_Deleted = "deleted"
 	ModerationDefs_RecordHosting_Status_Unknown = "unknown"
@@ -550,7 +502,6 @@ type ModerationDefs_RecordView struct {
 	Extra      data.Extra                `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#recordView".
 func (*ModerationDefs_RecordView) LexType() string { return "tools.ozone.moderation.defs#recordView" }
 
 // ModerationDefs_RecordViewDetail is tools.ozone.moderation.defs#recordViewDetail.
@@ -566,7 +517,6 @@ type ModerationDefs_RecordViewDetail struct {
 	Extra      data.Extra                      `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#recordViewDetail".
 func (*ModerationDefs_RecordViewDetail) LexType() string {
 	return "tools.ozone.moderation.defs#recordViewDetail"
 }
@@ -577,7 +527,6 @@ type ModerationDefs_RecordViewNotFound struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#recordViewNotFound".
 func (*ModerationDefs_RecordViewNotFound) LexType() string {
 	return "tools.ozone.moderation.defs#recordViewNotFound"
 }
@@ -611,7 +560,6 @@ type ModerationDefs_RepoView struct {
 	Extra            data.Extra                             `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#repoView".
 func (*ModerationDefs_RepoView) LexType() string { return "tools.ozone.moderation.defs#repoView" }
 
 // ModerationDefs_RepoViewDetail is tools.ozone.moderation.defs#repoViewDetail.
@@ -633,7 +581,6 @@ type ModerationDefs_RepoViewDetail struct {
 	Extra            data.Extra                             `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#repoViewDetail".
 func (*ModerationDefs_RepoViewDetail) LexType() string {
 	return "tools.ozone.moderation.defs#repoViewDetail"
 }
@@ -644,7 +591,6 @@ type ModerationDefs_RepoViewNotFound struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#repoViewNotFound".
 func (*ModerationDefs_RepoViewNotFound) LexType() string {
 	return "tools.ozone.moderation.defs#repoViewNotFound"
 }
@@ -669,7 +615,6 @@ type ModerationDefs_RevokeAccountCredentialsEvent struct {
 	Extra   data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#revokeAccountCredentialsEvent".
 func (*ModerationDefs_RevokeAccountCredentialsEvent) LexType() string {
 	return "tools.ozone.moderation.defs#revokeAccountCredentialsEvent"
 }
@@ -683,7 +628,6 @@ type ModerationDefs_ScheduleTakedownEvent struct {
 	Extra        data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#scheduleTakedownEvent".
 func (*ModerationDefs_ScheduleTakedownEvent) LexType() string {
 	return "tools.ozone.moderation.defs#scheduleTakedownEvent"
 }
@@ -708,12 +652,10 @@ type ModerationDefs_ScheduledActionView struct {
 	Extra              data.Extra `json:"-"`
 }
 
-// Values of ModerationDefs_ScheduledActionView_Action.
 const (
 	ModerationDefs_ScheduledActionView_Action_Takedown = "takedown"
 )
 
-// Values of ModerationDefs_ScheduledActionView_Status.
 const (
 	ModerationDefs_ScheduledActionView_Status_Pending   = "pending"
 	ModerationDefs_ScheduledActionView_Status_Executed  = "executed"
@@ -751,7 +693,6 @@ type ModerationDefs_SubjectStatusView struct {
 	Extra                 data.Extra                               `json:"-"`
 }
 
-// Values of ModerationDefs_SubjectStatusView_AgeAssuranceState.
 const (
 	ModerationDefs_SubjectStatusView_AgeAssuranceState_Pending = "pending"
 	ModerationDefs_SubjectStatusView_AgeAssuranceState_Assured = "assured"
@@ -760,16 +701,13 @@ const (
 	ModerationDefs_SubjectStatusView_AgeAssuranceState_Blocked = "blocked"
 )
 
-// Values of ModerationDefs_SubjectStatusView_AgeAssuranceUpdatedBy.
 const (
 	ModerationDefs_SubjectStatusView_AgeAssuranceUpdatedBy_Admin = "admin"
 	ModerationDefs_SubjectStatusView_AgeAssuranceUpdatedBy_User  = "user"
 )
 
-// ModerationDefs_SubjectStatusView_Hosting is an open union.
 type ModerationDefs_SubjectStatusView_Hosting = data.Union[func(*ModerationDefs_AccountHosting, *ModerationDefs_RecordHosting)]
 
-// ModerationDefs_SubjectStatusView_Subject is an open union.
 type ModerationDefs_SubjectStatusView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
 
 // ModerationDefs_SubjectView is tools.ozone.moderation.defs#subjectView.
@@ -783,7 +721,6 @@ type ModerationDefs_SubjectView struct {
 	Extra   data.Extra                         `json:"-"`
 }
 
-// ModerationDefs_SubjectView_Profile is an open union.
 type ModerationDefs_SubjectView_Profile = data.Union[func()]
 
 // ModerationDefs_VideoDetails is tools.ozone.moderation.defs#videoDetails.
@@ -794,13 +731,11 @@ type ModerationDefs_VideoDetails struct {
 	Extra  data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.defs#videoDetails".
 func (*ModerationDefs_VideoDetails) LexType() string {
 	return "tools.ozone.moderation.defs#videoDetails"
 }
 
-// Tokens of tools.ozone.moderation.defs.
-const (
+const ( // tokens
 	ModerationDefs_ReviewClosed              = "tools.ozone.moderation.defs#reviewClosed"
 	ModerationDefs_ReviewEscalated           = "tools.ozone.moderation.defs#reviewEscalated"
 	ModerationDefs_ReviewNone                = "tools.ozone.moderation.defs#reviewNone"
@@ -813,7 +748,6 @@ const (
 // ModerationEmitEvent is the procedure tools.ozone.moderation.emitEvent. Errors: [ErrSubjectHasAction], [ErrDuplicateExternalId].
 var ModerationEmitEvent = xrpc.Procedure[ModerationEmitEvent_Input, ModerationEmitEvent_Output]{NSID: "tools.ozone.moderation.emitEvent"}
 
-// ModerationEmitEvent_Input is what ModerationEmitEvent takes.
 type ModerationEmitEvent_Input struct {
 	CreatedBy       string                            `json:"createdBy"`
 	Event           ModerationEmitEvent_Input_Event   `json:"event"`
@@ -825,16 +759,10 @@ type ModerationEmitEvent_Input struct {
 	Extra           data.Extra                        `json:"-"`
 }
 
-func (v ModerationEmitEvent_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationEmitEvent_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ModerationEmitEvent_Input_Event is an open union.
 type ModerationEmitEvent_Input_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
 
-// ModerationEmitEvent_Input_Subject is an open union.
 type ModerationEmitEvent_Input_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef)]
 
-// ModerationEmitEvent_Output is another name of [ModerationDefs_ModEventView].
 type ModerationEmitEvent_Output = ModerationDefs_ModEventView
 
 // ModerationEmitEvent_ReportAction is tools.ozone.moderation.emitEvent#reportAction.
@@ -844,4 +772,91 @@ type ModerationEmitEvent_ReportAction struct {
 	Note  *string    `json:"note,omitzero"`
 	Types []string   `json:"types,omitzero"`
 	Extra data.Extra `json:"-"`
+}
+
+// ModerationGetAccountTimeline is the query tools.ozone.moderation.getAccountTimeline. Errors: [ErrRepoNotFound].
+var ModerationGetAccountTimeline = xrpc.Query[ModerationGetAccountTimeline_Params, ModerationGetAccountTimeline_Output]{NSID: "tools.ozone.moderation.getAccountTimeline"}
+
+type ModerationGetAccountTimeline_Params struct {
+	Did string `lex:"format=did"`
+}
+
+type ModerationGetAccountTimeline_Output struct {
+	Timeline []ModerationGetAccountTimeline_TimelineItem `json:"timeline"`
+	Extra    data.Extra                                  `json:"-"`
+}
+
+// ModerationGetAccountTimeline_TimelineItem is tools.ozone.moderation.getAccountTimeline#timelineItem.
+type ModerationGetAccountTimeline_TimelineItem struct {
+	Day     string                                             `json:"day"`
+	Summary []ModerationGetAccountTimeline_TimelineItemSummary `json:"summary"`
+	Extra   data.Extra                                         `json:"-"`
+}
+
+// ModerationGetAccountTimeline_TimelineItemSummary is tools.ozone.moderation.getAccountTimeline#timelineItemSummary.
+type ModerationGetAccountTimeline_TimelineItemSummary struct {
+	Count            int64      `json:"count"`
+	EventSubjectType string     `json:"eventSubjectType"`
+	EventType        string     `json:"eventType"`
+	Extra            data.Extra `json:"-"`
+}
+
+const (
+	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Account = "account"
+	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Record  = "record"
+	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Chat    = "chat"
+)
+
+// ModerationGetEvent is the query tools.ozone.moderation.getEvent.
+var ModerationGetEvent = xrpc.Query[ModerationGetEvent_Params, ModerationGetEvent_Output]{NSID: "tools.ozone.moderation.getEvent"}
+
+type ModerationGetEvent_Params struct {
+	Id int64
+}
+
+type ModerationGetEvent_Output = ModerationDefs_ModEventViewDetail
+
+// ModerationGetRecord is the query tools.ozone.moderation.getRecord. Errors: [ErrRecordNotFound].
+var ModerationGetRecord = xrpc.Query[ModerationGetRecord_Params, ModerationGetRecord_Output]{NSID: "tools.ozone.moderation.getRecord"}
+
+type ModerationGetRecord_Params struct {
+	Cid *string `lex:"format=cid"`
+	Uri string  `lex:"format=at-uri"`
+}
+
+type ModerationGetRecord_Output = ModerationDefs_RecordViewDetail
+
+// ModerationGetRecords is the query tools.ozone.moderation.getRecords.
+var ModerationGetRecords = xrpc.Query[ModerationGetRecords_Params, ModerationGetRecords_Output]{NSID: "tools.ozone.moderation.getRecords"}
+
+type ModerationGetRecords_Params struct {
+	Uris []string `lex:"maxItems=100,format=at-uri,required"`
+}
+
+type ModerationGetRecords_Output struct {
+	Records []ModerationGetRecords_Output_Records_Elem `json:"records"`
+	Extra   data.Extra                                 `json:"-"`
+}
+
+type ModerationGetRecords_Output_Records_Elem = data.Union[func(*ModerationDefs_RecordViewDetail, *ModerationDefs_RecordViewNotFound)]
+
+// ModerationGetRepo is the query tools.ozone.moderation.getRepo. Errors: [ErrRepoNotFound].
+var ModerationGetRepo = xrpc.Query[ModerationGetRepo_Params, ModerationGetRepo_Output]{NSID: "tools.ozone.moderation.getRepo"}
+
+type ModerationGetRepo_Params struct {
+	Did string `lex:"format=did"`
+}
+
+type ModerationGetRepo_Output = ModerationDefs_RepoViewDetail
+
+// ModerationGetReporterStats is the query tools.ozone.moderation.getReporterStats.
+var ModerationGetReporterStats = xrpc.Query[ModerationGetReporterStats_Params, ModerationGetReporterStats_Output]{NSID: "tools.ozone.moderation.getReporterStats"}
+
+type ModerationGetReporterStats_Params struct {
+	Dids []string `lex:"maxItems=100,format=did,required"`
+}
+
+type ModerationGetReporterStats_Output struct {
+	Stats []ModerationDefs_ReporterStats `json:"stats"`
+	Extra data.Extra                     `json:"-"`
 }

@@ -7,163 +7,35 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// ModerationGetAccountTimeline is the query tools.ozone.moderation.getAccountTimeline. Errors: [ErrRepoNotFound].
-var ModerationGetAccountTimeline = xrpc.Query[ModerationGetAccountTimeline_Params, ModerationGetAccountTimeline_Output]{NSID: "tools.ozone.moderation.getAccountTimeline"}
-
-// ModerationGetAccountTimeline_Params are the parameters of [ModerationGetAccountTimeline].
-type ModerationGetAccountTimeline_Params struct {
-	Did string `json:"did" lex:"format=did"`
-}
-
-// ModerationGetAccountTimeline_Output is what ModerationGetAccountTimeline returns.
-type ModerationGetAccountTimeline_Output struct {
-	Timeline []ModerationGetAccountTimeline_TimelineItem `json:"timeline"`
-	Extra    data.Extra                                  `json:"-"`
-}
-
-func (v ModerationGetAccountTimeline_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ModerationGetAccountTimeline_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ModerationGetAccountTimeline_TimelineItem is tools.ozone.moderation.getAccountTimeline#timelineItem.
-type ModerationGetAccountTimeline_TimelineItem struct {
-	Day     string                                             `json:"day"`
-	Summary []ModerationGetAccountTimeline_TimelineItemSummary `json:"summary"`
-	Extra   data.Extra                                         `json:"-"`
-}
-
-// ModerationGetAccountTimeline_TimelineItemSummary is tools.ozone.moderation.getAccountTimeline#timelineItemSummary.
-type ModerationGetAccountTimeline_TimelineItemSummary struct {
-	Count            int64      `json:"count"`
-	EventSubjectType string     `json:"eventSubjectType"`
-	EventType        string     `json:"eventType"`
-	Extra            data.Extra `json:"-"`
-}
-
-// Values of ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType.
-const (
-	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Account = "account"
-	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Record  = "record"
-	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Chat    = "chat"
-)
-
-// ModerationGetEvent is the query tools.ozone.moderation.getEvent.
-var ModerationGetEvent = xrpc.Query[ModerationGetEvent_Params, ModerationGetEvent_Output]{NSID: "tools.ozone.moderation.getEvent"}
-
-// ModerationGetEvent_Params are the parameters of [ModerationGetEvent].
-type ModerationGetEvent_Params struct {
-	Id int64 `json:"id"`
-}
-
-// ModerationGetEvent_Output is another name of [ModerationDefs_ModEventViewDetail].
-type ModerationGetEvent_Output = ModerationDefs_ModEventViewDetail
-
-// ModerationGetRecord is the query tools.ozone.moderation.getRecord. Errors: [ErrRecordNotFound].
-var ModerationGetRecord = xrpc.Query[ModerationGetRecord_Params, ModerationGetRecord_Output]{NSID: "tools.ozone.moderation.getRecord"}
-
-// ModerationGetRecord_Params are the parameters of [ModerationGetRecord].
-type ModerationGetRecord_Params struct {
-	Cid *string `json:"cid,omitzero" lex:"format=cid"`
-	Uri string  `json:"uri" lex:"format=at-uri"`
-}
-
-// ModerationGetRecord_Output is another name of [ModerationDefs_RecordViewDetail].
-type ModerationGetRecord_Output = ModerationDefs_RecordViewDetail
-
-// ModerationGetRecords is the query tools.ozone.moderation.getRecords.
-var ModerationGetRecords = xrpc.Query[ModerationGetRecords_Params, ModerationGetRecords_Output]{NSID: "tools.ozone.moderation.getRecords"}
-
-// ModerationGetRecords_Params are the parameters of [ModerationGetRecords].
-type ModerationGetRecords_Params struct {
-	Uris []string `json:"uris" lex:"maxItems=100,format=at-uri"`
-}
-
-// ModerationGetRecords_Output is what ModerationGetRecords returns.
-type ModerationGetRecords_Output struct {
-	Records []ModerationGetRecords_Output_Records_Elem `json:"records"`
-	Extra   data.Extra                                 `json:"-"`
-}
-
-func (v ModerationGetRecords_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationGetRecords_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ModerationGetRecords_Output_Records_Elem is an open union.
-type ModerationGetRecords_Output_Records_Elem = data.Union[func(*ModerationDefs_RecordViewDetail, *ModerationDefs_RecordViewNotFound)]
-
-// ModerationGetRepo is the query tools.ozone.moderation.getRepo. Errors: [ErrRepoNotFound].
-var ModerationGetRepo = xrpc.Query[ModerationGetRepo_Params, ModerationGetRepo_Output]{NSID: "tools.ozone.moderation.getRepo"}
-
-// ModerationGetRepo_Params are the parameters of [ModerationGetRepo].
-type ModerationGetRepo_Params struct {
-	Did string `json:"did" lex:"format=did"`
-}
-
-// ModerationGetRepo_Output is another name of [ModerationDefs_RepoViewDetail].
-type ModerationGetRepo_Output = ModerationDefs_RepoViewDetail
-
-// ModerationGetReporterStats is the query tools.ozone.moderation.getReporterStats.
-var ModerationGetReporterStats = xrpc.Query[ModerationGetReporterStats_Params, ModerationGetReporterStats_Output]{NSID: "tools.ozone.moderation.getReporterStats"}
-
-// ModerationGetReporterStats_Params are the parameters of [ModerationGetReporterStats].
-type ModerationGetReporterStats_Params struct {
-	Dids []string `json:"dids" lex:"maxItems=100,format=did"`
-}
-
-// ModerationGetReporterStats_Output is what ModerationGetReporterStats returns.
-type ModerationGetReporterStats_Output struct {
-	Stats []ModerationDefs_ReporterStats `json:"stats"`
-	Extra data.Extra                     `json:"-"`
-}
-
-func (v ModerationGetReporterStats_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationGetReporterStats_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ModerationGetRepos is the query tools.ozone.moderation.getRepos.
 var ModerationGetRepos = xrpc.Query[ModerationGetRepos_Params, ModerationGetRepos_Output]{NSID: "tools.ozone.moderation.getRepos"}
 
-// ModerationGetRepos_Params are the parameters of [ModerationGetRepos].
 type ModerationGetRepos_Params struct {
-	Dids []string `json:"dids" lex:"maxItems=100,format=did"`
+	Dids []string `lex:"maxItems=100,format=did,required"`
 }
 
-// ModerationGetRepos_Output is what ModerationGetRepos returns.
 type ModerationGetRepos_Output struct {
 	Repos []ModerationGetRepos_Output_Repos_Elem `json:"repos"`
 	Extra data.Extra                             `json:"-"`
 }
 
-func (v ModerationGetRepos_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationGetRepos_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ModerationGetRepos_Output_Repos_Elem is an open union.
 type ModerationGetRepos_Output_Repos_Elem = data.Union[func(*ModerationDefs_RepoViewDetail, *ModerationDefs_RepoViewNotFound)]
 
 // ModerationGetSubjects is the query tools.ozone.moderation.getSubjects.
 var ModerationGetSubjects = xrpc.Query[ModerationGetSubjects_Params, ModerationGetSubjects_Output]{NSID: "tools.ozone.moderation.getSubjects"}
 
-// ModerationGetSubjects_Params are the parameters of [ModerationGetSubjects].
 type ModerationGetSubjects_Params struct {
-	Subjects []string `json:"subjects" lex:"minItems=1,maxItems=100"`
+	Subjects []string `lex:"minItems=1,maxItems=100,required"`
 }
 
-// ModerationGetSubjects_Output is what ModerationGetSubjects returns.
 type ModerationGetSubjects_Output struct {
 	Subjects []ModerationDefs_SubjectView `json:"subjects"`
 	Extra    data.Extra                   `json:"-"`
 }
 
-func (v ModerationGetSubjects_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationGetSubjects_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ModerationListScheduledActions is the procedure tools.ozone.moderation.listScheduledActions.
 var ModerationListScheduledActions = xrpc.Procedure[ModerationListScheduledActions_Input, ModerationListScheduledActions_Output]{NSID: "tools.ozone.moderation.listScheduledActions"}
 
-// ModerationListScheduledActions_Input is what ModerationListScheduledActions takes.
 type ModerationListScheduledActions_Input struct {
 	Cursor      *string    `json:"cursor,omitzero"`
 	EndsBefore  *string    `json:"endsBefore,omitzero"`
@@ -174,14 +46,6 @@ type ModerationListScheduledActions_Input struct {
 	Extra       data.Extra `json:"-"`
 }
 
-func (v ModerationListScheduledActions_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ModerationListScheduledActions_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// Values of ModerationListScheduledActions_Input_Statuses.
 const (
 	ModerationListScheduledActions_Input_Statuses_Pending   = "pending"
 	ModerationListScheduledActions_Input_Statuses_Executed  = "executed"
@@ -189,51 +53,41 @@ const (
 	ModerationListScheduledActions_Input_Statuses_Failed    = "failed"
 )
 
-// ModerationListScheduledActions_Output is what ModerationListScheduledActions returns.
 type ModerationListScheduledActions_Output struct {
 	Actions []ModerationDefs_ScheduledActionView `json:"actions"`
 	Cursor  *string                              `json:"cursor,omitzero"`
 	Extra   data.Extra                           `json:"-"`
 }
 
-func (v ModerationListScheduledActions_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *ModerationListScheduledActions_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ModerationQueryEvents is the query tools.ozone.moderation.queryEvents.
 var ModerationQueryEvents = xrpc.Query[ModerationQueryEvents_Params, ModerationQueryEvents_Output]{NSID: "tools.ozone.moderation.queryEvents"}
 
-// ModerationQueryEvents_Params are the parameters of [ModerationQueryEvents].
 type ModerationQueryEvents_Params struct {
-	AddedLabels           []string `json:"addedLabels,omitzero"`
-	AddedTags             []string `json:"addedTags,omitzero"`
-	AgeAssuranceState     *string  `json:"ageAssuranceState,omitzero"`
-	BatchId               *string  `json:"batchId,omitzero"`
-	Collections           []string `json:"collections,omitzero" lex:"maxItems=20,format=nsid"`
-	Comment               *string  `json:"comment,omitzero"`
-	CreatedAfter          *string  `json:"createdAfter,omitzero" lex:"format=datetime"`
-	CreatedBefore         *string  `json:"createdBefore,omitzero" lex:"format=datetime"`
-	CreatedBy             *string  `json:"createdBy,omitzero" lex:"format=did"`
-	Cursor                *string  `json:"cursor,omitzero"`
-	HasComment            *bool    `json:"hasComment,omitzero"`
-	IncludeAllUserRecords *bool    `json:"includeAllUserRecords,omitzero" lex:"default=false"`
-	Limit                 *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	ModTool               []string `json:"modTool,omitzero"`
-	Policies              []string `json:"policies,omitzero"`
-	RemovedLabels         []string `json:"removedLabels,omitzero"`
-	RemovedTags           []string `json:"removedTags,omitzero"`
-	ReportTypes           []string `json:"reportTypes,omitzero"`
-	SortDirection         *string  `json:"sortDirection,omitzero" lex:"enum=asc|desc,default=desc"`
-	Subject               *string  `json:"subject,omitzero" lex:"format=uri"`
-	SubjectType           *string  `json:"subjectType,omitzero"`
-	Types                 []string `json:"types,omitzero"`
-	WithStrike            *bool    `json:"withStrike,omitzero"`
+	AddedLabels           []string
+	AddedTags             []string
+	AgeAssuranceState     *string
+	BatchId               *string
+	Collections           []string `lex:"maxItems=20,format=nsid"`
+	Comment               *string
+	CreatedAfter          *string `lex:"format=datetime"`
+	CreatedBefore         *string `lex:"format=datetime"`
+	CreatedBy             *string `lex:"format=did"`
+	Cursor                *string
+	HasComment            *bool
+	IncludeAllUserRecords *bool  `lex:"default=false"`
+	Limit                 *int64 `lex:"min=1,max=100,default=50"`
+	ModTool               []string
+	Policies              []string
+	RemovedLabels         []string
+	RemovedTags           []string
+	ReportTypes           []string
+	SortDirection         *string `lex:"enum=asc|desc,default=desc"`
+	Subject               *string `lex:"format=uri"`
+	SubjectType           *string
+	Types                 []string
+	WithStrike            *bool
 }
 
-// Values of ModerationQueryEvents_Params_AgeAssuranceState.
 const (
 	ModerationQueryEvents_Params_AgeAssuranceState_Pending = "pending"
 	ModerationQueryEvents_Params_AgeAssuranceState_Assured = "assured"
@@ -242,73 +96,65 @@ const (
 	ModerationQueryEvents_Params_AgeAssuranceState_Blocked = "blocked"
 )
 
-// Values of ModerationQueryEvents_Params_SortDirection.
 const (
 	ModerationQueryEvents_Params_SortDirection_Asc  = "asc"
 	ModerationQueryEvents_Params_SortDirection_Desc = "desc"
 )
 
-// Values of ModerationQueryEvents_Params_SubjectType.
 const (
 	ModerationQueryEvents_Params_SubjectType_Account      = "account"
 	ModerationQueryEvents_Params_SubjectType_Record       = "record"
 	ModerationQueryEvents_Params_SubjectType_Conversation = "conversation"
 )
 
-// ModerationQueryEvents_Output is what ModerationQueryEvents returns.
 type ModerationQueryEvents_Output struct {
 	Cursor *string                       `json:"cursor,omitzero"`
 	Events []ModerationDefs_ModEventView `json:"events"`
 	Extra  data.Extra                    `json:"-"`
 }
 
-func (v ModerationQueryEvents_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationQueryEvents_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ModerationQueryStatuses is the query tools.ozone.moderation.queryStatuses.
 var ModerationQueryStatuses = xrpc.Query[ModerationQueryStatuses_Params, ModerationQueryStatuses_Output]{NSID: "tools.ozone.moderation.queryStatuses"}
 
-// ModerationQueryStatuses_Params are the parameters of [ModerationQueryStatuses].
 type ModerationQueryStatuses_Params struct {
-	AgeAssuranceState        *string  `json:"ageAssuranceState,omitzero"`
-	Appealed                 *bool    `json:"appealed,omitzero"`
-	Collections              []string `json:"collections,omitzero" lex:"maxItems=20,format=nsid"`
-	Comment                  *string  `json:"comment,omitzero"`
-	Cursor                   *string  `json:"cursor,omitzero"`
-	ExcludeTags              []string `json:"excludeTags,omitzero"`
-	HostingDeletedAfter      *string  `json:"hostingDeletedAfter,omitzero" lex:"format=datetime"`
-	HostingDeletedBefore     *string  `json:"hostingDeletedBefore,omitzero" lex:"format=datetime"`
-	HostingStatuses          []string `json:"hostingStatuses,omitzero"`
-	HostingUpdatedAfter      *string  `json:"hostingUpdatedAfter,omitzero" lex:"format=datetime"`
-	HostingUpdatedBefore     *string  `json:"hostingUpdatedBefore,omitzero" lex:"format=datetime"`
-	IgnoreSubjects           []string `json:"ignoreSubjects,omitzero" lex:"format=uri"`
-	IncludeAllUserRecords    *bool    `json:"includeAllUserRecords,omitzero"`
-	IncludeMuted             *bool    `json:"includeMuted,omitzero"`
-	LastReviewedBy           *string  `json:"lastReviewedBy,omitzero" lex:"format=did"`
-	Limit                    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	MinAccountSuspendCount   *int64   `json:"minAccountSuspendCount,omitzero"`
-	MinPriorityScore         *int64   `json:"minPriorityScore,omitzero" lex:"min=0,max=100"`
-	MinReportedRecordsCount  *int64   `json:"minReportedRecordsCount,omitzero"`
-	MinStrikeCount           *int64   `json:"minStrikeCount,omitzero" lex:"min=1"`
-	MinTakendownRecordsCount *int64   `json:"minTakendownRecordsCount,omitzero"`
-	OnlyMuted                *bool    `json:"onlyMuted,omitzero"`
-	QueueCount               *int64   `json:"queueCount,omitzero"`
-	QueueIndex               *int64   `json:"queueIndex,omitzero"`
-	QueueSeed                *string  `json:"queueSeed,omitzero"`
-	ReportedAfter            *string  `json:"reportedAfter,omitzero" lex:"format=datetime"`
-	ReportedBefore           *string  `json:"reportedBefore,omitzero" lex:"format=datetime"`
-	ReviewState              *string  `json:"reviewState,omitzero"`
-	ReviewedAfter            *string  `json:"reviewedAfter,omitzero" lex:"format=datetime"`
-	ReviewedBefore           *string  `json:"reviewedBefore,omitzero" lex:"format=datetime"`
-	SortDirection            *string  `json:"sortDirection,omitzero" lex:"enum=asc|desc,default=desc"`
-	SortField                *string  `json:"sortField,omitzero" lex:"enum=lastReviewedAt|lastReportedAt|reportedRecordsCount|takendownRecordsCount|priorityScore,default=lastReportedAt"`
-	Subject                  *string  `json:"subject,omitzero" lex:"format=uri"`
-	SubjectType              *string  `json:"subjectType,omitzero"`
-	Tags                     []string `json:"tags,omitzero" lex:"maxItems=25"`
-	Takendown                *bool    `json:"takendown,omitzero"`
+	AgeAssuranceState        *string
+	Appealed                 *bool
+	Collections              []string `lex:"maxItems=20,format=nsid"`
+	Comment                  *string
+	Cursor                   *string
+	ExcludeTags              []string
+	HostingDeletedAfter      *string `lex:"format=datetime"`
+	HostingDeletedBefore     *string `lex:"format=datetime"`
+	HostingStatuses          []string
+	HostingUpdatedAfter      *string  `lex:"format=datetime"`
+	HostingUpdatedBefore     *string  `lex:"format=datetime"`
+	IgnoreSubjects           []string `lex:"format=uri"`
+	IncludeAllUserRecords    *bool
+	IncludeMuted             *bool
+	LastReviewedBy           *string `lex:"format=did"`
+	Limit                    *int64  `lex:"min=1,max=100,default=50"`
+	MinAccountSuspendCount   *int64
+	MinPriorityScore         *int64 `lex:"min=0,max=100"`
+	MinReportedRecordsCount  *int64
+	MinStrikeCount           *int64 `lex:"min=1"`
+	MinTakendownRecordsCount *int64
+	OnlyMuted                *bool
+	QueueCount               *int64
+	QueueIndex               *int64
+	QueueSeed                *string
+	ReportedAfter            *string `lex:"format=datetime"`
+	ReportedBefore           *string `lex:"format=datetime"`
+	ReviewState              *string
+	ReviewedAfter            *string `lex:"format=datetime"`
+	ReviewedBefore           *string `lex:"format=datetime"`
+	SortDirection            *string `lex:"enum=asc|desc,default=desc"`
+	SortField                *string `lex:"enum=lastReviewedAt|lastReportedAt|reportedRecordsCount|takendownRecordsCount|priorityScore,default=lastReportedAt"`
+	Subject                  *string `lex:"format=uri"`
+	SubjectType              *string
+	Tags                     []string `lex:"maxItems=25"`
+	Takendown                *bool
 }
 
-// Values of ModerationQueryStatuses_Params_AgeAssuranceState.
 const (
 	ModerationQueryStatuses_Params_AgeAssuranceState_Pending = "pending"
 	ModerationQueryStatuses_Params_AgeAssuranceState_Assured = "assured"
@@ -317,13 +163,11 @@ const (
 	ModerationQueryStatuses_Params_AgeAssuranceState_Blocked = "blocked"
 )
 
-// Values of ModerationQueryStatuses_Params_SortDirection.
 const (
 	ModerationQueryStatuses_Params_SortDirection_Asc  = "asc"
 	ModerationQueryStatuses_Params_SortDirection_Desc = "desc"
 )
 
-// Values of ModerationQueryStatuses_Params_SortField.
 const (
 	ModerationQueryStatuses_Params_SortField_LastReviewedAt        = "lastReviewedAt"
 	ModerationQueryStatuses_Params_SortField_LastReportedAt        = "lastReportedAt"
@@ -332,29 +176,21 @@ const (
 	ModerationQueryStatuses_Params_SortField_PriorityScore         = "priorityScore"
 )
 
-// Values of ModerationQueryStatuses_Params_SubjectType.
 const (
 	ModerationQueryStatuses_Params_SubjectType_Account      = "account"
 	ModerationQueryStatuses_Params_SubjectType_Record       = "record"
 	ModerationQueryStatuses_Params_SubjectType_Conversation = "conversation"
 )
 
-// ModerationQueryStatuses_Output is what ModerationQueryStatuses returns.
 type ModerationQueryStatuses_Output struct {
 	Cursor          *string                            `json:"cursor,omitzero"`
 	SubjectStatuses []ModerationDefs_SubjectStatusView `json:"subjectStatuses"`
 	Extra           data.Extra                         `json:"-"`
 }
 
-func (v ModerationQueryStatuses_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationQueryStatuses_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ModerationScheduleAction is the procedure tools.ozone.moderation.scheduleAction.
 var ModerationScheduleAction = xrpc.Procedure[ModerationScheduleAction_Input, ModerationScheduleAction_Output]{NSID: "tools.ozone.moderation.scheduleAction"}
 
-// ModerationScheduleAction_Input is what ModerationScheduleAction takes.
 type ModerationScheduleAction_Input struct {
 	Action     ModerationScheduleAction_Input_Action     `json:"action"`
 	CreatedBy  string                                    `json:"createdBy"`
@@ -364,15 +200,8 @@ type ModerationScheduleAction_Input struct {
 	Extra      data.Extra                                `json:"-"`
 }
 
-func (v ModerationScheduleAction_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ModerationScheduleAction_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ModerationScheduleAction_Input_Action is an open union.
 type ModerationScheduleAction_Input_Action = data.Union[func(*ModerationScheduleAction_Takedown)]
 
-// ModerationScheduleAction_Output is another name of [ModerationScheduleAction_ScheduledActionResults].
 type ModerationScheduleAction_Output = ModerationScheduleAction_ScheduledActionResults
 
 // ModerationScheduleAction_FailedScheduling is tools.ozone.moderation.scheduleAction#failedScheduling.
@@ -412,7 +241,6 @@ type ModerationScheduleAction_Takedown struct {
 	Extra                      data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.moderation.scheduleAction#takedown".
 func (*ModerationScheduleAction_Takedown) LexType() string {
 	return "tools.ozone.moderation.scheduleAction#takedown"
 }
@@ -420,20 +248,15 @@ func (*ModerationScheduleAction_Takedown) LexType() string {
 // ModerationSearchRepos is the query tools.ozone.moderation.searchRepos.
 var ModerationSearchRepos = xrpc.Query[ModerationSearchRepos_Params, ModerationSearchRepos_Output]{NSID: "tools.ozone.moderation.searchRepos"}
 
-// ModerationSearchRepos_Params are the parameters of [ModerationSearchRepos].
 type ModerationSearchRepos_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Q      *string `json:"q,omitzero"`
-	Term   *string `json:"term,omitzero"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Q      *string
+	Term   *string
 }
 
-// ModerationSearchRepos_Output is what ModerationSearchRepos returns.
 type ModerationSearchRepos_Output struct {
 	Cursor *string                   `json:"cursor,omitzero"`
 	Repos  []ModerationDefs_RepoView `json:"repos"`
 	Extra  data.Extra                `json:"-"`
 }
-
-func (v ModerationSearchRepos_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ModerationSearchRepos_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

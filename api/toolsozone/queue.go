@@ -10,23 +10,17 @@ import (
 // QueueAssignModerator is the procedure tools.ozone.queue.assignModerator. Errors: [ErrInvalidAssignment].
 var QueueAssignModerator = xrpc.Procedure[QueueAssignModerator_Input, QueueAssignModerator_Output]{NSID: "tools.ozone.queue.assignModerator"}
 
-// QueueAssignModerator_Input is what QueueAssignModerator takes.
 type QueueAssignModerator_Input struct {
 	Did     string     `json:"did"`
 	QueueId int64      `json:"queueId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v QueueAssignModerator_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueAssignModerator_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// QueueAssignModerator_Output is another name of [QueueDefs_AssignmentView].
 type QueueAssignModerator_Output = QueueDefs_AssignmentView
 
 // QueueCreateQueue is the procedure tools.ozone.queue.createQueue. Errors: [ErrInvalidRecommendedPolicies], [ErrConflictingQueue].
 var QueueCreateQueue = xrpc.Procedure[QueueCreateQueue_Input, QueueCreateQueue_Output]{NSID: "tools.ozone.queue.createQueue"}
 
-// QueueCreateQueue_Input is what QueueCreateQueue takes.
 type QueueCreateQueue_Input struct {
 	Collection          *string    `json:"collection,omitzero"`
 	Description         *string    `json:"description,omitzero"`
@@ -37,10 +31,6 @@ type QueueCreateQueue_Input struct {
 	Extra               data.Extra `json:"-"`
 }
 
-func (v QueueCreateQueue_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueCreateQueue_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of QueueCreateQueue_Input_SubjectTypes.
 const (
 	QueueCreateQueue_Input_SubjectTypes_Account      = "account"
 	QueueCreateQueue_Input_SubjectTypes_Record       = "record"
@@ -48,14 +38,10 @@ const (
 	QueueCreateQueue_Input_SubjectTypes_Conversation = "conversation"
 )
 
-// QueueCreateQueue_Output is what QueueCreateQueue returns.
 type QueueCreateQueue_Output struct {
 	Queue QueueDefs_QueueView `json:"queue"`
 	Extra data.Extra          `json:"-"`
 }
-
-func (v QueueCreateQueue_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueCreateQueue_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // QueueDefs_AssignmentView is tools.ozone.queue.defs#assignmentView.
 type QueueDefs_AssignmentView struct {
@@ -98,7 +84,6 @@ type QueueDefs_QueueView struct {
 	Extra               data.Extra           `json:"-"`
 }
 
-// Values of QueueDefs_QueueView_SubjectTypes.
 const (
 	QueueDefs_QueueView_SubjectTypes_Account      = "account"
 	QueueDefs_QueueView_SubjectTypes_Record       = "record"
@@ -109,111 +94,80 @@ const (
 // QueueDeleteQueue is the procedure tools.ozone.queue.deleteQueue.
 var QueueDeleteQueue = xrpc.Procedure[QueueDeleteQueue_Input, QueueDeleteQueue_Output]{NSID: "tools.ozone.queue.deleteQueue"}
 
-// QueueDeleteQueue_Input is what QueueDeleteQueue takes.
 type QueueDeleteQueue_Input struct {
 	MigrateToQueueId *int64     `json:"migrateToQueueId,omitzero"`
 	QueueId          int64      `json:"queueId"`
 	Extra            data.Extra `json:"-"`
 }
 
-func (v QueueDeleteQueue_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueDeleteQueue_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// QueueDeleteQueue_Output is what QueueDeleteQueue returns.
 type QueueDeleteQueue_Output struct {
 	Deleted         bool       `json:"deleted"`
 	ReportsMigrated *int64     `json:"reportsMigrated,omitzero"`
 	Extra           data.Extra `json:"-"`
 }
 
-func (v QueueDeleteQueue_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueDeleteQueue_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // QueueGetAssignments is the query tools.ozone.queue.getAssignments.
 var QueueGetAssignments = xrpc.Query[QueueGetAssignments_Params, QueueGetAssignments_Output]{NSID: "tools.ozone.queue.getAssignments"}
 
-// QueueGetAssignments_Params are the parameters of [QueueGetAssignments].
 type QueueGetAssignments_Params struct {
-	Cursor     *string  `json:"cursor,omitzero"`
-	Dids       []string `json:"dids,omitzero" lex:"format=did"`
-	Limit      *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	OnlyActive *bool    `json:"onlyActive,omitzero" lex:"default=true"`
-	QueueIds   []int64  `json:"queueIds,omitzero"`
+	Cursor     *string
+	Dids       []string `lex:"format=did"`
+	Limit      *int64   `lex:"min=1,max=100,default=50"`
+	OnlyActive *bool    `lex:"default=true"`
+	QueueIds   []int64
 }
 
-// QueueGetAssignments_Output is what QueueGetAssignments returns.
 type QueueGetAssignments_Output struct {
 	Assignments []QueueDefs_AssignmentView `json:"assignments"`
 	Cursor      *string                    `json:"cursor,omitzero"`
 	Extra       data.Extra                 `json:"-"`
 }
 
-func (v QueueGetAssignments_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueGetAssignments_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // QueueListQueues is the query tools.ozone.queue.listQueues.
 var QueueListQueues = xrpc.Query[QueueListQueues_Params, QueueListQueues_Output]{NSID: "tools.ozone.queue.listQueues"}
 
-// QueueListQueues_Params are the parameters of [QueueListQueues].
 type QueueListQueues_Params struct {
-	Collection  *string  `json:"collection,omitzero"`
-	Cursor      *string  `json:"cursor,omitzero"`
-	Enabled     *bool    `json:"enabled,omitzero"`
-	Limit       *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	ReportTypes []string `json:"reportTypes,omitzero" lex:"maxItems=10"`
-	SubjectType *string  `json:"subjectType,omitzero"`
+	Collection  *string
+	Cursor      *string
+	Enabled     *bool
+	Limit       *int64   `lex:"min=1,max=100,default=50"`
+	ReportTypes []string `lex:"maxItems=10"`
+	SubjectType *string
 }
 
-// QueueListQueues_Output is what QueueListQueues returns.
 type QueueListQueues_Output struct {
 	Cursor *string               `json:"cursor,omitzero"`
 	Queues []QueueDefs_QueueView `json:"queues"`
 	Extra  data.Extra            `json:"-"`
 }
 
-func (v QueueListQueues_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueListQueues_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // QueueRouteReports is the procedure tools.ozone.queue.routeReports. Errors: [ErrOutOfRange].
 var QueueRouteReports = xrpc.Procedure[QueueRouteReports_Input, QueueRouteReports_Output]{NSID: "tools.ozone.queue.routeReports"}
 
-// QueueRouteReports_Input is what QueueRouteReports takes.
 type QueueRouteReports_Input struct {
 	EndReportId   int64      `json:"endReportId"`
 	StartReportId int64      `json:"startReportId"`
 	Extra         data.Extra `json:"-"`
 }
 
-func (v QueueRouteReports_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueRouteReports_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// QueueRouteReports_Output is what QueueRouteReports returns.
 type QueueRouteReports_Output struct {
 	Assigned  int64      `json:"assigned"`
 	Unmatched int64      `json:"unmatched"`
 	Extra     data.Extra `json:"-"`
 }
 
-func (v QueueRouteReports_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueRouteReports_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // QueueUnassignModerator is the procedure tools.ozone.queue.unassignModerator. Errors: [ErrInvalidAssignment].
 var QueueUnassignModerator = xrpc.Procedure[QueueUnassignModerator_Input, xrpc.None]{NSID: "tools.ozone.queue.unassignModerator"}
 
-// QueueUnassignModerator_Input is what QueueUnassignModerator takes.
 type QueueUnassignModerator_Input struct {
 	Did     string     `json:"did"`
 	QueueId int64      `json:"queueId"`
 	Extra   data.Extra `json:"-"`
 }
 
-func (v QueueUnassignModerator_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueUnassignModerator_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // QueueUpdateQueue is the procedure tools.ozone.queue.updateQueue. Errors: [ErrInvalidRecommendedPolicies].
 var QueueUpdateQueue = xrpc.Procedure[QueueUpdateQueue_Input, QueueUpdateQueue_Output]{NSID: "tools.ozone.queue.updateQueue"}
 
-// QueueUpdateQueue_Input is what QueueUpdateQueue takes.
 type QueueUpdateQueue_Input struct {
 	Description         *string    `json:"description,omitzero"`
 	Enabled             *bool      `json:"enabled,omitzero"`
@@ -223,14 +177,7 @@ type QueueUpdateQueue_Input struct {
 	Extra               data.Extra `json:"-"`
 }
 
-func (v QueueUpdateQueue_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueUpdateQueue_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// QueueUpdateQueue_Output is what QueueUpdateQueue returns.
 type QueueUpdateQueue_Output struct {
 	Queue QueueDefs_QueueView `json:"queue"`
 	Extra data.Extra          `json:"-"`
 }
-
-func (v QueueUpdateQueue_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *QueueUpdateQueue_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

@@ -10,7 +10,6 @@ import (
 // ReportAssignModerator is the procedure tools.ozone.report.assignModerator. Errors: [ErrAlreadyAssigned], [ErrInvalidAssignment].
 var ReportAssignModerator = xrpc.Procedure[ReportAssignModerator_Input, ReportAssignModerator_Output]{NSID: "tools.ozone.report.assignModerator"}
 
-// ReportAssignModerator_Input is what ReportAssignModerator takes.
 type ReportAssignModerator_Input struct {
 	Did         *string    `json:"did,omitzero"`
 	IsPermanent *bool      `json:"isPermanent,omitzero"`
@@ -19,16 +18,11 @@ type ReportAssignModerator_Input struct {
 	Extra       data.Extra `json:"-"`
 }
 
-func (v ReportAssignModerator_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportAssignModerator_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ReportAssignModerator_Output is another name of [ReportDefs_AssignmentView].
 type ReportAssignModerator_Output = ReportDefs_AssignmentView
 
 // ReportCloseReports is the procedure tools.ozone.report.closeReports.
 var ReportCloseReports = xrpc.Procedure[ReportCloseReports_Input, ReportCloseReports_Output]{NSID: "tools.ozone.report.closeReports"}
 
-// ReportCloseReports_Input is what ReportCloseReports takes.
 type ReportCloseReports_Input struct {
 	InternalNote *string    `json:"internalNote,omitzero"`
 	IsAutomated  *bool      `json:"isAutomated,omitzero"`
@@ -37,23 +31,15 @@ type ReportCloseReports_Input struct {
 	Extra        data.Extra `json:"-"`
 }
 
-func (v ReportCloseReports_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportCloseReports_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ReportCloseReports_Output is what ReportCloseReports returns.
 type ReportCloseReports_Output struct {
 	ClosedCount int64      `json:"closedCount"`
 	ReportIds   []int64    `json:"reportIds"`
 	Extra       data.Extra `json:"-"`
 }
 
-func (v ReportCloseReports_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportCloseReports_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportCreateActivity is the procedure tools.ozone.report.createActivity. Errors: [ErrReportNotFound], [ErrInvalidStateTransition], [ErrAlreadyInTargetState].
 var ReportCreateActivity = xrpc.Procedure[ReportCreateActivity_Input, ReportCreateActivity_Output]{NSID: "tools.ozone.report.createActivity"}
 
-// ReportCreateActivity_Input is what ReportCreateActivity takes.
 type ReportCreateActivity_Input struct {
 	Activity     ReportCreateActivity_Input_Activity `json:"activity"`
 	EventId      *int64                              `json:"eventId,omitzero"`
@@ -64,20 +50,12 @@ type ReportCreateActivity_Input struct {
 	Extra        data.Extra                          `json:"-"`
 }
 
-func (v ReportCreateActivity_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportCreateActivity_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ReportCreateActivity_Input_Activity is an open union.
 type ReportCreateActivity_Input_Activity = data.Union[func(*ReportDefs_QueueActivity, *ReportDefs_AssignmentActivity, *ReportDefs_EscalationActivity, *ReportDefs_CloseActivity, *ReportDefs_ReopenActivity, *ReportDefs_NoteActivity)]
 
-// ReportCreateActivity_Output is what ReportCreateActivity returns.
 type ReportCreateActivity_Output struct {
 	Activity ReportDefs_ReportActivityView `json:"activity"`
 	Extra    data.Extra                    `json:"-"`
 }
-
-func (v ReportCreateActivity_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportCreateActivity_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // ReportDefs_AssignmentActivity is tools.ozone.report.defs#assignmentActivity.
 type ReportDefs_AssignmentActivity struct {
@@ -85,12 +63,10 @@ type ReportDefs_AssignmentActivity struct {
 	Extra          data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.report.defs#assignmentActivity".
 func (*ReportDefs_AssignmentActivity) LexType() string {
 	return "tools.ozone.report.defs#assignmentActivity"
 }
 
-// Values of ReportDefs_AssignmentActivity_PreviousStatus.
 const (
 	ReportDefs_AssignmentActivity_PreviousStatus_Open      = "open"
 	ReportDefs_AssignmentActivity_PreviousStatus_Closed    = "closed"
@@ -117,10 +93,8 @@ type ReportDefs_CloseActivity struct {
 	Extra          data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.report.defs#closeActivity".
 func (*ReportDefs_CloseActivity) LexType() string { return "tools.ozone.report.defs#closeActivity" }
 
-// Values of ReportDefs_CloseActivity_PreviousStatus.
 const (
 	ReportDefs_CloseActivity_PreviousStatus_Open      = "open"
 	ReportDefs_CloseActivity_PreviousStatus_Closed    = "closed"
@@ -135,12 +109,10 @@ type ReportDefs_EscalationActivity struct {
 	Extra          data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.report.defs#escalationActivity".
 func (*ReportDefs_EscalationActivity) LexType() string {
 	return "tools.ozone.report.defs#escalationActivity"
 }
 
-// Values of ReportDefs_EscalationActivity_PreviousStatus.
 const (
 	ReportDefs_EscalationActivity_PreviousStatus_Open      = "open"
 	ReportDefs_EscalationActivity_PreviousStatus_Closed    = "closed"
@@ -179,7 +151,6 @@ type ReportDefs_NoteActivity struct {
 	Extra data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.report.defs#noteActivity".
 func (*ReportDefs_NoteActivity) LexType() string { return "tools.ozone.report.defs#noteActivity" }
 
 // ReportDefs_QueueActivity is tools.ozone.report.defs#queueActivity.
@@ -188,10 +159,8 @@ type ReportDefs_QueueActivity struct {
 	Extra          data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.report.defs#queueActivity".
 func (*ReportDefs_QueueActivity) LexType() string { return "tools.ozone.report.defs#queueActivity" }
 
-// Values of ReportDefs_QueueActivity_PreviousStatus.
 const (
 	ReportDefs_QueueActivity_PreviousStatus_Open      = "open"
 	ReportDefs_QueueActivity_PreviousStatus_Closed    = "closed"
@@ -206,10 +175,8 @@ type ReportDefs_ReopenActivity struct {
 	Extra          data.Extra `json:"-"`
 }
 
-// LexType returns "tools.ozone.report.defs#reopenActivity".
 func (*ReportDefs_ReopenActivity) LexType() string { return "tools.ozone.report.defs#reopenActivity" }
 
-// Values of ReportDefs_ReopenActivity_PreviousStatus.
 const (
 	ReportDefs_ReopenActivity_PreviousStatus_Open      = "open"
 	ReportDefs_ReopenActivity_PreviousStatus_Closed    = "closed"
@@ -234,7 +201,6 @@ type ReportDefs_ReportActivityView struct {
 	Extra        data.Extra                             `json:"-"`
 }
 
-// ReportDefs_ReportActivityView_Activity is an open union.
 type ReportDefs_ReportActivityView_Activity = data.Union[func(*ReportDefs_QueueActivity, *ReportDefs_AssignmentActivity, *ReportDefs_EscalationActivity, *ReportDefs_CloseActivity, *ReportDefs_ReopenActivity, *ReportDefs_NoteActivity)]
 
 // ReportDefs_ReportAssignment is tools.ozone.report.defs#reportAssignment.
@@ -270,7 +236,6 @@ type ReportDefs_ReportView struct {
 	Extra              data.Extra                        `json:"-"`
 }
 
-// Values of ReportDefs_ReportView_Status.
 const (
 	ReportDefs_ReportView_Status_Open      = "open"
 	ReportDefs_ReportView_Status_Closed    = "closed"
@@ -279,8 +244,7 @@ const (
 	ReportDefs_ReportView_Status_Assigned  = "assigned"
 )
 
-// Tokens of tools.ozone.report.defs.
-const (
+const ( // tokens
 	ReportDefs_ReasonAppeal                   = "tools.ozone.report.defs#reasonAppeal"
 	ReportDefs_ReasonChildSafetyCSAM          = "tools.ozone.report.defs#reasonChildSafetyCSAM"
 	ReportDefs_ReasonChildSafetyGroom         = "tools.ozone.report.defs#reasonChildSafetyGroom"
@@ -326,177 +290,139 @@ const (
 // ReportGetAssignments is the query tools.ozone.report.getAssignments.
 var ReportGetAssignments = xrpc.Query[ReportGetAssignments_Params, ReportGetAssignments_Output]{NSID: "tools.ozone.report.getAssignments"}
 
-// ReportGetAssignments_Params are the parameters of [ReportGetAssignments].
 type ReportGetAssignments_Params struct {
-	Cursor     *string  `json:"cursor,omitzero"`
-	Dids       []string `json:"dids,omitzero" lex:"maxItems=50,format=did"`
-	Limit      *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	OnlyActive *bool    `json:"onlyActive,omitzero" lex:"default=true"`
-	ReportIds  []int64  `json:"reportIds,omitzero" lex:"maxItems=50"`
+	Cursor     *string
+	Dids       []string `lex:"maxItems=50,format=did"`
+	Limit      *int64   `lex:"min=1,max=100,default=50"`
+	OnlyActive *bool    `lex:"default=true"`
+	ReportIds  []int64  `lex:"maxItems=50"`
 }
 
-// ReportGetAssignments_Output is what ReportGetAssignments returns.
 type ReportGetAssignments_Output struct {
 	Assignments []ReportDefs_AssignmentView `json:"assignments"`
 	Cursor      *string                     `json:"cursor,omitzero"`
 	Extra       data.Extra                  `json:"-"`
 }
 
-func (v ReportGetAssignments_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportGetAssignments_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportGetHistoricalStats is the query tools.ozone.report.getHistoricalStats.
 var ReportGetHistoricalStats = xrpc.Query[ReportGetHistoricalStats_Params, ReportGetHistoricalStats_Output]{NSID: "tools.ozone.report.getHistoricalStats"}
 
-// ReportGetHistoricalStats_Params are the parameters of [ReportGetHistoricalStats].
 type ReportGetHistoricalStats_Params struct {
-	Cursor       *string  `json:"cursor,omitzero"`
-	EndDate      *string  `json:"endDate,omitzero" lex:"format=datetime"`
-	Limit        *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=30"`
-	ModeratorDid *string  `json:"moderatorDid,omitzero" lex:"format=did"`
-	QueueId      *int64   `json:"queueId,omitzero"`
-	ReportTypes  []string `json:"reportTypes,omitzero"`
-	StartDate    *string  `json:"startDate,omitzero" lex:"format=datetime"`
+	Cursor       *string
+	EndDate      *string `lex:"format=datetime"`
+	Limit        *int64  `lex:"min=1,max=100,default=30"`
+	ModeratorDid *string `lex:"format=did"`
+	QueueId      *int64
+	ReportTypes  []string
+	StartDate    *string `lex:"format=datetime"`
 }
 
-// ReportGetHistoricalStats_Output is what ReportGetHistoricalStats returns.
 type ReportGetHistoricalStats_Output struct {
 	Cursor *string                      `json:"cursor,omitzero"`
 	Stats  []ReportDefs_HistoricalStats `json:"stats"`
 	Extra  data.Extra                   `json:"-"`
 }
 
-func (v ReportGetHistoricalStats_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ReportGetHistoricalStats_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // ReportGetLatestReport is the query tools.ozone.report.getLatestReport. Errors: [ErrNotFound].
 var ReportGetLatestReport = xrpc.Query[xrpc.None, ReportGetLatestReport_Output]{NSID: "tools.ozone.report.getLatestReport"}
 
-// ReportGetLatestReport_Output is what ReportGetLatestReport returns.
 type ReportGetLatestReport_Output struct {
 	Report ReportDefs_ReportView `json:"report"`
 	Extra  data.Extra            `json:"-"`
 }
 
-func (v ReportGetLatestReport_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportGetLatestReport_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportGetLiveStats is the query tools.ozone.report.getLiveStats.
 var ReportGetLiveStats = xrpc.Query[ReportGetLiveStats_Params, ReportGetLiveStats_Output]{NSID: "tools.ozone.report.getLiveStats"}
 
-// ReportGetLiveStats_Params are the parameters of [ReportGetLiveStats].
 type ReportGetLiveStats_Params struct {
-	ModeratorDid *string  `json:"moderatorDid,omitzero" lex:"format=did"`
-	QueueId      *int64   `json:"queueId,omitzero"`
-	ReportTypes  []string `json:"reportTypes,omitzero"`
+	ModeratorDid *string `lex:"format=did"`
+	QueueId      *int64
+	ReportTypes  []string
 }
 
-// ReportGetLiveStats_Output is what ReportGetLiveStats returns.
 type ReportGetLiveStats_Output struct {
 	Stats ReportDefs_LiveStats `json:"stats"`
 	Extra data.Extra           `json:"-"`
 }
 
-func (v ReportGetLiveStats_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportGetLiveStats_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportGetReport is the query tools.ozone.report.getReport. Errors: [ErrNotFound].
 var ReportGetReport = xrpc.Query[ReportGetReport_Params, ReportGetReport_Output]{NSID: "tools.ozone.report.getReport"}
 
-// ReportGetReport_Params are the parameters of [ReportGetReport].
 type ReportGetReport_Params struct {
-	Id int64 `json:"id"`
+	Id int64
 }
 
-// ReportGetReport_Output is another name of [ReportDefs_ReportView].
 type ReportGetReport_Output = ReportDefs_ReportView
 
 // ReportListActivities is the query tools.ozone.report.listActivities.
 var ReportListActivities = xrpc.Query[ReportListActivities_Params, ReportListActivities_Output]{NSID: "tools.ozone.report.listActivities"}
 
-// ReportListActivities_Params are the parameters of [ReportListActivities].
 type ReportListActivities_Params struct {
-	Cursor   *string `json:"cursor,omitzero"`
-	Limit    *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	ReportId int64   `json:"reportId"`
+	Cursor   *string
+	Limit    *int64 `lex:"min=1,max=100,default=50"`
+	ReportId int64
 }
 
-// ReportListActivities_Output is what ReportListActivities returns.
 type ReportListActivities_Output struct {
 	Activities []ReportDefs_ReportActivityView `json:"activities"`
 	Cursor     *string                         `json:"cursor,omitzero"`
 	Extra      data.Extra                      `json:"-"`
 }
 
-func (v ReportListActivities_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportListActivities_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportQueryActivities is the query tools.ozone.report.queryActivities.
 var ReportQueryActivities = xrpc.Query[ReportQueryActivities_Params, ReportQueryActivities_Output]{NSID: "tools.ozone.report.queryActivities"}
 
-// ReportQueryActivities_Params are the parameters of [ReportQueryActivities].
 type ReportQueryActivities_Params struct {
-	ActivityTypes []string `json:"activityTypes,omitzero"`
-	CreatedAfter  *string  `json:"createdAfter,omitzero" lex:"format=datetime"`
-	CreatedBefore *string  `json:"createdBefore,omitzero" lex:"format=datetime"`
-	Cursor        *string  `json:"cursor,omitzero"`
-	Limit         *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	SortDirection *string  `json:"sortDirection,omitzero" lex:"enum=asc|desc,default=desc"`
+	ActivityTypes []string
+	CreatedAfter  *string `lex:"format=datetime"`
+	CreatedBefore *string `lex:"format=datetime"`
+	Cursor        *string
+	Limit         *int64  `lex:"min=1,max=100,default=50"`
+	SortDirection *string `lex:"enum=asc|desc,default=desc"`
 }
 
-// Values of ReportQueryActivities_Params_SortDirection.
 const (
 	ReportQueryActivities_Params_SortDirection_Asc  = "asc"
 	ReportQueryActivities_Params_SortDirection_Desc = "desc"
 )
 
-// ReportQueryActivities_Output is what ReportQueryActivities returns.
 type ReportQueryActivities_Output struct {
 	Activities []ReportDefs_ReportActivityView `json:"activities"`
 	Cursor     *string                         `json:"cursor,omitzero"`
 	Extra      data.Extra                      `json:"-"`
 }
 
-func (v ReportQueryActivities_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportQueryActivities_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportQueryReports is the query tools.ozone.report.queryReports.
 var ReportQueryReports = xrpc.Query[ReportQueryReports_Params, ReportQueryReports_Output]{NSID: "tools.ozone.report.queryReports"}
 
-// ReportQueryReports_Params are the parameters of [ReportQueryReports].
 type ReportQueryReports_Params struct {
-	AssignedTo     *string  `json:"assignedTo,omitzero" lex:"format=did"`
-	Collections    []string `json:"collections,omitzero" lex:"maxItems=20,format=nsid"`
-	Cursor         *string  `json:"cursor,omitzero"`
-	Did            *string  `json:"did,omitzero" lex:"format=did"`
-	IsMuted        *bool    `json:"isMuted,omitzero" lex:"default=false"`
-	Limit          *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	QueueId        *int64   `json:"queueId,omitzero"`
-	ReportTypes    []string `json:"reportTypes,omitzero"`
-	ReportedAfter  *string  `json:"reportedAfter,omitzero" lex:"format=datetime"`
-	ReportedBefore *string  `json:"reportedBefore,omitzero" lex:"format=datetime"`
-	SortDirection  *string  `json:"sortDirection,omitzero" lex:"enum=asc|desc,default=desc"`
-	SortField      *string  `json:"sortField,omitzero" lex:"enum=createdAt|updatedAt,default=createdAt"`
-	Status         string   `json:"status"`
-	Subject        *string  `json:"subject,omitzero" lex:"format=uri"`
-	SubjectType    *string  `json:"subjectType,omitzero"`
+	AssignedTo     *string  `lex:"format=did"`
+	Collections    []string `lex:"maxItems=20,format=nsid"`
+	Cursor         *string
+	Did            *string `lex:"format=did"`
+	IsMuted        *bool   `lex:"default=false"`
+	Limit          *int64  `lex:"min=1,max=100,default=50"`
+	QueueId        *int64
+	ReportTypes    []string
+	ReportedAfter  *string `lex:"format=datetime"`
+	ReportedBefore *string `lex:"format=datetime"`
+	SortDirection  *string `lex:"enum=asc|desc,default=desc"`
+	SortField      *string `lex:"enum=createdAt|updatedAt,default=createdAt"`
+	Status         string
+	Subject        *string `lex:"format=uri"`
+	SubjectType    *string
 }
 
-// Values of ReportQueryReports_Params_SortDirection.
 const (
 	ReportQueryReports_Params_SortDirection_Asc  = "asc"
 	ReportQueryReports_Params_SortDirection_Desc = "desc"
 )
 
-// Values of ReportQueryReports_Params_SortField.
 const (
 	ReportQueryReports_Params_SortField_CreatedAt = "createdAt"
 	ReportQueryReports_Params_SortField_UpdatedAt = "updatedAt"
 )
 
-// Values of ReportQueryReports_Params_Status.
 const (
 	ReportQueryReports_Params_Status_Open      = "open"
 	ReportQueryReports_Params_Status_Closed    = "closed"
@@ -505,7 +431,6 @@ const (
 	ReportQueryReports_Params_Status_Assigned  = "assigned"
 )
 
-// Values of ReportQueryReports_Params_SubjectType.
 const (
 	ReportQueryReports_Params_SubjectType_Account      = "account"
 	ReportQueryReports_Params_SubjectType_Record       = "record"
@@ -513,20 +438,15 @@ const (
 	ReportQueryReports_Params_SubjectType_Conversation = "conversation"
 )
 
-// ReportQueryReports_Output is what ReportQueryReports returns.
 type ReportQueryReports_Output struct {
 	Cursor  *string                 `json:"cursor,omitzero"`
 	Reports []ReportDefs_ReportView `json:"reports"`
 	Extra   data.Extra              `json:"-"`
 }
 
-func (v ReportQueryReports_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportQueryReports_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportReassignQueue is the procedure tools.ozone.report.reassignQueue. Errors: [ErrReportNotFound], [ErrReportClosed], [ErrAlreadyInTargetQueue], [ErrQueueNotFound], [ErrQueueDisabled].
 var ReportReassignQueue = xrpc.Procedure[ReportReassignQueue_Input, ReportReassignQueue_Output]{NSID: "tools.ozone.report.reassignQueue"}
 
-// ReportReassignQueue_Input is what ReportReassignQueue takes.
 type ReportReassignQueue_Input struct {
 	Comment  *string    `json:"comment,omitzero"`
 	QueueId  int64      `json:"queueId"`
@@ -534,22 +454,14 @@ type ReportReassignQueue_Input struct {
 	Extra    data.Extra `json:"-"`
 }
 
-func (v ReportReassignQueue_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportReassignQueue_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ReportReassignQueue_Output is what ReportReassignQueue returns.
 type ReportReassignQueue_Output struct {
 	Report ReportDefs_ReportView `json:"report"`
 	Extra  data.Extra            `json:"-"`
 }
 
-func (v ReportReassignQueue_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportReassignQueue_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportRefreshStats is the procedure tools.ozone.report.refreshStats.
 var ReportRefreshStats = xrpc.Procedure[ReportRefreshStats_Input, ReportRefreshStats_Output]{NSID: "tools.ozone.report.refreshStats"}
 
-// ReportRefreshStats_Input is what ReportRefreshStats takes.
 type ReportRefreshStats_Input struct {
 	EndDate   string     `json:"endDate"`
 	QueueIds  []int64    `json:"queueIds,omitzero"`
@@ -557,30 +469,16 @@ type ReportRefreshStats_Input struct {
 	Extra     data.Extra `json:"-"`
 }
 
-func (v ReportRefreshStats_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportRefreshStats_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// ReportRefreshStats_Output is what ReportRefreshStats returns.
 type ReportRefreshStats_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v ReportRefreshStats_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ReportRefreshStats_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // ReportUnassignModerator is the procedure tools.ozone.report.unassignModerator. Errors: [ErrInvalidAssignment].
 var ReportUnassignModerator = xrpc.Procedure[ReportUnassignModerator_Input, ReportUnassignModerator_Output]{NSID: "tools.ozone.report.unassignModerator"}
 
-// ReportUnassignModerator_Input is what ReportUnassignModerator takes.
 type ReportUnassignModerator_Input struct {
 	ReportId int64      `json:"reportId"`
 	Extra    data.Extra `json:"-"`
 }
 
-func (v ReportUnassignModerator_Input) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *ReportUnassignModerator_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// ReportUnassignModerator_Output is another name of [ReportDefs_AssignmentView].
 type ReportUnassignModerator_Output = ReportDefs_AssignmentView

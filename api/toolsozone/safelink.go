@@ -10,7 +10,6 @@ import (
 // SafelinkAddRule is the procedure tools.ozone.safelink.addRule. Errors: [ErrInvalidUrl], [ErrRuleAlreadyExists].
 var SafelinkAddRule = xrpc.Procedure[SafelinkAddRule_Input, SafelinkAddRule_Output]{NSID: "tools.ozone.safelink.addRule"}
 
-// SafelinkAddRule_Input is what SafelinkAddRule takes.
 type SafelinkAddRule_Input struct {
 	Action    string     `json:"action"`
 	Comment   *string    `json:"comment,omitzero"`
@@ -21,13 +20,8 @@ type SafelinkAddRule_Input struct {
 	Extra     data.Extra `json:"-"`
 }
 
-func (v SafelinkAddRule_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkAddRule_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// SafelinkAddRule_Output is another name of [SafelinkDefs_Event].
 type SafelinkAddRule_Output = SafelinkDefs_Event
 
-// Values of tools.ozone.safelink.defs#actionType.
 const (
 	SafelinkDefs_ActionType_Block     = "block"
 	SafelinkDefs_ActionType_Warn      = "warn"
@@ -48,20 +42,17 @@ type SafelinkDefs_Event struct {
 	Extra     data.Extra `json:"-"`
 }
 
-// Values of tools.ozone.safelink.defs#eventType.
 const (
 	SafelinkDefs_EventType_AddRule    = "addRule"
 	SafelinkDefs_EventType_UpdateRule = "updateRule"
 	SafelinkDefs_EventType_RemoveRule = "removeRule"
 )
 
-// Values of tools.ozone.safelink.defs#patternType.
 const (
 	SafelinkDefs_PatternType_Domain = "domain"
 	SafelinkDefs_PatternType_Url    = "url"
 )
 
-// Values of tools.ozone.safelink.defs#reasonType.
 const (
 	SafelinkDefs_ReasonType_Csam     = "csam"
 	SafelinkDefs_ReasonType_Spam     = "spam"
@@ -85,7 +76,6 @@ type SafelinkDefs_UrlRule struct {
 // SafelinkQueryEvents is the procedure tools.ozone.safelink.queryEvents.
 var SafelinkQueryEvents = xrpc.Procedure[SafelinkQueryEvents_Input, SafelinkQueryEvents_Output]{NSID: "tools.ozone.safelink.queryEvents"}
 
-// SafelinkQueryEvents_Input is what SafelinkQueryEvents takes.
 type SafelinkQueryEvents_Input struct {
 	Cursor        *string    `json:"cursor,omitzero"`
 	Limit         *int64     `json:"limit,omitzero"`
@@ -95,29 +85,20 @@ type SafelinkQueryEvents_Input struct {
 	Extra         data.Extra `json:"-"`
 }
 
-func (v SafelinkQueryEvents_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkQueryEvents_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of SafelinkQueryEvents_Input_SortDirection.
 const (
 	SafelinkQueryEvents_Input_SortDirection_Asc  = "asc"
 	SafelinkQueryEvents_Input_SortDirection_Desc = "desc"
 )
 
-// SafelinkQueryEvents_Output is what SafelinkQueryEvents returns.
 type SafelinkQueryEvents_Output struct {
 	Cursor *string              `json:"cursor,omitzero"`
 	Events []SafelinkDefs_Event `json:"events"`
 	Extra  data.Extra           `json:"-"`
 }
 
-func (v SafelinkQueryEvents_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkQueryEvents_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SafelinkQueryRules is the procedure tools.ozone.safelink.queryRules.
 var SafelinkQueryRules = xrpc.Procedure[SafelinkQueryRules_Input, SafelinkQueryRules_Output]{NSID: "tools.ozone.safelink.queryRules"}
 
-// SafelinkQueryRules_Input is what SafelinkQueryRules takes.
 type SafelinkQueryRules_Input struct {
 	Actions       []string   `json:"actions,omitzero"`
 	CreatedBy     *string    `json:"createdBy,omitzero"`
@@ -130,29 +111,20 @@ type SafelinkQueryRules_Input struct {
 	Extra         data.Extra `json:"-"`
 }
 
-func (v SafelinkQueryRules_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkQueryRules_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of SafelinkQueryRules_Input_SortDirection.
 const (
 	SafelinkQueryRules_Input_SortDirection_Asc  = "asc"
 	SafelinkQueryRules_Input_SortDirection_Desc = "desc"
 )
 
-// SafelinkQueryRules_Output is what SafelinkQueryRules returns.
 type SafelinkQueryRules_Output struct {
 	Cursor *string                `json:"cursor,omitzero"`
 	Rules  []SafelinkDefs_UrlRule `json:"rules"`
 	Extra  data.Extra             `json:"-"`
 }
 
-func (v SafelinkQueryRules_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkQueryRules_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SafelinkRemoveRule is the procedure tools.ozone.safelink.removeRule. Errors: [ErrRuleNotFound].
 var SafelinkRemoveRule = xrpc.Procedure[SafelinkRemoveRule_Input, SafelinkRemoveRule_Output]{NSID: "tools.ozone.safelink.removeRule"}
 
-// SafelinkRemoveRule_Input is what SafelinkRemoveRule takes.
 type SafelinkRemoveRule_Input struct {
 	Comment   *string    `json:"comment,omitzero"`
 	CreatedBy *string    `json:"createdBy,omitzero"`
@@ -161,16 +133,11 @@ type SafelinkRemoveRule_Input struct {
 	Extra     data.Extra `json:"-"`
 }
 
-func (v SafelinkRemoveRule_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkRemoveRule_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// SafelinkRemoveRule_Output is another name of [SafelinkDefs_Event].
 type SafelinkRemoveRule_Output = SafelinkDefs_Event
 
 // SafelinkUpdateRule is the procedure tools.ozone.safelink.updateRule. Errors: [ErrRuleNotFound].
 var SafelinkUpdateRule = xrpc.Procedure[SafelinkUpdateRule_Input, SafelinkUpdateRule_Output]{NSID: "tools.ozone.safelink.updateRule"}
 
-// SafelinkUpdateRule_Input is what SafelinkUpdateRule takes.
 type SafelinkUpdateRule_Input struct {
 	Action    string     `json:"action"`
 	Comment   *string    `json:"comment,omitzero"`
@@ -181,8 +148,4 @@ type SafelinkUpdateRule_Input struct {
 	Extra     data.Extra `json:"-"`
 }
 
-func (v SafelinkUpdateRule_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SafelinkUpdateRule_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// SafelinkUpdateRule_Output is another name of [SafelinkDefs_Event].
 type SafelinkUpdateRule_Output = SafelinkDefs_Event

@@ -10,7 +10,6 @@ import (
 // ServerGetConfig is the query tools.ozone.server.getConfig.
 var ServerGetConfig = xrpc.Query[xrpc.None, ServerGetConfig_Output]{NSID: "tools.ozone.server.getConfig"}
 
-// ServerGetConfig_Output is what ServerGetConfig returns.
 type ServerGetConfig_Output struct {
 	Appview     *ServerGetConfig_ServiceConfig `json:"appview,omitzero"`
 	BlobDivert  *ServerGetConfig_ServiceConfig `json:"blobDivert,omitzero"`
@@ -20,9 +19,6 @@ type ServerGetConfig_Output struct {
 	Viewer      *ServerGetConfig_ViewerConfig  `json:"viewer,omitzero"`
 	Extra       data.Extra                     `json:"-"`
 }
-
-func (v ServerGetConfig_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ServerGetConfig_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // ServerGetConfig_ServiceConfig is tools.ozone.server.getConfig#serviceConfig.
 type ServerGetConfig_ServiceConfig struct {

@@ -10,15 +10,11 @@ import (
 // SetAddValues is the procedure tools.ozone.set.addValues.
 var SetAddValues = xrpc.Procedure[SetAddValues_Input, xrpc.None]{NSID: "tools.ozone.set.addValues"}
 
-// SetAddValues_Input is what SetAddValues takes.
 type SetAddValues_Input struct {
 	Name   string     `json:"name"`
 	Values []string   `json:"values"`
 	Extra  data.Extra `json:"-"`
 }
-
-func (v SetAddValues_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SetAddValues_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 // SetDefs_Set is tools.ozone.set.defs#set.
 type SetDefs_Set struct {
@@ -40,47 +36,33 @@ type SetDefs_SetView struct {
 // SetDeleteSet is the procedure tools.ozone.set.deleteSet. Errors: [ErrSetNotFound].
 var SetDeleteSet = xrpc.Procedure[SetDeleteSet_Input, SetDeleteSet_Output]{NSID: "tools.ozone.set.deleteSet"}
 
-// SetDeleteSet_Input is what SetDeleteSet takes.
 type SetDeleteSet_Input struct {
 	Name  string     `json:"name"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v SetDeleteSet_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SetDeleteSet_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// SetDeleteSet_Output is what SetDeleteSet returns.
 type SetDeleteSet_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v SetDeleteSet_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SetDeleteSet_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SetDeleteValues is the procedure tools.ozone.set.deleteValues. Errors: [ErrSetNotFound].
 var SetDeleteValues = xrpc.Procedure[SetDeleteValues_Input, xrpc.None]{NSID: "tools.ozone.set.deleteValues"}
 
-// SetDeleteValues_Input is what SetDeleteValues takes.
 type SetDeleteValues_Input struct {
 	Name   string     `json:"name"`
 	Values []string   `json:"values"`
 	Extra  data.Extra `json:"-"`
 }
 
-func (v SetDeleteValues_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SetDeleteValues_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SetGetValues is the query tools.ozone.set.getValues. Errors: [ErrSetNotFound].
 var SetGetValues = xrpc.Query[SetGetValues_Params, SetGetValues_Output]{NSID: "tools.ozone.set.getValues"}
 
-// SetGetValues_Params are the parameters of [SetGetValues].
 type SetGetValues_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=1000,default=100"`
-	Name   string  `json:"name"`
+	Cursor *string
+	Limit  *int64 `lex:"min=1,max=1000,default=100"`
+	Name   string
 }
 
-// SetGetValues_Output is what SetGetValues returns.
 type SetGetValues_Output struct {
 	Cursor *string         `json:"cursor,omitzero"`
 	Set    SetDefs_SetView `json:"set"`
@@ -88,49 +70,37 @@ type SetGetValues_Output struct {
 	Extra  data.Extra      `json:"-"`
 }
 
-func (v SetGetValues_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SetGetValues_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SetQuerySets is the query tools.ozone.set.querySets.
 var SetQuerySets = xrpc.Query[SetQuerySets_Params, SetQuerySets_Output]{NSID: "tools.ozone.set.querySets"}
 
-// SetQuerySets_Params are the parameters of [SetQuerySets].
 type SetQuerySets_Params struct {
-	Cursor        *string `json:"cursor,omitzero"`
-	Limit         *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	NamePrefix    *string `json:"namePrefix,omitzero"`
-	SortBy        *string `json:"sortBy,omitzero" lex:"enum=name|createdAt|updatedAt,default=name"`
-	SortDirection *string `json:"sortDirection,omitzero" lex:"enum=asc|desc,default=asc"`
+	Cursor        *string
+	Limit         *int64 `lex:"min=1,max=100,default=50"`
+	NamePrefix    *string
+	SortBy        *string `lex:"enum=name|createdAt|updatedAt,default=name"`
+	SortDirection *string `lex:"enum=asc|desc,default=asc"`
 }
 
-// Values of SetQuerySets_Params_SortBy.
 const (
 	SetQuerySets_Params_SortBy_Name      = "name"
 	SetQuerySets_Params_SortBy_CreatedAt = "createdAt"
 	SetQuerySets_Params_SortBy_UpdatedAt = "updatedAt"
 )
 
-// Values of SetQuerySets_Params_SortDirection.
 const (
 	SetQuerySets_Params_SortDirection_Asc  = "asc"
 	SetQuerySets_Params_SortDirection_Desc = "desc"
 )
 
-// SetQuerySets_Output is what SetQuerySets returns.
 type SetQuerySets_Output struct {
 	Cursor *string           `json:"cursor,omitzero"`
 	Sets   []SetDefs_SetView `json:"sets"`
 	Extra  data.Extra        `json:"-"`
 }
 
-func (v SetQuerySets_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SetQuerySets_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SetUpsertSet is the procedure tools.ozone.set.upsertSet.
 var SetUpsertSet = xrpc.Procedure[SetUpsertSet_Input, SetUpsertSet_Output]{NSID: "tools.ozone.set.upsertSet"}
 
-// SetUpsertSet_Input is another name of [SetDefs_Set].
 type SetUpsertSet_Input = SetDefs_Set
 
-// SetUpsertSet_Output is another name of [SetDefs_SetView].
 type SetUpsertSet_Output = SetDefs_SetView

@@ -22,7 +22,6 @@ type SettingDefs_Option struct {
 	Extra         data.Extra `json:"-"`
 }
 
-// Values of SettingDefs_Option_Scope.
 const (
 	SettingDefs_Option_Scope_Instance = "instance"
 	SettingDefs_Option_Scope_Personal = "personal"
@@ -31,62 +30,46 @@ const (
 // SettingListOptions is the query tools.ozone.setting.listOptions.
 var SettingListOptions = xrpc.Query[SettingListOptions_Params, SettingListOptions_Output]{NSID: "tools.ozone.setting.listOptions"}
 
-// SettingListOptions_Params are the parameters of [SettingListOptions].
 type SettingListOptions_Params struct {
-	Cursor *string  `json:"cursor,omitzero"`
-	Keys   []string `json:"keys,omitzero" lex:"maxItems=100,format=nsid"`
-	Limit  *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Prefix *string  `json:"prefix,omitzero"`
-	Scope  *string  `json:"scope,omitzero" lex:"default=instance"`
+	Cursor *string
+	Keys   []string `lex:"maxItems=100,format=nsid"`
+	Limit  *int64   `lex:"min=1,max=100,default=50"`
+	Prefix *string
+	Scope  *string `lex:"default=instance"`
 }
 
-// Values of SettingListOptions_Params_Scope.
 const (
 	SettingListOptions_Params_Scope_Instance = "instance"
 	SettingListOptions_Params_Scope_Personal = "personal"
 )
 
-// SettingListOptions_Output is what SettingListOptions returns.
 type SettingListOptions_Output struct {
 	Cursor  *string              `json:"cursor,omitzero"`
 	Options []SettingDefs_Option `json:"options"`
 	Extra   data.Extra           `json:"-"`
 }
 
-func (v SettingListOptions_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SettingListOptions_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SettingRemoveOptions is the procedure tools.ozone.setting.removeOptions.
 var SettingRemoveOptions = xrpc.Procedure[SettingRemoveOptions_Input, SettingRemoveOptions_Output]{NSID: "tools.ozone.setting.removeOptions"}
 
-// SettingRemoveOptions_Input is what SettingRemoveOptions takes.
 type SettingRemoveOptions_Input struct {
 	Keys  []string   `json:"keys"`
 	Scope string     `json:"scope"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v SettingRemoveOptions_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SettingRemoveOptions_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of SettingRemoveOptions_Input_Scope.
 const (
 	SettingRemoveOptions_Input_Scope_Instance = "instance"
 	SettingRemoveOptions_Input_Scope_Personal = "personal"
 )
 
-// SettingRemoveOptions_Output is what SettingRemoveOptions returns.
 type SettingRemoveOptions_Output struct {
 	Extra data.Extra `json:"-"`
 }
 
-func (v SettingRemoveOptions_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SettingRemoveOptions_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // SettingUpsertOption is the procedure tools.ozone.setting.upsertOption.
 var SettingUpsertOption = xrpc.Procedure[SettingUpsertOption_Input, SettingUpsertOption_Output]{NSID: "tools.ozone.setting.upsertOption"}
 
-// SettingUpsertOption_Input is what SettingUpsertOption takes.
 type SettingUpsertOption_Input struct {
 	Description *string    `json:"description,omitzero"`
 	Key         string     `json:"key"`
@@ -96,20 +79,12 @@ type SettingUpsertOption_Input struct {
 	Extra       data.Extra `json:"-"`
 }
 
-func (v SettingUpsertOption_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SettingUpsertOption_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// Values of SettingUpsertOption_Input_Scope.
 const (
 	SettingUpsertOption_Input_Scope_Instance = "instance"
 	SettingUpsertOption_Input_Scope_Personal = "personal"
 )
 
-// SettingUpsertOption_Output is what SettingUpsertOption returns.
 type SettingUpsertOption_Output struct {
 	Option SettingDefs_Option `json:"option"`
 	Extra  data.Extra         `json:"-"`
 }
-
-func (v SettingUpsertOption_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *SettingUpsertOption_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }

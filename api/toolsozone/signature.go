@@ -18,44 +18,28 @@ type SignatureDefs_SigDetail struct {
 // SignatureFindCorrelation is the query tools.ozone.signature.findCorrelation.
 var SignatureFindCorrelation = xrpc.Query[SignatureFindCorrelation_Params, SignatureFindCorrelation_Output]{NSID: "tools.ozone.signature.findCorrelation"}
 
-// SignatureFindCorrelation_Params are the parameters of [SignatureFindCorrelation].
 type SignatureFindCorrelation_Params struct {
-	Dids []string `json:"dids" lex:"format=did"`
+	Dids []string `lex:"format=did,required"`
 }
 
-// SignatureFindCorrelation_Output is what SignatureFindCorrelation returns.
 type SignatureFindCorrelation_Output struct {
 	Details []SignatureDefs_SigDetail `json:"details"`
 	Extra   data.Extra                `json:"-"`
 }
 
-func (v SignatureFindCorrelation_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *SignatureFindCorrelation_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // SignatureFindRelatedAccounts is the query tools.ozone.signature.findRelatedAccounts.
 var SignatureFindRelatedAccounts = xrpc.Query[SignatureFindRelatedAccounts_Params, SignatureFindRelatedAccounts_Output]{NSID: "tools.ozone.signature.findRelatedAccounts"}
 
-// SignatureFindRelatedAccounts_Params are the parameters of [SignatureFindRelatedAccounts].
 type SignatureFindRelatedAccounts_Params struct {
-	Cursor *string `json:"cursor,omitzero"`
-	Did    string  `json:"did" lex:"format=did"`
-	Limit  *int64  `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Did    string `lex:"format=did"`
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
 }
 
-// SignatureFindRelatedAccounts_Output is what SignatureFindRelatedAccounts returns.
 type SignatureFindRelatedAccounts_Output struct {
 	Accounts []SignatureFindRelatedAccounts_RelatedAccount `json:"accounts"`
 	Cursor   *string                                       `json:"cursor,omitzero"`
 	Extra    data.Extra                                    `json:"-"`
-}
-
-func (v SignatureFindRelatedAccounts_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *SignatureFindRelatedAccounts_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // SignatureFindRelatedAccounts_RelatedAccount is tools.ozone.signature.findRelatedAccounts#relatedAccount.
@@ -68,21 +52,14 @@ type SignatureFindRelatedAccounts_RelatedAccount struct {
 // SignatureSearchAccounts is the query tools.ozone.signature.searchAccounts.
 var SignatureSearchAccounts = xrpc.Query[SignatureSearchAccounts_Params, SignatureSearchAccounts_Output]{NSID: "tools.ozone.signature.searchAccounts"}
 
-// SignatureSearchAccounts_Params are the parameters of [SignatureSearchAccounts].
 type SignatureSearchAccounts_Params struct {
-	Cursor *string  `json:"cursor,omitzero"`
-	Limit  *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Values []string `json:"values"`
+	Cursor *string
+	Limit  *int64   `lex:"min=1,max=100,default=50"`
+	Values []string `lex:"required"`
 }
 
-// SignatureSearchAccounts_Output is what SignatureSearchAccounts returns.
 type SignatureSearchAccounts_Output struct {
 	Accounts []comatproto.AdminDefs_AccountView `json:"accounts"`
 	Cursor   *string                            `json:"cursor,omitzero"`
 	Extra    data.Extra                         `json:"-"`
-}
-
-func (v SignatureSearchAccounts_Output) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }
-func (v *SignatureSearchAccounts_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }

@@ -11,17 +11,12 @@ import (
 // TeamAddMember is the procedure tools.ozone.team.addMember. Errors: [ErrMemberAlreadyExists].
 var TeamAddMember = xrpc.Procedure[TeamAddMember_Input, TeamAddMember_Output]{NSID: "tools.ozone.team.addMember"}
 
-// TeamAddMember_Input is what TeamAddMember takes.
 type TeamAddMember_Input struct {
 	Did   string     `json:"did"`
 	Role  string     `json:"role"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v TeamAddMember_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TeamAddMember_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// TeamAddMember_Output is another name of [TeamDefs_Member].
 type TeamAddMember_Output = TeamDefs_Member
 
 // TeamDefs_Member is tools.ozone.team.defs#member.
@@ -36,8 +31,7 @@ type TeamDefs_Member struct {
 	Extra         data.Extra                             `json:"-"`
 }
 
-// Tokens of tools.ozone.team.defs.
-const (
+const ( // tokens
 	TeamDefs_RoleAdmin     = "tools.ozone.team.defs#roleAdmin"
 	TeamDefs_RoleModerator = "tools.ozone.team.defs#roleModerator"
 	TeamDefs_RoleTriage    = "tools.ozone.team.defs#roleTriage"
@@ -47,41 +41,31 @@ const (
 // TeamDeleteMember is the procedure tools.ozone.team.deleteMember. Errors: [ErrMemberNotFound], [ErrCannotDeleteSelf].
 var TeamDeleteMember = xrpc.Procedure[TeamDeleteMember_Input, xrpc.None]{NSID: "tools.ozone.team.deleteMember"}
 
-// TeamDeleteMember_Input is what TeamDeleteMember takes.
 type TeamDeleteMember_Input struct {
 	Did   string     `json:"did"`
 	Extra data.Extra `json:"-"`
 }
 
-func (v TeamDeleteMember_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TeamDeleteMember_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // TeamListMembers is the query tools.ozone.team.listMembers.
 var TeamListMembers = xrpc.Query[TeamListMembers_Params, TeamListMembers_Output]{NSID: "tools.ozone.team.listMembers"}
 
-// TeamListMembers_Params are the parameters of [TeamListMembers].
 type TeamListMembers_Params struct {
-	Cursor   *string  `json:"cursor,omitzero"`
-	Disabled *bool    `json:"disabled,omitzero"`
-	Limit    *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	Q        *string  `json:"q,omitzero"`
-	Roles    []string `json:"roles,omitzero"`
+	Cursor   *string
+	Disabled *bool
+	Limit    *int64 `lex:"min=1,max=100,default=50"`
+	Q        *string
+	Roles    []string
 }
 
-// TeamListMembers_Output is what TeamListMembers returns.
 type TeamListMembers_Output struct {
 	Cursor  *string           `json:"cursor,omitzero"`
 	Members []TeamDefs_Member `json:"members"`
 	Extra   data.Extra        `json:"-"`
 }
 
-func (v TeamListMembers_Output) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TeamListMembers_Output) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
 // TeamUpdateMember is the procedure tools.ozone.team.updateMember. Errors: [ErrMemberNotFound].
 var TeamUpdateMember = xrpc.Procedure[TeamUpdateMember_Input, TeamUpdateMember_Output]{NSID: "tools.ozone.team.updateMember"}
 
-// TeamUpdateMember_Input is what TeamUpdateMember takes.
 type TeamUpdateMember_Input struct {
 	Did      string     `json:"did"`
 	Disabled *bool      `json:"disabled,omitzero"`
@@ -89,8 +73,4 @@ type TeamUpdateMember_Input struct {
 	Extra    data.Extra `json:"-"`
 }
 
-func (v TeamUpdateMember_Input) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *TeamUpdateMember_Input) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-// TeamUpdateMember_Output is another name of [TeamDefs_Member].
 type TeamUpdateMember_Output = TeamDefs_Member

@@ -25,46 +25,26 @@ type VerificationDefs_VerificationView struct {
 	Extra          data.Extra                                       `json:"-"`
 }
 
-// VerificationDefs_VerificationView_IssuerProfile is an open union.
 type VerificationDefs_VerificationView_IssuerProfile = data.Union[func()]
 
-// VerificationDefs_VerificationView_IssuerRepo is an open union.
 type VerificationDefs_VerificationView_IssuerRepo = data.Union[func(*ModerationDefs_RepoViewDetail, *ModerationDefs_RepoViewNotFound)]
 
-// VerificationDefs_VerificationView_SubjectProfile is an open union.
 type VerificationDefs_VerificationView_SubjectProfile = data.Union[func()]
 
-// VerificationDefs_VerificationView_SubjectRepo is an open union.
 type VerificationDefs_VerificationView_SubjectRepo = data.Union[func(*ModerationDefs_RepoViewDetail, *ModerationDefs_RepoViewNotFound)]
 
 // VerificationGrantVerifications is the procedure tools.ozone.verification.grantVerifications.
 var VerificationGrantVerifications = xrpc.Procedure[VerificationGrantVerifications_Input, VerificationGrantVerifications_Output]{NSID: "tools.ozone.verification.grantVerifications"}
 
-// VerificationGrantVerifications_Input is what VerificationGrantVerifications takes.
 type VerificationGrantVerifications_Input struct {
 	Verifications []VerificationGrantVerifications_VerificationInput `json:"verifications"`
 	Extra         data.Extra                                         `json:"-"`
 }
 
-func (v VerificationGrantVerifications_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *VerificationGrantVerifications_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// VerificationGrantVerifications_Output is what VerificationGrantVerifications returns.
 type VerificationGrantVerifications_Output struct {
 	FailedVerifications []VerificationGrantVerifications_GrantError `json:"failedVerifications"`
 	Verifications       []VerificationDefs_VerificationView         `json:"verifications"`
 	Extra               data.Extra                                  `json:"-"`
-}
-
-func (v VerificationGrantVerifications_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *VerificationGrantVerifications_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // VerificationGrantVerifications_GrantError is tools.ozone.verification.grantVerifications#grantError.
@@ -86,67 +66,41 @@ type VerificationGrantVerifications_VerificationInput struct {
 // VerificationListVerifications is the query tools.ozone.verification.listVerifications.
 var VerificationListVerifications = xrpc.Query[VerificationListVerifications_Params, VerificationListVerifications_Output]{NSID: "tools.ozone.verification.listVerifications"}
 
-// VerificationListVerifications_Params are the parameters of [VerificationListVerifications].
 type VerificationListVerifications_Params struct {
-	CreatedAfter  *string  `json:"createdAfter,omitzero" lex:"format=datetime"`
-	CreatedBefore *string  `json:"createdBefore,omitzero" lex:"format=datetime"`
-	Cursor        *string  `json:"cursor,omitzero"`
-	IsRevoked     *bool    `json:"isRevoked,omitzero"`
-	Issuers       []string `json:"issuers,omitzero" lex:"maxItems=100,format=did"`
-	Limit         *int64   `json:"limit,omitzero" lex:"min=1,max=100,default=50"`
-	SortDirection *string  `json:"sortDirection,omitzero" lex:"enum=asc|desc,default=desc"`
-	Subjects      []string `json:"subjects,omitzero" lex:"maxItems=100,format=did"`
+	CreatedAfter  *string `lex:"format=datetime"`
+	CreatedBefore *string `lex:"format=datetime"`
+	Cursor        *string
+	IsRevoked     *bool
+	Issuers       []string `lex:"maxItems=100,format=did"`
+	Limit         *int64   `lex:"min=1,max=100,default=50"`
+	SortDirection *string  `lex:"enum=asc|desc,default=desc"`
+	Subjects      []string `lex:"maxItems=100,format=did"`
 }
 
-// Values of VerificationListVerifications_Params_SortDirection.
 const (
 	VerificationListVerifications_Params_SortDirection_Asc  = "asc"
 	VerificationListVerifications_Params_SortDirection_Desc = "desc"
 )
 
-// VerificationListVerifications_Output is what VerificationListVerifications returns.
 type VerificationListVerifications_Output struct {
 	Cursor        *string                             `json:"cursor,omitzero"`
 	Verifications []VerificationDefs_VerificationView `json:"verifications"`
 	Extra         data.Extra                          `json:"-"`
 }
 
-func (v VerificationListVerifications_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *VerificationListVerifications_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
 // VerificationRevokeVerifications is the procedure tools.ozone.verification.revokeVerifications.
 var VerificationRevokeVerifications = xrpc.Procedure[VerificationRevokeVerifications_Input, VerificationRevokeVerifications_Output]{NSID: "tools.ozone.verification.revokeVerifications"}
 
-// VerificationRevokeVerifications_Input is what VerificationRevokeVerifications takes.
 type VerificationRevokeVerifications_Input struct {
 	RevokeReason *string    `json:"revokeReason,omitzero"`
 	Uris         []string   `json:"uris"`
 	Extra        data.Extra `json:"-"`
 }
 
-func (v VerificationRevokeVerifications_Input) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *VerificationRevokeVerifications_Input) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
-}
-
-// VerificationRevokeVerifications_Output is what VerificationRevokeVerifications returns.
 type VerificationRevokeVerifications_Output struct {
 	FailedRevocations    []VerificationRevokeVerifications_RevokeError `json:"failedRevocations"`
 	RevokedVerifications []string                                      `json:"revokedVerifications"`
 	Extra                data.Extra                                    `json:"-"`
-}
-
-func (v VerificationRevokeVerifications_Output) MarshalJSON() ([]byte, error) {
-	return data.MarshalJSON(&v)
-}
-func (v *VerificationRevokeVerifications_Output) UnmarshalJSON(b []byte) error {
-	return data.UnmarshalJSON(b, v)
 }
 
 // VerificationRevokeVerifications_RevokeError is tools.ozone.verification.revokeVerifications#revokeError.

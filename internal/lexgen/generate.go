@@ -69,7 +69,7 @@ func (g *generator) collect() error {
 	for _, id := range g.cat.IDs() {
 		for _, name := range sortedKeys(g.cat.Docs[id].Defs) {
 			d := g.cat.Docs[id].Defs[name]
-			if name == "main" && (d.Type == "record" || d.Type == "object") {
+			if d != nil && name == "main" && (d.Type == "record" || d.Type == "object") {
 				g.members[Ref{id, name}] = true
 			}
 			if err := g.visit(id, d); err != nil {
@@ -80,9 +80,17 @@ func (g *generator) collect() error {
 	return nil
 }
 
+// visit also finds what is missing, so that the rest can rely on it.
 func (g *generator) visit(id string, s *Schema) error {
-	if s == nil {
-		return nil
+	switch {
+	case s == nil:
+		return fmt.Errorf("%s: a schema is null", id)
+	case s.Type == "array" && s.Items == nil:
+		return fmt.Errorf("%s: an array without items", id)
+	case s.Type == "record" && s.Record == nil:
+		return fmt.Errorf("%s: a record without its object", id)
+	case s.Type == "subscription" && s.Message.schema() == nil:
+		return fmt.Errorf("%s: a subscription without messages", id)
 	}
 	for _, ref := range s.Refs {
 		r, d, err := g.cat.Resolve(id, ref)
@@ -100,8 +108,10 @@ func (g *generator) visit(id string, s *Schema) error {
 		}
 	}
 	for _, sub := range []*Schema{s.Items, s.Record, s.Parameters, s.Input.schema(), s.Output.schema(), s.Message.schema()} {
-		if err := g.visit(id, sub); err != nil {
-			return err
+		if sub != nil {
+			if err := g.visit(id, sub); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -147,7 +157,7 @@ func (g *generator) document(id string) error {
 		s.late.Reset()
 	}
 	if tokens.Len() > 0 {
-		fmt.Fprintf(&s.out, "// Tokens of %s.\nconst (\n%s)\n\n", id, &tokens)
+		fmt.Fprintf(&s.out, "const ( // tokens\n%s)\n\n", &tokens)
 	}
 	f := s.pkg.files[groupOf(id)]
 	if f == nil {
@@ -179,9 +189,9 @@ func (s *section) definition(r Ref, d *Schema) error {
 	switch d.Type {
 	case "record":
 		s.pkg.records = append(s.pkg.records, name)
-		return s.object(&s.out, name, fmt.Sprintf("is the record %s", r), r, d.Record, true)
+		return s.object(&s.out, name, fmt.Sprintf("the record %s", r), r, d.Record, true)
 	case "object":
-		return s.object(&s.out, name, "is "+r.String(), r, d, false)
+		return s.object(&s.out, name, r.String(), r, d, false)
 	case "array":
 		t, err := s.goType(name+"_Elem", d.Items, false)
 		if err != nil {
@@ -189,7 +199,7 @@ func (s *section) definition(r Ref, d *Schema) error {
 		}
 		fmt.Fprintf(&s.out, "// %s is %s.\ntype %s = []%s\n\n", s.name(name), r, name, t)
 	case "string":
-		s.constants(&s.out, name, r.String(), d)
+		s.constants(&s.out, name, d)
 	case "query", "procedure", "subscription":
 		return s.method(name, r, d)
 	case "permission-set":
@@ -239,12 +249,14 @@ func (s *section) object(w *bytes.Buffer, name, is string, r Ref, d *Schema, rec
 	if record {
 		tag = ` lex:"record"`
 	}
-	fmt.Fprintf(w, "// %s %s.\ntype %s struct {\n%sExtra data.Extra `json:\"-\"%s`\n}\n\n", name, is, name, &body, tag)
-	method := strings.HasSuffix(name, "_Input") || strings.HasSuffix(name, "_Output")
-	if g := s.g; r.Name != "" && g.members[r] {
-		fmt.Fprintf(w, "// LexType returns %q.\nfunc (*%s) LexType() string { return %q }\n\n", r, name, r)
+	if is != "" {
+		fmt.Fprintf(w, "// %s is %s.\n", name, is)
 	}
-	if record || method || exact {
+	fmt.Fprintf(w, "type %s struct {\n%sExtra data.Extra `json:\"-\"%s`\n}\n\n", name, &body, tag)
+	if g := s.g; r.Name != "" && g.members[r] {
+		fmt.Fprintf(w, "func (*%s) LexType() string { return %q }\n\n", name, r)
+	}
+	if record || exact {
 		fmt.Fprintf(w, "func (v %s) MarshalJSON() ([]byte, error) { return data.MarshalJSON(&v) }\n", name)
 		fmt.Fprintf(w, "func (v *%s) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }\n\n", name)
 	}
@@ -279,7 +291,7 @@ func (s *section) goType(name string, d *Schema, optional bool) (string, error) 
 	}
 	switch d.Type {
 	case "string":
-		s.constants(&s.late, name, "", d)
+		s.constants(&s.late, name, d)
 		return pointer + "string", nil
 	case "integer":
 		return pointer + "int64", nil
@@ -306,7 +318,7 @@ func (s *section) goType(name string, d *Schema, optional bool) (string, error) 
 		var w bytes.Buffer // its own fields may define more, which comes after
 		late := s.late
 		s.late = bytes.Buffer{}
-		if err := s.object(&w, name, "is an object within "+s.id, Ref{ID: s.id}, d, false); err != nil {
+		if err := s.object(&w, name, "", Ref{ID: s.id}, d, false); err != nil {
 			return "", err
 		}
 		inner := s.late
@@ -352,16 +364,16 @@ func (s *section) union(name string, d *Schema) error {
 		}
 		members = append(members, "*"+s.typeRef(r))
 	}
-	kind, result := "an open", ""
+	result := ""
 	if d.Closed {
-		kind, result = "a closed", " data.Closed"
+		result = " data.Closed"
 	}
-	fmt.Fprintf(&s.late, "// %s is %s union.\ntype %s = data.Union[func(%s)%s]\n\n", name, kind, name, strings.Join(members, ", "), result)
+	fmt.Fprintf(&s.late, "type %s = data.Union[func(%s)%s]\n\n", name, strings.Join(members, ", "), result)
 	return nil
 }
 
 // constants writes the known values of a string, except those that are tokens or definitions and have names as such.
-func (s *section) constants(w *bytes.Buffer, name, nsid string, d *Schema) {
+func (s *section) constants(w *bytes.Buffer, name string, d *Schema) {
 	var b bytes.Buffer
 	for _, v := range d.values() {
 		if id, frag, ok := strings.Cut(v, "#"); ok && (id == "" || s.g.cat.Docs[id] != nil) && frag != "" {
@@ -373,10 +385,7 @@ func (s *section) constants(w *bytes.Buffer, name, nsid string, d *Schema) {
 		fmt.Fprintf(&b, "%s = %q\n", s.name(name+"_"+camel(v)), v)
 	}
 	if b.Len() > 0 {
-		if nsid == "" {
-			nsid = name
-		}
-		fmt.Fprintf(w, "// Values of %s.\nconst (\n%s)\n\n", nsid, &b)
+		fmt.Fprintf(w, "const (\n%s)\n\n", &b)
 	}
 }
 
@@ -402,11 +411,11 @@ func (s *section) method(name string, r Ref, d *Schema) error {
 		}
 		t := name + suffix
 		if b.Schema.Type == "object" {
-			err = s.object(&types, t, "is what "+name+map[string]string{"_Input": " takes", "_Output": " returns"}[suffix], Ref{ID: s.id}, b.Schema, false)
+			err = s.object(&types, t, "", Ref{ID: s.id}, b.Schema, false)
 		} else {
 			var target string
 			if target, err = s.goType(t, b.Schema, false); target != t { // a reference
-				fmt.Fprintf(&s.late, "// %s is another name of [%s].\ntype %s = %s\n\n", s.name(t), target, t, target)
+				fmt.Fprintf(&s.late, "type %s = %s\n\n", s.name(t), target)
 			}
 		}
 		types.Write(s.late.Bytes())
@@ -466,7 +475,7 @@ func (s *section) params(name string, r Ref, d *Schema) (string, error) {
 		return "xrpc.None", nil
 	}
 	s.name(name)
-	fmt.Fprintf(&s.late, "// %s are the parameters of [%s].\ntype %s struct {\n", name, strings.TrimSuffix(name, "_Params"), name)
+	fmt.Fprintf(&s.late, "type %s struct {\n", name)
 	var consts bytes.Buffer
 	for _, key := range sortedKeys(d.Properties) {
 		p := d.Properties[key]
@@ -482,16 +491,24 @@ func (s *section) params(name string, r Ref, d *Schema) (string, error) {
 		if opt && pre == "" {
 			pre = "*"
 		}
-		tag := `json:"` + key
-		if opt {
-			tag += ",omitzero"
+		// Package xrpc takes the name from the field, and a pointer or slice for optional.
+		var tags []string
+		if name := camel(key); strings.ToLower(name[:1])+name[1:] != key {
+			tags = append(tags, fmt.Sprintf("json:%q", key))
 		}
-		tag += `"`
-		if rules := paramRules(p, item); rules != "" {
-			tag += ` lex:"` + rules + `"`
+		rules := paramRules(p, item)
+		if pre == "[]" && !opt {
+			rules = append(rules, "required")
 		}
-		fmt.Fprintf(&s.late, "%s %s%s `%s`\n", camel(key), pre, t, tag)
-		s.constants(&consts, name+"_"+camel(key), "", item)
+		if len(rules) > 0 {
+			tags = append(tags, fmt.Sprintf("lex:%q", strings.Join(rules, ",")))
+		}
+		tag := ""
+		if len(tags) > 0 {
+			tag = " `" + strings.Join(tags, " ") + "`"
+		}
+		fmt.Fprintf(&s.late, "%s %s%s%s\n", camel(key), pre, t, tag)
+		s.constants(&consts, name+"_"+camel(key), item)
 	}
 	s.late.WriteString("}\n\n")
 	s.late.Write(consts.Bytes())
@@ -499,8 +516,7 @@ func (s *section) params(name string, r Ref, d *Schema) (string, error) {
 }
 
 // paramRules returns the limits of a parameter in the form that package xrpc reads from the lex tag.
-func paramRules(p, item *Schema) string {
-	var rules []string
+func paramRules(p, item *Schema) (rules []string) {
 	add := func(name string, v *int64) {
 		if v != nil {
 			rules = append(rules, name+"="+strconv.FormatInt(*v, 10))
@@ -526,7 +542,7 @@ func paramRules(p, item *Schema) string {
 	if v := constant(p.Default); v != "" {
 		rules = append(rules, "default="+v)
 	}
-	return strings.Join(rules, ",")
+	return rules
 }
 
 // constant writes a JSON scalar, or several with "|" between them, without quotes. One that can't be in a tag is left out.
