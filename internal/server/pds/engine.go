@@ -271,17 +271,28 @@ func (s *Service) createRepo(ctx context.Context, did syntax.DID, key *keys.Priv
 			r.head = *head
 		}
 	}
-	if r.loaded {
+	head := headRow{Status: c.Status, DID: did}
+	switch {
+	case !r.loaded:
+		head.account = s.newID()
+	case r.head.Status == hostingDeleted:
+		// Deleted accounts may come back: their revisions go on where they ended.
+		if err := r.drain(); err != nil {
+			release()
+			return err
+		}
+		head.account, head.Rev = r.head.account, r.head.Rev
+	default:
 		release()
 		return errRepoExists
 	}
+	head.Gen = s.newID()
 	tree := mst.New()
 	change, err := tree.Flush()
 	if err != nil {
 		release()
 		return fmt.Errorf("building an empty tree: %w", err)
 	}
-	head := headRow{account: s.newID(), Gen: s.newID(), Status: c.Status, DID: did}
 	if err := s.sign(&head, key, change.Root); err != nil {
 		release()
 		return err
@@ -305,6 +316,7 @@ func (s *Service) createRepo(ctx context.Context, did syntax.DID, key *keys.Priv
 		putNodes(b, head.Gen, head.Rev, change)
 	}, events, nil)
 	tree.SetSource(treeSource{s.store, head.Gen}, mst.Options{ShapeChecked: true})
+	r.forget()
 	r.head, r.tree, r.key, r.loaded = head, tree, key, true
 	release()
 	_, err = s.wait(r, f)

@@ -466,3 +466,39 @@ func TestTreeSourceSeeksOnly(t *testing.T) {
 }
 
 var _ kv.Reader
+
+// TestDeletedAccountReturns deletes an account and makes it anew: nothing of the old repository is left and revisions go on.
+func TestDeletedAccountReturns(t *testing.T) {
+	p := startPDS(t, testWorld(5), Config{Memory: true})
+	a := p.account("alice")
+	if _, err := p.commit(a.did, []write{testWrite(actCreate, "com.example.thing/old", "x")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	old := mustHead(t, a)
+	acc, err := p.Service.account(a.did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.removeAccount(context.Background(), acc); err != nil {
+		t.Fatal(err)
+	}
+	if lo, hi := genRange(tableBlock, old.Gen); p.store.Iter(lo, hi).First() {
+		t.Error("blocks of the deleted account are left")
+	}
+	want(t, p.get("com.atproto.sync.getRepo?did="+string(a.did)), 400, "RepoNotFound")
+	if st := p.get("com.atproto.sync.getRepoStatus?did=" + string(a.did)); st.str("status") != "deleted" {
+		t.Errorf("status %s", st.Body)
+	}
+	b := p.accountWith(a.did, "alice.test", a.key, true)
+	if now := mustHead(t, b); now.Rev <= old.Rev || now.Gen == old.Gen {
+		t.Errorf("head %+v after %+v", now, old)
+	}
+	if _, err := p.commit(b.did, []write{testWrite(actCreate, "com.example.thing/new", "x")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	records, _ := p.checkRepo(b.did, b.key.Public())
+	if len(records) != 1 {
+		t.Errorf("%d records", len(records))
+	}
+	p.checkStore(b.did)
+}

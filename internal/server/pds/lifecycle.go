@@ -306,9 +306,7 @@ func (s *Service) submitRemoval(r *openRepo, a *account) (*inflight, error) {
 	head.Status = hostingDeleted
 	f := s.submit(r, func(b kv.Batch) {
 		a.erase(b)
-		for _, table := range []byte{tableBlock, tableByCID, tableBlobRef} {
-			b.DeleteRange(genRange(table, head.Gen))
-		}
+		deleteGeneration(b, head.Gen)
 		b.DeleteRange(lo, hi)
 		for _, c := range blobs {
 			b.Set(garbageKey(head.account, c), nil) // the files go after the batch

@@ -210,11 +210,11 @@ func (s *Service) chooseKey(n *newAccount) error {
 // checkFree looks whether the names are free. The caller holds claims on them.
 func (s *Service) checkFree(n *newAccount) error {
 	if n.DID != "" {
-		_, hosted, err := lookupAccount(s.store, n.DID)
+		head, err := loadHead(s.store, n.DID)
 		if err != nil {
 			return err
 		}
-		if hosted {
+		if head != nil && head.Status != hostingDeleted {
 			return refuse(http.StatusBadRequest, "AlreadyExists", "%s has an account here", n.DID)
 		}
 	}
