@@ -12,7 +12,7 @@
 //	err = store.Apply(b, true)
 //	for it := store.Iter(lo, kv.PrefixEnd(lo)); it.Next(); { … } // an iterator starts before its first row
 //
-// Limits: keys and values up to some MiB; a batch is held in memory. Iterators and snapshots must be closed before the
+// Limits: a key is not empty; keys and values are up to some MiB; a batch is held in memory. Iterators and snapshots must be closed before the
 // store is.
 package kv
 

@@ -317,10 +317,22 @@ func (i *pebbleIter) moved() bool {
 	return i.it != nil
 }
 
-func (i *pebbleIter) First() bool            { return i.moved() && i.it.First() }
-func (i *pebbleIter) Last() bool             { return i.moved() && i.it.Last() }
-func (i *pebbleIter) SeekGE(key []byte) bool { return i.moved() && i.it.SeekGE(key) }
-func (i *pebbleIter) SeekLT(key []byte) bool { return i.moved() && i.it.SeekLT(key) }
+func (i *pebbleIter) First() bool { return i.moved() && i.it.First() }
+func (i *pebbleIter) Last() bool  { return i.moved() && i.it.Last() }
+
+func (i *pebbleIter) SeekGE(key []byte) bool {
+	if len(key) == 0 { // Pebble seeks to no empty key
+		return i.First()
+	}
+	return i.moved() && i.it.SeekGE(key)
+}
+
+func (i *pebbleIter) SeekLT(key []byte) bool {
+	if len(key) == 0 {
+		return i.First() && i.Prev()
+	}
+	return i.moved() && i.it.SeekLT(key)
+}
 
 func (i *pebbleIter) Next() bool {
 	if i.fresh {
