@@ -1,0 +1,10 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// commands are the subcommands of baro, each made by a function of its own file, in the order of the help page.
+var commands = []func(*env) *cobra.Command{
+	newVersion,
+	newConfig,
+	newMan,
+}
