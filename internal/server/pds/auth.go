@@ -48,6 +48,27 @@ type authInfo struct {
 // requireAuth authenticates a request by its session token and checks the token's scope: access and app passwords when none is named. An
 // account that was taken down is refused unless scopeTakendown is among scopes; a deactivated one is not: see requireActive.
 func (s *Service) requireAuth(r *http.Request, scopes ...scope) (authInfo, error) {
+	info, err := s.requireToken(r, scopes...)
+	if err != nil {
+		return authInfo{}, err
+	}
+	info.Account, err = s.account(info.DID)
+	if errors.Is(err, errNoAccount) {
+		return authInfo{}, refuse(http.StatusForbidden, "AccountNotFound", "the account is not hosted here")
+	}
+	if err != nil {
+		return authInfo{}, err
+	}
+	if st := info.Account.Status; st == hostingTakendown || st == hostingSuspended {
+		if info.Scope != scopeTakendown && info.Scope != scopeRefresh {
+			return authInfo{}, refuse(http.StatusUnauthorized, "AccountTakedown", "the account has been taken down")
+		}
+	}
+	return info, nil
+}
+
+// requireToken is requireAuth without a look at the account, for callers that look at its state by themselves.
+func (s *Service) requireToken(r *http.Request, scopes ...scope) (authInfo, error) {
 	if len(scopes) == 0 {
 		scopes = []scope{scopeAccess, scopeAppPass, scopeAppPassPrivileged}
 	}
@@ -81,18 +102,6 @@ func (s *Service) requireAuth(r *http.Request, scopes ...scope) (authInfo, error
 			return authInfo{}, refuse(http.StatusBadRequest, "InvalidToken", "the token could not be verified")
 		}
 		info.session, info.jti = sid, c.Jti
-	}
-	info.Account, err = s.account(info.DID)
-	if errors.Is(err, errNoAccount) {
-		return authInfo{}, refuse(http.StatusForbidden, "AccountNotFound", "the account is not hosted here")
-	}
-	if err != nil {
-		return authInfo{}, err
-	}
-	if st := info.Account.Status; st == hostingTakendown || st == hostingSuspended {
-		if info.Scope != scopeTakendown && info.Scope != scopeRefresh {
-			return authInfo{}, refuse(http.StatusUnauthorized, "AccountTakedown", "the account has been taken down")
-		}
 	}
 	return info, nil
 }

@@ -71,8 +71,8 @@ func answer(err error) error {
 func (e *inactiveError) xrpc() *xrpc.Error {
 	switch e.status {
 	case hostingDeactivated:
-		return badRequest("AccountDeactivated", e.Error())
-	case hostingTakendown:
+		return &xrpc.Error{Status: http.StatusUnauthorized, Name: "AccountDeactivated", Message: e.Error()}
+	case hostingTakendown, hostingSuspended:
 		return &xrpc.Error{Status: http.StatusUnauthorized, Name: "AccountTakedown", Message: e.Error()}
 	}
 	return badRequest("AccountInactive", e.Error())

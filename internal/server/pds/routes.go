@@ -16,11 +16,11 @@ func (s *Service) routes() *xrpc.Server {
 	x := xrpc.NewServer(xrpc.ServerOptions{Log: s.world.Log})
 	s.routesAccounts(x)
 
-	one := xrpc.RouteOptions{Auth: s.authActive, MaxBody: maxRecordBody}
+	one := xrpc.RouteOptions{Auth: s.authWrite, MaxBody: maxRecordBody}
 	xrpc.HandleProcedure(x, comatproto.RepoCreateRecord, s.createRecord, one)
 	xrpc.HandleProcedure(x, comatproto.RepoPutRecord, s.putRecord, one)
 	xrpc.HandleProcedure(x, comatproto.RepoDeleteRecord, s.deleteRecord, one)
-	xrpc.HandleProcedure(x, comatproto.RepoApplyWrites, s.applyWrites, xrpc.RouteOptions{Auth: s.authActive, MaxBody: maxBatchBody})
+	xrpc.HandleProcedure(x, comatproto.RepoApplyWrites, s.applyWrites, xrpc.RouteOptions{Auth: s.authWrite, MaxBody: maxBatchBody})
 	xrpc.HandleQuery(x, comatproto.RepoGetRecord, s.getRecord)
 	xrpc.HandleQuery(x, comatproto.RepoListRecords, s.listRecords)
 	xrpc.HandleQuery(x, comatproto.RepoDescribeRepo, s.describeRepo)

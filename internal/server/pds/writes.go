@@ -2,6 +2,7 @@ package pds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -133,8 +134,9 @@ func parseSwap(name string, v *string) (*cid.CID, error) {
 	return &c, nil
 }
 
-// authActive and authAny authenticate before the body is read, so that nobody without an account makes the server read one.
-func (s *Service) authActive(r *http.Request, _ string) (any, error) { return s.requireActive(r) }
+// authWrite and authAny authenticate before the body is read, so that nobody without an account makes the server read one. A write looks
+// at the account's state under the repository's lock.
+func (s *Service) authWrite(r *http.Request, _ string) (any, error) { return s.requireToken(r) }
 
 func (s *Service) authAny(r *http.Request, _ string) (any, error) { return s.requireAuth(r) }
 
@@ -143,8 +145,13 @@ func (s *Service) writer(r *xrpc.Request, name string) (syntax.DID, error) {
 	info := r.Auth.(authInfo)
 	own := name == string(info.DID)
 	if !own {
-		h, err := syntax.ParseHandle(name)
-		own = err == nil && h.Normalize() == info.Account.Handle
+		if h, err := syntax.ParseHandle(name); err == nil {
+			a, err := s.accountByHandle(h)
+			if err != nil && !errors.Is(err, errNoAccount) {
+				return "", err
+			}
+			own = err == nil && a.DID == info.DID
+		}
 	}
 	if !own {
 		return "", invalid("repo %q is not the repository of the account that asks", name)
