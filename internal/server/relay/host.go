@@ -1,0 +1,273 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/barograph/baro/internal/eventlog"
+	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/internal/world"
+	"github.com/barograph/baro/stream"
+	"github.com/barograph/baro/syntax"
+)
+
+// host is one followed host.
+type host struct {
+	name string // host, or host:port
+
+	mu        sync.Mutex
+	row       hostRow
+	cursor    int64     // of the last event that was read
+	done      int64     // every event up to it was dealt with
+	saved     int64     // done as it is in the store
+	flight    []pending // events that were read and come after done, in order
+	connected bool
+	following bool
+	events    uint64
+	lastEvent time.Time
+}
+
+type pending struct {
+	seq  int64
+	done bool
+}
+
+const (
+	// problemWait is the wait before a host is tried again whose stream can't be followed.
+	problemWait    = 10 * time.Minute
+	hostPerSecond  = 50 // events of a host that was not configured
+	hostBurst      = 500
+	configuredRate = 5000 // and of one that was
+)
+
+// ErrHost is wrapped by the errors about hosts that can't be followed.
+var ErrHost = errors.New("host can't be followed")
+
+// parseHost reads a host name or an origin. Plain http, ports, addresses and local names are for configured hosts.
+func parseHost(s string, configured bool) (name, origin string, err error) {
+	if !strings.Contains(s, "://") {
+		s = "https://" + s
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
+		return "", "", fmt.Errorf("%w: %.100q is not a host name", ErrHost, s)
+	}
+	name = strings.ToLower(u.Host)
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return "", "", fmt.Errorf("%w: scheme %q", ErrHost, u.Scheme)
+	case configured:
+	case u.Scheme == "http" || u.Port() != "" || net.ParseIP(u.Hostname()) != nil || !syntax.ValidHandle(name) || syntax.Handle(name).Reserved():
+		return "", "", fmt.Errorf("%w: %.100q is not a public host name; the operator can add other hosts", ErrHost, name)
+	}
+	return name, u.Scheme + "://" + name, nil
+}
+
+// addHost makes a host known and follows it if the relay runs.
+func (s *Service) addHost(spec string, configured bool) (*host, error) {
+	name, origin, err := parseHost(spec, configured)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.hosts[name]
+	if h == nil {
+		if !configured {
+			now := s.w.Clock.Now()
+			if now.Sub(s.newSince) > 24*time.Hour {
+				s.newSince, s.newHosts = now, 0
+			}
+			if s.newHosts >= s.cfg.NewHostsPerDay {
+				return nil, fmt.Errorf("%w: no more new hosts today", ErrHost)
+			}
+			s.newHosts++
+		}
+		h = &host{name: name}
+		s.hosts[name] = h
+	}
+	h.mu.Lock()
+	h.row.Origin = origin
+	h.row.Configured = h.row.Configured || configured
+	h.row.Problem = ""
+	h.mu.Unlock()
+	if _, err := s.log.Commit(s.ctx, eventlog.Tx{Ops: func(b kv.Batch) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.put(b)
+	}}); err != nil {
+		return nil, err
+	}
+	if s.running {
+		s.follow(h)
+	}
+	return h, nil
+}
+
+// follow subscribes to a host unless that is done already. The caller holds s.mu.
+func (s *Service) follow(h *host) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.following || s.ctx.Err() != nil {
+		return
+	}
+	// A host that an earlier run was configured with and this one isn't may not be reachable under the public rules.
+	if _, _, err := parseHost(h.row.Origin, h.row.Configured); err != nil {
+		h.row.Problem = err.Error()
+		return
+	}
+	h.following = true
+	s.wg.Go(func() { s.subscribe(h) })
+}
+
+// subscribe follows a host's stream until the relay stops.
+func (s *Service) subscribe(h *host) {
+	defer func() {
+		h.mu.Lock()
+		h.following, h.connected = false, false
+		h.mu.Unlock()
+	}()
+	for s.ctx.Err() == nil {
+		err := s.consume(h)
+		if s.ctx.Err() != nil {
+			return
+		}
+		h.mu.Lock()
+		h.row.Problem, h.connected = err.Error(), false
+		h.mu.Unlock()
+		s.w.Log.Warn("a host can't be followed; trying again later", "host", h.name, "err", err, "wait", problemWait)
+		if world.Sleep(s.ctx, s.w.Clock, problemWait) != nil {
+			return
+		}
+	}
+}
+
+// consume reads a host's stream. It returns when going on needs a longer wait or an operator.
+func (s *Service) consume(h *host) error {
+	h.mu.Lock()
+	after, origin, configured := h.done, h.row.Origin, h.row.Configured
+	h.flight = h.flight[:0]
+	h.cursor = after
+	h.mu.Unlock()
+	limit := rate.NewLimiter(hostPerSecond, hostBurst)
+	if configured {
+		limit = rate.NewLimiter(configuredRate, configuredRate)
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	o := stream.SubscribeOptions{
+		After:      &after,
+		MinBackoff: 250 * time.Millisecond,
+		MaxBackoff: 30 * time.Second,
+		OnConnect: func() {
+			h.mu.Lock()
+			h.connected, h.row.Problem = true, ""
+			h.mu.Unlock()
+		},
+		OnDisconnect: func(err error, wait time.Duration) {
+			h.mu.Lock()
+			h.connected, h.row.Problem = false, err.Error()
+			h.mu.Unlock()
+			s.w.Log.Debug("a host's stream ended", "host", h.name, "err", err, "wait", wait)
+		},
+	}
+	o.NetDialContext = s.w.Dialer.DialContext
+	o.MaxFrame = stream.MaxFrame
+	for f, err := range stream.Subscribe(ctx, origin, o) {
+		if err != nil {
+			return err
+		}
+		if err := limit.Wait(ctx); err != nil {
+			return err
+		}
+		if err := s.receive(ctx, h, f); err != nil {
+			return err
+		}
+	}
+	return errors.New("the stream ended")
+}
+
+// receive hands a frame to the worker of its account.
+func (s *Service) receive(ctx context.Context, h *host, f stream.Frame) error {
+	s.stats.received.Add(1)
+	if f.Seq == 0 {
+		if m, err := f.Message(); err == nil {
+			if info, ok := m.(*stream.Info); ok && info.Name == stream.InfoOutdatedCursor {
+				s.stats.drop("outdated-cursor")
+				s.w.Log.Warn("events of a host are lost: its log no longer reaches back to where we were", "host", h.name)
+			}
+		}
+		return nil
+	}
+	h.mu.Lock()
+	if f.Seq <= h.cursor {
+		h.mu.Unlock()
+		s.stats.drop("seq-order")
+		return nil
+	}
+	h.cursor = f.Seq
+	h.flight = append(h.flight, pending{seq: f.Seq})
+	h.events++
+	h.lastEvent = s.w.Clock.Now()
+	h.mu.Unlock()
+
+	m, err := f.Message()
+	if err != nil {
+		// A frame that breaks the protocol makes everything after it doubtful; the rules say to drop the connection. But coming
+		// back would meet the same frame again, so it is dealt with by being dropped.
+		s.drop(h, f.Seq, "message", "", err)
+		return nil
+	}
+	if m == nil { // of a type that is not known yet
+		s.drop(h, f.Seq, "unknown-type", "", nil)
+		return nil
+	}
+	did := m.Subject()
+	if !syntax.ValidDID(did) {
+		s.drop(h, f.Seq, "did-syntax", "", nil)
+		return nil
+	}
+	select {
+	case s.worker(did).in <- task{host: h, frame: f, msg: m, did: syntax.DID(did)}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish marks an event of a host as dealt with, so that its cursor can move up to the first that is not. The caller
+// holds h.mu.
+func (h *host) finish(seq int64) {
+	i, ok := slices.BinarySearchFunc(h.flight, seq, func(p pending, seq int64) int { return cmp.Compare(p.seq, seq) })
+	if !ok {
+		return // of an earlier subscription
+	}
+	h.flight[i].done = true
+	n := 0
+	for n < len(h.flight) && h.flight[n].done {
+		h.done = h.flight[n].seq
+		n++
+	}
+	if n > 0 {
+		h.flight = append(h.flight[:0], h.flight[n:]...)
+	}
+}
+
+// drop counts an event that is not passed on.
+func (s *Service) drop(h *host, seq int64, reason, did string, err error) {
+	s.stats.drop(reason)
+	s.w.Log.Debug("dropped an event", "host", h.name, "seq", seq, "did", did, "reason", reason, "err", err)
+	h.mu.Lock()
+	h.finish(seq)
+	h.mu.Unlock()
+}

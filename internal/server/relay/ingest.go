@@ -1,0 +1,510 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"time"
+
+	"github.com/barograph/baro/car"
+	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/eventlog"
+	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/internal/world"
+	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/repo"
+	"github.com/barograph/baro/stream"
+	"github.com/barograph/baro/syntax"
+)
+
+// Bounds of a worker.
+const (
+	workerQueue  = 256
+	cachedMax    = 50_000 // accounts in memory, for each worker
+	retryEvery   = 30 * time.Second
+	recheckEvery = 5 * time.Minute // asking a host about an inactive account that commits
+)
+
+// Reasons for drops besides those of package repo.
+const (
+	dropUnresolved   = "identity-unresolved"
+	dropNoKey        = "no-signing-key"
+	dropWrongHost    = "wrong-host"
+	dropInactive     = "account-inactive"
+	dropDesync       = "desynchronized"
+	dropAccountLimit = "account-limit"
+	dropNoChange     = "no-change"
+)
+
+// task is an event for a worker, or the newest commit of an account that was fetched to mend its chain.
+type task struct {
+	host  *host
+	frame stream.Frame
+	msg   stream.Message
+	did   syntax.DID
+	mend  bool // msg is a *stream.Sync that we made, or nil if that failed; frame is empty
+	retry bool // nothing but a wish to mend the account's chain
+}
+
+// worker verifies the events of its share of the accounts, one after another, so that each account's events stay in
+// order.
+type worker struct {
+	s        *Service
+	in       chan task
+	accounts map[syntax.DID]*cached
+}
+
+// cached is an account in memory. It is newer than the store until its last transaction is on disk.
+type cached struct {
+	account
+	known     bool // there is, or will be, a row
+	last      *eventlog.Pending
+	rechecked time.Time
+	mending   bool
+	mendAfter time.Time
+}
+
+func newWorker(s *Service) *worker {
+	return &worker{s: s, in: make(chan task, workerQueue), accounts: map[syntax.DID]*cached{}}
+}
+
+var workerSeed = maphash.MakeSeed()
+
+func (s *Service) worker(did string) *worker {
+	return s.workers[maphash.String(workerSeed, did)%uint64(len(s.workers))]
+}
+
+func (w *worker) run() {
+	tick := w.s.w.Clock.After(retryEvery)
+	for {
+		select {
+		case t := <-w.in:
+			w.handle(t)
+		case <-tick:
+			w.retry()
+			tick = w.s.w.Clock.After(retryEvery)
+		case <-w.s.ctx.Done():
+			return
+		}
+	}
+}
+
+// handle deals with one event: it is passed on or dropped, and in both cases the host's cursor may move past it, unless
+// the relay is stopping.
+func (w *worker) handle(t task) {
+	a, err := w.account(t.did)
+	if err != nil {
+		w.s.fatal(err) // our own disk
+		return
+	}
+	if t.retry {
+		if a.desync {
+			w.mend(t, a)
+		}
+		return
+	}
+	var reason string
+	switch m := t.msg.(type) {
+	case *stream.Commit:
+		reason, err = w.commit(t, a, m)
+	case *stream.Sync:
+		reason, err = w.sync(t, a, m)
+	case *stream.Identity:
+		reason, err = w.identity(t, a, m)
+	case *stream.Account:
+		reason, err = w.status(t, a, m)
+	}
+	if w.s.ctx.Err() != nil && reason != "" {
+		return // interrupted: it comes again
+	}
+	if t.mend {
+		a.mending = false
+		if reason != "" && reason != dropNoChange {
+			w.s.stats.drop("mend-" + reason)
+		}
+		return
+	}
+	if reason != "" {
+		w.s.drop(t.host, t.frame.Seq, reason, string(t.did), err)
+	}
+}
+
+// retry tries again to mend the accounts in memory whose chain is broken: they may have nothing more to say for long.
+func (w *worker) retry() {
+	for did, a := range w.accounts {
+		if !a.desync || a.mending {
+			continue
+		}
+		w.s.mu.Lock()
+		h := w.s.hosts[a.host]
+		w.s.mu.Unlock()
+		if h != nil {
+			w.mend(task{host: h, did: did}, a)
+		}
+	}
+}
+
+// retryBroken hands the accounts whose chain was broken in an earlier run to their workers.
+func (s *Service) retryBroken() error {
+	type broken struct{ did, host string }
+	var list []broken
+	err := s.listAccounts("", func(did string, a *account) bool {
+		if a.desync {
+			list = append(list, broken{did, a.host})
+		}
+		return s.ctx.Err() == nil
+	})
+	for _, b := range list {
+		s.mu.Lock()
+		h := s.hosts[b.host]
+		s.mu.Unlock()
+		if h == nil {
+			continue
+		}
+		select {
+		case s.worker(b.did).in <- task{host: h, did: syntax.DID(b.did), retry: true}:
+		case <-s.ctx.Done():
+			return err
+		}
+	}
+	return err
+}
+
+// account returns an account from memory or the store.
+func (w *worker) account(did syntax.DID) (*cached, error) {
+	if a := w.accounts[did]; a != nil {
+		return a, nil
+	}
+	if len(w.accounts) >= cachedMax {
+		w.evict()
+	}
+	a := &cached{}
+	stored, err := w.s.stored(string(did))
+	if err != nil {
+		return nil, err
+	}
+	if stored != nil {
+		a.account, a.known = *stored, true
+	}
+	w.accounts[did] = a
+	return a, nil
+}
+
+// evict forgets half of the accounts whose state is on disk.
+func (w *worker) evict() {
+	for did, a := range w.accounts {
+		if len(w.accounts) <= cachedMax/2 {
+			return
+		}
+		if a.mending {
+			continue
+		}
+		if a.last != nil {
+			select {
+			case <-a.last.Done():
+			default:
+				continue
+			}
+		}
+		delete(w.accounts, did)
+	}
+}
+
+// pass gives the frames numbers in the log and stores the account with them. The host's cursor goes into the same batch.
+func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte, seq int64) []byte) {
+	s, h := w.s, t.host
+	moved := !a.known || next.host != a.host
+	var old *host
+	if moved && a.known {
+		s.mu.Lock()
+		old = s.hosts[a.host]
+		s.mu.Unlock()
+	}
+	a.account, a.known = next, true
+	a.last = s.log.Submit(eventlog.Tx{Events: frames, Ops: func(b kv.Batch) {
+		b.Set(key(prefixAccount, string(t.did)), a.append(nil))
+		if old != nil {
+			old.mu.Lock()
+			old.row.Accounts--
+			old.put(b)
+			old.mu.Unlock()
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if moved {
+			h.row.Accounts++
+			h.put(b)
+		}
+		if !t.mend && len(frames) > 0 {
+			h.finish(t.frame.Seq)
+			h.putCursor(b)
+		}
+	}})
+	if len(frames) > 0 {
+		s.stats.accepted.Add(1)
+	}
+}
+
+// forward encodes the frame as it came, under our number.
+func (t *task) forward(dst []byte, seq int64) []byte { return t.frame.AppendResequenced(dst, seq) }
+
+func encode(m stream.Message) func(dst []byte, seq int64) []byte {
+	return func(dst []byte, seq int64) []byte {
+		m.SetSequence(seq)
+		return stream.AppendFrame(dst, m)
+	}
+}
+
+// resolve asks who an account is. What may be a passing fault is tried again for a while, because dropping an event
+// breaks the account's chain.
+func (s *Service) resolve(did syntax.DID) (doc *identity.Document, err error) {
+	for wait := 250 * time.Millisecond; ; wait *= 2 {
+		doc, err = s.dir.ResolveDID(s.ctx, did)
+		switch identity.KindOf(err) {
+		case identity.KindUnreachable, identity.KindLimited:
+		default:
+			return doc, err
+		}
+		if wait > 2*time.Second || world.Sleep(s.ctx, s.w.Clock, wait) != nil {
+			return nil, err
+		}
+	}
+}
+
+// authorize checks that the host is the one that the account's DID document names. The document is fetched again once if
+// it isn't: the account may have just moved.
+func (w *worker) authorize(t task, a *cached) (doc *identity.Document, reason string, err error) {
+	s := w.s
+	doc, err = s.resolve(t.did)
+	if err == nil && !sameHost(doc.PDS, t.host) {
+		if d, fresh, rerr := s.dir.Refresh(s.ctx, t.did); rerr == nil && fresh {
+			doc = d
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, dropUnresolved, err
+	case !sameHost(doc.PDS, t.host):
+		return nil, dropWrongHost, nil
+	}
+	if !a.known {
+		t.host.mu.Lock()
+		full := !t.host.row.Configured && t.host.row.Accounts >= s.cfg.AccountLimit
+		t.host.mu.Unlock()
+		if full {
+			return nil, dropAccountLimit, nil
+		}
+	}
+	return doc, "", nil
+}
+
+func sameHost(pds string, h *host) bool {
+	if pds == "" {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return pds == h.row.Origin
+}
+
+// verified calls verify with the account's key, and if the signature is bad once more with the key that it has now.
+func (w *worker) verified(did syntax.DID, doc *identity.Document, verify func(key *keys.PublicKey) (repo.State, error)) (repo.State, string, error) {
+	st, err := verify(doc.SigningKey)
+	if reasonOf(err) == repo.ReasonSignature {
+		again, fresh, rerr := w.s.dir.Refresh(w.s.ctx, did)
+		if rerr == nil && fresh && again.SigningKey != nil {
+			st, err = verify(again.SigningKey)
+		}
+	}
+	if err == nil {
+		return st, "", nil
+	}
+	if r := reasonOf(err); r != "" {
+		return st, string(r), err
+	}
+	return st, "verification", err
+}
+
+func reasonOf(err error) repo.Reason {
+	var ve *repo.VerifyError
+	if errors.As(err, &ve) {
+		return ve.Reason
+	}
+	return ""
+}
+
+func (a *cached) state() *repo.State {
+	if a.rev == "" {
+		return nil
+	}
+	return &repo.State{Rev: a.rev, Data: a.data}
+}
+
+func (s *Service) verifyOptions() repo.VerifyOptions {
+	return repo.VerifyOptions{Now: s.w.Clock.Now(), Legacy: s.cfg.Legacy}
+}
+
+func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err error) {
+	doc, reason, err := w.authorize(t, a)
+	if reason != "" {
+		if reason == dropUnresolved {
+			w.broken(t, a)
+		}
+		return reason, err
+	}
+	if doc.SigningKey == nil {
+		return dropNoKey, nil
+	}
+	var frames []func([]byte, int64) []byte
+	status := a.status
+	if status != "" {
+		// The word of the host about its accounts goes hop by hop, and a lost #account must not silence one for ever.
+		if !w.recheck(t, a) {
+			return dropInactive, nil
+		}
+		status = ""
+		frames = append(frames, encode(&stream.Account{DID: string(t.did), Time: w.now(), Active: true}))
+	}
+	if a.desync {
+		w.mend(t, a)
+		return dropDesync, nil
+	}
+	msg := repo.CommitMessage{
+		Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData,
+		Blocks: m.Blocks, TooBig: m.TooBig, Rebase: m.Rebase, FrameSize: len(t.frame.Raw),
+		Ops: make([]repo.Op, len(m.Ops)),
+	}
+	for i, op := range m.Ops {
+		msg.Ops[i] = repo.Op(op)
+	}
+	prev := a.state()
+	o := w.s.verifyOptions()
+	st, reason, err := w.verified(t.did, doc, func(key *keys.PublicKey) (repo.State, error) {
+		return repo.VerifyCommit(msg, key, prev, o)
+	})
+	if reason != "" {
+		if prev != nil && repo.Reason(reason).Desynchronizes() {
+			w.broken(t, a)
+		}
+		return reason, err
+	}
+	w.pass(t, a, account{rev: st.Rev, data: st.Data, commit: m.Commit, host: t.host.name, status: status},
+		append(frames, t.forward)...)
+	return "", nil
+}
+
+func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err error) {
+	doc, reason, err := w.authorize(t, a)
+	if reason != "" {
+		return reason, err
+	}
+	switch {
+	case doc.SigningKey == nil:
+		return dropNoKey, nil
+	case a.status != "" && !w.recheck(t, a):
+		return dropInactive, nil
+	}
+	prev := a.state()
+	msg := repo.SyncMessage{DID: m.DID, Rev: m.Rev, Time: m.Time, Blocks: m.Blocks, FrameSize: len(t.frame.Raw)}
+	o := w.s.verifyOptions()
+	st, reason, err := w.verified(t.did, doc, func(key *keys.PublicKey) (repo.State, error) {
+		return repo.VerifySync(msg, key, prev, o)
+	})
+	if reason != "" {
+		return reason, err
+	}
+	if prev != nil && *prev == st && !a.desync {
+		return dropNoChange, nil
+	}
+	scan, err := car.NewScanner(m.Blocks, car.Options{})
+	if err != nil {
+		return string(repo.ReasonCAR), err
+	}
+	next := account{rev: st.Rev, data: st.Data, commit: scan.Root(), host: t.host.name}
+	var frames []func([]byte, int64) []byte
+	if a.status != "" {
+		frames = append(frames, encode(&stream.Account{DID: string(t.did), Time: w.now(), Active: true}))
+	}
+	if t.mend {
+		w.s.stats.resynced.Add(1)
+		frames = append(frames, encode(m))
+	} else {
+		frames = append(frames, t.forward)
+	}
+	w.pass(t, a, next, frames...)
+	return "", nil
+}
+
+func (w *worker) identity(t task, a *cached, m *stream.Identity) (reason string, err error) {
+	w.s.dir.Purge(t.did)
+	if _, reason, err = w.authorize(t, a); reason != "" {
+		return reason, err
+	}
+	forward := t.forward
+	if m.Handle != "" && m.Handle != stream.HandleInvalid {
+		// A handle that doesn't lead back is not passed on as if it did; where nobody answers, subscribers have to ask for
+		// themselves.
+		h, herr := syntax.ParseHandle(m.Handle)
+		if herr == nil {
+			w.s.dir.PurgeHandle(h)
+		}
+		id, lerr := w.s.dir.LookupDID(w.s.ctx, t.did)
+		switch {
+		case lerr == nil && herr == nil && id.Handle == h.Normalize():
+		case lerr == nil && (identity.KindOf(id.HandleErr) == identity.KindUnreachable || identity.KindOf(id.HandleErr) == identity.KindLimited):
+			forward = encode(&stream.Identity{DID: m.DID, Time: m.Time})
+		default:
+			forward = encode(&stream.Identity{DID: m.DID, Time: m.Time, Handle: stream.HandleInvalid})
+		}
+	}
+	next := a.account
+	next.host = t.host.name
+	w.pass(t, a, next, forward)
+	return "", nil
+}
+
+func (w *worker) status(t task, a *cached, m *stream.Account) (reason string, err error) {
+	if _, reason, err = w.authorize(t, a); reason != "" {
+		// The document of a deleted account may be gone; its host may still say so.
+		gone := reason == dropUnresolved && identity.KindOf(err) == identity.KindNotFound
+		if !gone || m.Active || a.host != t.host.name {
+			return reason, err
+		}
+	}
+	next := a.account
+	next.host, next.status = t.host.name, ""
+	if !m.Active {
+		if next.status = m.Status; next.status == "" {
+			next.status = stream.StatusDeactivated
+		}
+	}
+	w.pass(t, a, next, t.forward)
+	return "", nil
+}
+
+func (w *worker) now() string { return string(syntax.NewDatetime(w.s.w.Clock.Now())) }
+
+// broken marks an account's chain as broken and starts to mend it.
+func (w *worker) broken(t task, a *cached) {
+	if !a.known || a.rev == "" || w.s.ctx.Err() != nil {
+		return
+	}
+	if !a.desync {
+		next := a.account
+		next.desync = true
+		w.pass(t, a, next)
+	}
+	w.mend(t, a)
+}
+
+// recheck asks the host whether an account that it called inactive and that commits is active after all.
+func (w *worker) recheck(t task, a *cached) bool {
+	now := w.s.w.Clock.Now()
+	if now.Sub(a.rechecked) < recheckEvery {
+		return false
+	}
+	a.rechecked = now
+	ctx, cancel := context.WithTimeout(w.s.ctx, 5*time.Second)
+	defer cancel()
+	return w.s.askActive(ctx, t.host, t.did)
+}

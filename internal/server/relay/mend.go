@@ -1,0 +1,105 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/car"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/repo"
+	"github.com/barograph/baro/stream"
+	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
+)
+
+// A relay keeps no records, so all that it needs to follow an account again is its newest signed commit. It fetches that
+// one block from the account's host and says #sync to its own subscribers, who may need the whole repository.
+const (
+	mendEvery = 15 * time.Second // least time between two attempts for one account
+	mendMost  = 8                // attempts under way at once
+)
+
+// mend fetches the newest commit of an account, unless that was tried a moment ago. The result comes back to the worker
+// as a task.
+func (w *worker) mend(t task, a *cached) {
+	s := w.s
+	now := s.w.Clock.Now()
+	if a.mending || now.Before(a.mendAfter) || t.mend {
+		return
+	}
+	if s.resyncing.Add(1) > mendMost {
+		s.resyncing.Add(-1)
+		return // the next event of the account tries again
+	}
+	a.mending, a.mendAfter = true, now.Add(mendEvery)
+	s.wg.Go(func() {
+		defer s.resyncing.Add(-1)
+		result := task{host: t.host, did: t.did, mend: true}
+		m, err := s.newest(s.ctx, t.host, t.did)
+		if err == nil {
+			result.msg = m
+		} else {
+			s.stats.drop("mend-fetch")
+			s.w.Log.Debug("fetching the newest commit of a broken account", "did", t.did, "err", err)
+		}
+		select {
+		case w.in <- result:
+		case <-s.ctx.Done():
+		}
+	})
+}
+
+func (s *Service) client(h *host) *xrpc.Client {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return &xrpc.Client{Host: h.row.Origin, HTTP: s.http}
+}
+
+// newest fetches the newest commit of an account as a #sync message. Nothing of it is verified yet.
+func (s *Service) newest(ctx context.Context, h *host, did syntax.DID) (*stream.Sync, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	c := s.client(h)
+	latest, err := comatproto.SyncGetLatestCommit.Call(ctx, c, &comatproto.SyncGetLatestCommit_Params{Did: string(did)})
+	if err != nil {
+		return nil, err
+	}
+	body, err := comatproto.SyncGetBlocks.Call(ctx, c, &comatproto.SyncGetBlocks_Params{Did: string(did), Cids: []string{latest.Cid}})
+	if err != nil {
+		return nil, err
+	}
+	defer body.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(body.Body, repo.MaxSyncBlocks+1))
+	if err != nil {
+		return nil, err
+	}
+	want, err := cid.Parse(latest.Cid)
+	if err != nil {
+		return nil, err
+	}
+	_, blocks, err := car.Parse(b, car.Options{})
+	if err != nil {
+		return nil, err
+	}
+	for block, err := range blocks {
+		if err != nil {
+			return nil, err
+		}
+		if block.CID == want {
+			return &stream.Sync{
+				DID: string(did), Rev: latest.Rev, Time: string(syntax.NewDatetime(s.w.Clock.Now())),
+				Blocks: car.AppendBlock(car.AppendHeader(nil, want), want, block.Data),
+			}, nil
+		}
+	}
+	return nil, fmt.Errorf("the host did not send the block of its newest commit %s", want)
+}
+
+// askActive asks a host whether an account is active.
+func (s *Service) askActive(ctx context.Context, h *host, did syntax.DID) bool {
+	st, err := comatproto.SyncGetRepoStatus.Call(ctx, s.client(h), &comatproto.SyncGetRepoStatus_Params{Did: string(did)})
+	return err == nil && st.Active
+}
