@@ -1,0 +1,238 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/barograph/baro/syntax"
+)
+
+// Store keeps sessions, one for each account. Its methods are called concurrently.
+type Store interface {
+	Load(ctx context.Context, did syntax.DID) (Session, error) // [ErrLoginRequired] if there is none
+	Save(ctx context.Context, s Session) error                 // replaces the one before, whole or not at all
+	Delete(ctx context.Context, did syntax.DID) error          // no error if there is none
+	List(ctx context.Context) ([]Session, error)               // by DID
+}
+
+// Locker is a [Store] that several processes share: only the one that holds the lock renews the session of an account.
+type Locker interface {
+	Lock(ctx context.Context, did syntax.DID) (unlock func(), err error)
+}
+
+// MemoryStore keeps sessions as long as the process lives.
+type MemoryStore struct {
+	mu       sync.Mutex
+	sessions map[syntax.DID]Session
+}
+
+// NewMemoryStore returns an empty store.
+func NewMemoryStore() *MemoryStore { return &MemoryStore{sessions: map[syntax.DID]Session{}} }
+
+// Load implements [Store].
+func (m *MemoryStore) Load(_ context.Context, did syntax.DID) (Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.sessions[did]
+	if !ok {
+		return Session{}, ErrLoginRequired
+	}
+	return s, nil
+}
+
+// Save implements [Store].
+func (m *MemoryStore) Save(_ context.Context, s Session) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sessions[s.DID] = s
+	return nil
+}
+
+// Delete implements [Store].
+func (m *MemoryStore) Delete(_ context.Context, did syntax.DID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.sessions, did)
+	return nil
+}
+
+// List implements [Store].
+func (m *MemoryStore) List(context.Context) ([]Session, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Session
+	for _, s := range m.sessions {
+		out = append(out, s)
+	}
+	sortSessions(out)
+	return out, nil
+}
+
+func sortSessions(s []Session) {
+	slices.SortFunc(s, func(a, b Session) int { return cmp.Compare(a.DID, b.DID) })
+}
+
+const (
+	filePrefix  = "session-"
+	fileSuffix  = ".json"
+	tmpPrefix   = "tmp-"
+	maxFile     = 64 << 10 // bytes of a session file
+	fileVersion = 1
+)
+
+// FileStore keeps each session in a file that only its owner may read, in a folder that the caller opened. A file is
+// replaced as a whole: written, synced and renamed.
+type FileStore struct {
+	root *os.Root
+	tmp  atomic.Int64
+}
+
+// NewFileStore returns the store in a folder, which should have mode 0700. The caller keeps the folder open, and closes it.
+func NewFileStore(root *os.Root) *FileStore { return &FileStore{root: root} }
+
+var (
+	_ Store = (*MemoryStore)(nil)
+	_ Store = (*FileStore)(nil)
+)
+
+// fileName is made of the DID's hash, since a DID may hold anything that a file system trips over.
+func fileName(did syntax.DID) string {
+	h := sha256.Sum256([]byte(did))
+	return filePrefix + hex.EncodeToString(h[:8]) + fileSuffix
+}
+
+type sessionFile struct {
+	Version int `json:"version"`
+	Session
+}
+
+// Load implements [Store].
+func (f *FileStore) Load(_ context.Context, did syntax.DID) (Session, error) {
+	s, err := f.read(fileName(did))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Session{}, ErrLoginRequired
+	case err != nil:
+		return Session{}, err
+	case s.DID != did:
+		return Session{}, fmt.Errorf("the session file %s is of %s, not of %s", fileName(did), s.DID, did)
+	}
+	return s, nil
+}
+
+func (f *FileStore) read(name string) (Session, error) {
+	h, err := f.root.Open(name)
+	if err != nil {
+		return Session{}, err
+	}
+	defer h.Close()
+	b, err := io.ReadAll(io.LimitReader(h, maxFile+1))
+	if err != nil {
+		return Session{}, fmt.Errorf("reading the session file %s: %w", name, err)
+	}
+	var s sessionFile
+	if len(b) > maxFile {
+		return Session{}, fmt.Errorf("the session file %s has more than %d bytes", name, maxFile)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		// Not the error itself: it may quote a token.
+		return Session{}, fmt.Errorf("the session file %s is damaged: log in again", name)
+	}
+	if s.Version != fileVersion {
+		return Session{}, fmt.Errorf("the session file %s has version %d, this program knows %d", name, s.Version, fileVersion)
+	}
+	return s.Session, nil
+}
+
+// Save implements [Store].
+func (f *FileStore) Save(_ context.Context, s Session) (err error) {
+	b, err := json.Marshal(sessionFile{Version: fileVersion, Session: s})
+	if err != nil {
+		return fmt.Errorf("encoding a session: %w", err)
+	}
+	var tmp string
+	var h *os.File
+	for range 100 { // a name may be taken by what a process with the same number left behind
+		tmp = tmpPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(f.tmp.Add(1), 10)
+		if h, err = f.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("writing a session file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = f.root.Remove(tmp) // what went wrong before says more
+			err = fmt.Errorf("writing a session file: %w", err)
+		}
+	}()
+	if _, err = h.Write(append(b, '\n')); err == nil {
+		err = h.Sync()
+	}
+	if cerr := h.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if err = f.root.Rename(tmp, fileName(s.DID)); err != nil {
+		return err
+	}
+	f.syncFolder()
+	return nil
+}
+
+// syncFolder makes a rename last through a loss of power, where the system can; where it can't, the file is still whole.
+func (f *FileStore) syncFolder() {
+	if d, err := f.root.Open("."); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
+}
+
+// Delete implements [Store].
+func (f *FileStore) Delete(_ context.Context, did syntax.DID) error {
+	if err := f.root.Remove(fileName(did)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing a session file: %w", err)
+	}
+	f.syncFolder()
+	return nil
+}
+
+// List implements [Store]. A file that can't be read is an error, after those that can.
+func (f *FileStore) List(context.Context) ([]Session, error) {
+	entries, err := fs.ReadDir(f.root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("listing session files: %w", err)
+	}
+	var out []Session
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), filePrefix) || !strings.HasSuffix(e.Name(), fileSuffix) {
+			continue
+		}
+		s, err := f.read(e.Name())
+		switch {
+		case err == nil:
+			out = append(out, s)
+		case !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, err)
+		}
+	}
+	sortSessions(out)
+	return out, errors.Join(errs...)
+}
