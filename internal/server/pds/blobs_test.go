@@ -3,13 +3,19 @@ package pds
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	mrand "math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/data"
+	"github.com/barograph/baro/internal/kv"
 	"github.com/barograph/baro/internal/world"
 )
 
@@ -211,6 +217,109 @@ func TestSniff(t *testing.T) {
 	} {
 		if got := sniff([]byte(c.head), c.declared); got != c.want {
 			t.Errorf("%q declared %q: %s, want %s", c.head, c.declared, got, c.want)
+		}
+	}
+}
+
+// TestBlobRaces lets uploads, references, deletions and the collector race for a handful of blobs, and then compares rows, references and
+// files: a blob in use is there, one that nobody uses is temporary or gone, and no file is without a row.
+func TestBlobRaces(t *testing.T) {
+	clock := world.NewManual(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
+	w := testWorld(1)
+	w.Clock = clock
+	p := startPDS(t, w, Config{OpenRepos: 1})
+	a, b := p.account("alice"), p.account("bob")
+	ctx := context.Background()
+	rounds := 60
+	if testing.Short() {
+		rounds = 20
+	}
+	var wg sync.WaitGroup
+	var collected atomic.Int64
+	for n := range 6 {
+		wg.Go(func() {
+			rnd := mrand.New(mrand.NewPCG(uint64(n), 3))
+			for range rounds {
+				acc := []*testAccount{a, b}[rnd.IntN(2)]
+				path := fmt.Sprintf("com.example.thing/%d", rnd.IntN(5))
+				switch rnd.IntN(6) {
+				case 0:
+					clock.Advance(3 * time.Hour)
+					if err := p.collectTemporary(ctx); err != nil {
+						t.Error(err)
+					}
+					collected.Add(1)
+				case 1, 2:
+					if _, err := p.commit(acc.did, []write{{Action: actEnsureGone, Path: path}}, nil); err != nil {
+						t.Error(err)
+					}
+				default:
+					blob, err := p.upload(ctx, acc.did, strings.NewReader(fmt.Sprint("blob ", rnd.IntN(3))), "text/plain", -1)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if rnd.IntN(3) == 0 {
+						continue // never referenced
+					}
+					rec, err := data.Encode(map[string]any{"$type": "com.example.thing", "file": *blob})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, err = p.commit(acc.did, []write{{Action: actPut, Path: path, Record: rec, CID: cid.Sum(cid.DagCBOR, rec), Blobs: []data.Blob{*blob}}}, nil)
+					var gone *blobError // the collector was faster, or another's deletion
+					if err != nil && !errors.As(err, &gone) {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if collected.Load() == 0 {
+		t.Fatal("the collector never ran")
+	}
+	if err := p.sweepGarbage(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, acc := range []*testAccount{a, b} {
+		h := mustHead(t, acc)
+		refs := map[cid.CID]bool{}
+		if err := eachBlob(p.store, h.Gen, cid.CID{}, func(c cid.CID, _ kv.Iterator) (bool, error) { refs[c] = true; return true, nil }); err != nil {
+			t.Fatal(err)
+		}
+		rows := map[cid.CID]bool{}
+		lo, hi := genRange(tableBlob, h.account)
+		it := p.store.Iter(lo, hi)
+		for ok := it.First(); ok; ok = it.Next() {
+			c := cid.CID(it.Key()[9:])
+			row, err := decodeBlobRow(it.Value())
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows[c] = true
+			if (row.State == blobPermanent) != refs[c] {
+				t.Errorf("blob %s is %c, referenced %v", c, row.State, refs[c])
+			}
+			if _, err := p.files.ReadAll(string(acc.did), c); err != nil {
+				t.Errorf("blob %s: %v", c, err)
+			}
+		}
+		it.Close()
+		for c := range refs {
+			if !rows[c] {
+				t.Errorf("referenced blob %s has no row", c)
+			}
+		}
+		files, err := p.files.List(string(acc.did))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range files {
+			if !rows[c] {
+				t.Errorf("file %s has no row", c)
+			}
 		}
 	}
 }

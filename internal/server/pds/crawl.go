@@ -85,13 +85,13 @@ func (c *crawler) follow(ctx context.Context, relay string, wake <-chan struct{}
 		if !sleep(c.s.cfg.CrawlInterval) {
 			return
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-wake:
-		}
-		if c.s.subscribers() > 0 {
-			continue
+		for asleep := true; asleep; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-wake: // perhaps from long ago
+				asleep = c.s.subscribers() > 0
+			}
 		}
 	}
 }

@@ -320,6 +320,7 @@ func (s *Service) createRepo(ctx context.Context, did syntax.DID, key *keys.Priv
 	r.head, r.tree, r.key, r.loaded = head, tree, key, true
 	release()
 	_, err = s.wait(r, f)
+	s.crawl.nudge()
 	return err
 }
 
@@ -363,6 +364,7 @@ func (s *Service) submitAccountEvents(ctx context.Context, did syntax.DID, c acc
 	r.head = head
 	s.release(r)
 	_, err = s.wait(r, f)
+	s.crawl.nudge()
 	return err
 }
 

@@ -10,12 +10,14 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/netguard"
+	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/stream"
 	"github.com/barograph/baro/syntax"
@@ -428,30 +430,48 @@ func TestSubscribeRepos(t *testing.T) {
 	want(t, p.get("com.atproto.sync.subscribeRepos"), 426, "UpgradeRequired")
 }
 
+// TestCrawlRequests checks that a relay is asked until it agrees, and again when a commit finds nobody listening, but not too often.
 func TestCrawlRequests(t *testing.T) {
 	asked := make(chan string, 10)
-	fail := make(chan struct{}, 1)
-	fail <- struct{}{}
-	relay := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var calls atomic.Int64
+	relay := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in struct{ Hostname string }
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
 			t.Error(err)
 		}
-		select {
-		case <-fail:
-			w.WriteHeader(500)
-			return
-		default:
+		if calls.Add(1) == 1 {
+			w.WriteHeader(500) // the first request fails
 		}
 		asked <- r.URL.Path + " " + in.Hostname
-	})
-	p := startRelay(t, relay)
-	ctx, cancel := context.WithCancel(context.Background())
+	}))
+	defer relay.Close()
+	clock := world.NewManual(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
+	w := testWorld(1)
+	w.Clock = clock
+	w.Dialer = netguard.NewDialer(netguard.Options{Allow: []string{strings.TrimPrefix(relay.URL, "http://")}})
+	p := startPDS(t, w, Config{Memory: true, Relays: []string{relay.URL}})
+	a := p.account("alice")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
+	const timers = 3 // of the crawler, the collector and the log
 	if got := <-asked; got != "/xrpc/com.atproto.sync.requestCrawl localhost:2583" {
 		t.Errorf("asked %s", got)
 	}
+	if err := clock.AwaitTimers(ctx, timers); err != nil {
+		t.Fatal(err)
+	}
+	clock.Advance(crawlFirstRetry)
+	<-asked
+	if err := clock.AwaitTimers(ctx, timers); err != nil {
+		t.Fatal(err)
+	}
+	want(t, a.create("com.example.thing", "one", map[string]any{}), 200, "")
+	if len(asked) != 0 {
+		t.Error("asked again at once")
+	}
+	clock.Advance(p.cfg.CrawlInterval)
+	<-asked
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Run: %v", err)
@@ -468,14 +488,4 @@ func checkProof(t testing.TB, body []byte, a *testAccount, path string, present 
 	if proof.Found() != present || !proof.Signed {
 		t.Fatalf("%s: found %v, want %v", path, proof.Found(), present)
 	}
-}
-
-// startRelay starts a service that has one relay to tell of itself, answered by h.
-func startRelay(t testing.TB, h http.Handler) *testPDS {
-	t.Helper()
-	relay := httptest.NewServer(h)
-	t.Cleanup(relay.Close)
-	w := testWorld(1)
-	w.Dialer = netguard.NewDialer(netguard.Options{Allow: []string{strings.TrimPrefix(relay.URL, "http://")}})
-	return startPDS(t, w, Config{Memory: true, Relays: []string{relay.URL}})
 }
