@@ -67,6 +67,8 @@ type Update struct {
 	Cover     []mst.PathNode
 	Records   [][]byte // blocks of the created and updated records, in the order of Ops that have a CID
 	PrevData  cid.CID
+
+	blocks []byte
 }
 
 // Apply makes the next commit of a repository: it applies writes to the tree, which is flushed, and signs. On an error the
@@ -136,15 +138,18 @@ func Apply(tree *mst.Tree, writes []Write, did syntax.DID, rev syntax.TID, key S
 	}
 	u.Block = u.Commit.Encode()
 	u.CommitCID = cid.Sum(cid.DagCBOR, u.Block)
-	if n := len(u.Blocks()); n > MaxBlocks {
+	u.blocks = u.slice()
+	if n := len(u.blocks); n > MaxBlocks {
 		return nil, nil, failf(ReasonBlocksTooBig, "%d bytes, more than %d", n, MaxBlocks)
 	}
 	return u, next, nil
 }
 
 // Blocks returns the CAR slice of a commit message: the commit, the new nodes, the nodes beside them that inversion needs,
-// and the new records.
-func (u *Update) Blocks() []byte {
+// and the new records. It is made once; don't change it.
+func (u *Update) Blocks() []byte { return u.blocks }
+
+func (u *Update) slice() []byte {
 	size := 128 + len(u.Block)
 	for i := range u.Change.Added {
 		size += len(u.Change.Added[i].Bytes) + 48
