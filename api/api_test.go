@@ -287,8 +287,7 @@ func Example() {
 
 // TestAllocs holds the allocations that the speed table asks for.
 func TestAllocs(t *testing.T) {
-	small := appbsky.FeedPost{Text: post.Text, CreatedAt: post.CreatedAt, Langs: post.Langs, Facets: post.Facets, Reply: post.Reply}
-	raw, err := data.Marshal(&small)
+	raw, err := data.Marshal(&post)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -198,6 +198,16 @@ func keyRule(prev, key []byte) Rule {
 	return keyOrder(prev, key)
 }
 
+// Expect passes over encoded if that is what comes next, and reports whether it was. Encoded is a value, or a map key that
+// the caller knows to be in order.
+func (r *Reader) Expect(encoded string) bool {
+	if n := len(encoded); len(r.b)-r.off >= n && string(r.b[r.off:r.off+n]) == encoded {
+		r.off += n
+		return true
+	}
+	return false
+}
+
 // Skip checks the next value and passes over it.
 func (r *Reader) Skip() error {
 	_, err := r.Raw()

@@ -119,7 +119,7 @@ func (b *Blob) ReadCBOR(r *cbor.Reader) error {
 			return err
 		}
 	}
-	b.MimeType = string(mime)
+	b.MimeType = mimeType(mime)
 	switch {
 	case string(typ) == blobType:
 		if !hasRef || !hasSize || mime == nil {
@@ -161,4 +161,19 @@ func (b *Blob) UnmarshalJSON(json []byte) error {
 	}
 	r := cbor.NewReader(raw)
 	return b.ReadCBOR(&r)
+}
+
+// mimeType is string(b), without an allocation for what nearly all blobs are.
+func mimeType(b []byte) string {
+	switch string(b) {
+	case "image/jpeg":
+		return "image/jpeg"
+	case "image/png":
+		return "image/png"
+	case "image/webp":
+		return "image/webp"
+	case "video/mp4":
+		return "video/mp4"
+	}
+	return string(b)
 }

@@ -548,10 +548,13 @@ func (d *decoder) structure(n *node, p unsafe.Pointer, typed bool, left int) err
 	i := 0
 	var key []byte
 	for range count {
-		if key, err = d.r.MapKey(key); err != nil {
+		if j := d.next(fields, i); j >= 0 {
+			i = j
+			key = unsafe.Slice(unsafe.StringData(fields[i].key), len(fields[i].key))
+		} else if key, err = d.r.MapKey(key); err != nil {
 			return err
 		}
-		for i < len(fields) && before(fields[i].key, key) {
+		for i < len(fields) && before(fields[i].key, key) { // at once after next
 			if !fields[i].opt {
 				return &Error{Offset: at, Rule: RuleMissing, Detail: fields[i].key}
 			}
@@ -595,6 +598,25 @@ func (d *decoder) structure(n *node, p unsafe.Pointer, typed bool, left int) err
 		}
 	}
 	return nil
+}
+
+// next reads the key of one of fields[i:], as long as only optional ones are passed over, and returns which. All of them
+// come after the key before, so their order needs no check. It returns -1 and reads nothing if the key is another one.
+func (d *decoder) next(fields []field, i int) int {
+	rest := d.r.Rest()
+	if len(rest) == 0 {
+		return -1
+	}
+	for ; i < len(fields); i++ {
+		f := &fields[i]
+		if f.head[0] == rest[0] && d.r.Expect(f.head) {
+			return i
+		}
+		if f.head[0] > rest[0] || !f.opt { // shorter keys come first
+			return -1
+		}
+	}
+	return -1
 }
 
 // before is whether the field a comes before the key b.
