@@ -1,0 +1,39 @@
+// Package baro is the map of a repository that holds the AT Protocol (https://atproto.com/specs/atp) in one module and one
+// binary. It has no API of its own.
+//
+// Every package says in its first lines what it is for, which page of the specification it follows, and what it leaves to
+// others. From the bottom up:
+//
+// The protocol core has no network, no clock, no disk and no goroutines:
+//
+//	syntax   identifiers: DID, handle, NSID, AT-URI, TID, record key, datetime, language
+//	cid      the one content identifier
+//	cbor     strict DAG-CBOR
+//	data     the data model, and its JSON form
+//	keys     signing keys of both curves, did:key
+//	car      archives
+//	mst      the Merkle search tree
+//	repo     commits, records, proofs, verification
+//	lexicon  schemas and the validation of records
+//	plc      did:plc operations
+//	label    labels
+//
+// Wire types are generated from the schemas in lexicons into api/comatproto, api/appbsky and so on.
+//
+// The SDK talks to the network:
+//
+//	xrpc        client and server of XRPC
+//	identity    handles and DIDs to where they lead
+//	auth        sessions and service tokens
+//	client      typed access to the records of any server
+//	stream      event streams, both ends
+//	reposync    repositories, fetched whole and kept up to date, verified
+//	devnet      a whole network in the process of a test
+//
+// The servers live in internal/server, one package each, on top of internal/world (clock, files, dialer, randomness),
+// internal/kv (ordered keys and values), internal/eventlog (the sequenced log), internal/blob, internal/httpd and
+// internal/netguard. The command is cmd/baro.
+//
+// arch_test.go beside this file holds everybody to it: who may import whom, which calls only the machinery may make, and
+// which modules the binary and the core packages depend on (deps.txt).
+package baro
