@@ -240,6 +240,36 @@ func TestParams(t *testing.T) {
 	}
 }
 
+// TestDeepThread reads and writes an answer that nests deeper than a record may.
+func TestDeepThread(t *testing.T) {
+	author := `"author":{"did":"did:web:a.b","handle":"a.b"},"cid":"bafy","indexedAt":"2026-01-02T03:04:05Z","record":{"$type":"app.bsky.feed.post"},"uri":"at://a.b"`
+	level := `{"$type":"app.bsky.feed.defs#threadViewPost","post":{` + author + `},"parent":`
+	end := `{"$type":"app.bsky.feed.defs#notFoundPost","notFound":true,"uri":"at://a.b"}`
+	for depth, ok := range map[int]bool{1: true, 100: true, 1000: true, 5000: false} {
+		in := `{"thread":` + strings.Repeat(level, depth) + end + strings.Repeat("}", depth) + `}`
+		var out appbsky.FeedGetPostThread_Output
+		err := data.UnmarshalJSON([]byte(in), &out)
+		if (err == nil) != ok {
+			t.Errorf("%d levels: %v", depth, err)
+		}
+		if err != nil {
+			continue
+		}
+		n := 0
+		for u := out.Thread.Value; n < depth; n++ {
+			u = u.(*appbsky.FeedDefs_ThreadViewPost).Parent.Value
+		}
+		js, err := data.MarshalJSON(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again appbsky.FeedGetPostThread_Output
+		if err := data.UnmarshalJSON(js, &again); err != nil || !reflect.DeepEqual(out, again) {
+			t.Errorf("%d levels: %v", depth, err)
+		}
+	}
+}
+
 // post is what an app writes every day: a reply with a link, a mention and an image.
 var post = appbsky.FeedPost{
 	Text: "Good morning @alice.test, have a look at https://example.com/some/page — the pressure is falling, and the barograph shows it clearly.",
