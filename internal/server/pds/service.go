@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -123,6 +124,7 @@ func (c Config) withDefaults() (Config, error) {
 	if _, err := syntax.ParseDID(string(c.DID)); err != nil {
 		return c, fmt.Errorf("pds: service DID: %w", err)
 	}
+	c.HandleDomains = slices.Clone(c.HandleDomains)
 	for i, d := range c.HandleDomains {
 		if !strings.HasPrefix(d, ".") {
 			c.HandleDomains[i] = "." + d
