@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -276,6 +277,37 @@ func TestSyncErrorIsFatal(t *testing.T) {
 			}
 			s.Close()
 		}
+	}
+}
+
+// TestDiskFull lets the disk fill up while tables are written behind the writers' backs: one fatal error that names it.
+func TestDiskFull(t *testing.T) {
+	var full atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind == errorfs.OpFileWrite {
+			return &os.PathError{Op: "write", Path: op.Path, Err: syscall.ENOSPC}
+		}
+		return nil
+	}))
+	fatal := make(chan error, 2)
+	s := mustOpen(t, "db", kv.PebbleOptions{FS: fs, MemTableBytes: 64 << 10, OnFatal: func(err error) { fatal <- err }})
+	full.Store(true)
+	var err error
+	for i := 0; err == nil; i++ {
+		b := s.NewBatch()
+		b.Set(fmt.Append(nil, "k", i), make([]byte, 1000))
+		err = s.Apply(b, false)
+	}
+	var fe *kv.FatalError
+	if !errors.As(err, &fe) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%v", err)
+	}
+	if err := <-fatal; !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "db/") {
+		t.Errorf("%v", err)
+	}
+	full.Store(false) // lets Pebble's retries end
+	if len(fatal) != 0 {
+		t.Error("told twice")
 	}
 }
 

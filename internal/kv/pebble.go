@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -90,9 +91,16 @@ func OpenPebble(dir string, o PebbleOptions) (Store, error) {
 			po.CacheSize = DefaultCacheBytes
 		}
 	}
-	// Background trouble (a flush that failed is tried again by Pebble) is for the operator's log.
 	po.EventListener = &pebble.EventListener{
-		BackgroundError: func(err error) { o.Log.Error("storage background error", "dir", dir, "err", err) },
+		// Pebble tries a failed flush again at once and for ever. A disk that is full or broken stays so: better stop with one
+		// line than fill what is left with log lines.
+		BackgroundError: func(err error) {
+			if diskFailed(err) {
+				s.fail(fmt.Errorf("writing in %s: %w", dir, err))
+				return
+			}
+			o.Log.Error("storage background error", "dir", dir, "err", err)
+		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			s.fail(fmt.Errorf("corrupt data in %s: %w", info.Path, info.Details))
 		},
@@ -139,18 +147,23 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 	l.log.Error("storage", "err", fmt.Sprintf(format, args...))
 }
 func (l pebbleLog) Fatalf(format string, args ...any) {
-	var cause error
+	e := &pebbleError{msg: strings.TrimPrefix(strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " "), "pebble: ")}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
-			cause = err
+			e.cause = err
 		}
 	}
-	if cause != nil {
-		l.s.fail(fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), cause))
-		return
-	}
-	l.s.fail(fmt.Errorf(format, args...))
+	l.s.fail(e)
 }
+
+// pebbleError is what Pebble says when it gives up, on one line, with the cause that its words already name.
+type pebbleError struct {
+	msg   string
+	cause error
+}
+
+func (e *pebbleError) Error() string { return e.msg }
+func (e *pebbleError) Unwrap() error { return e.cause }
 
 func (s *pebbleStore) Get(key []byte) ([]byte, error) {
 	if s.closed.Load() {
