@@ -3,7 +3,6 @@ package xrpc
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -248,6 +247,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, nsid string, rt *
 	req := &Request{Request: r, NSID: nsid, Out: w.Header()}
 	err := s.authorize(req, rt)
 	if err == nil {
+		err = unpack(r)
+	}
+	if err == nil {
 		err = rt.handle(w, req)
 	}
 	if err == nil {
@@ -316,34 +318,15 @@ func readInput[I any](w http.ResponseWriter, r *Request, accepts string, limit i
 	case err != nil || kind != typeJSON:
 		return nil, ErrInvalidRequest.With("the body must be of type %s, not %s", typeJSON, clip(header))
 	}
-	var body io.Reader = r.Body
-	switch enc := r.Header.Get("Content-Encoding"); strings.ToLower(enc) {
-	case "", "identity":
-	case "gzip":
-		z, err := gzip.NewReader(r.Body)
-		if err != nil {
-			return nil, bodyError(err)
-		}
-		body = http.MaxBytesReader(w, z, limit)
-	default:
-		return nil, ErrUnsupportedMediaType.With("the content encoding %s isn't supported", clip(enc))
-	}
 	buf := buffers.Get().(*bytes.Buffer)
 	defer putBuffer(buf)
-	if _, err := buf.ReadFrom(body); err != nil {
-		return nil, bodyError(err)
+	if _, err := buf.ReadFrom(r.Body); err != nil {
+		return nil, err
 	}
 	if err := data.UnmarshalJSON(buf.Bytes(), in); err != nil {
 		return nil, ErrInvalidRequest.With("the body is malformed: %v", err)
 	}
 	return in, nil
-}
-
-func bodyError(err error) error {
-	if e, ok := asError(err); ok {
-		return e
-	}
-	return ErrInvalidRequest.With("the body can't be read: %v", err)
 }
 
 // accept reports whether a MIME type fits a pattern such as image/*.
@@ -432,10 +415,14 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 			h[k] = v
 		}
 	}
+	message := e.Message
+	if len(message) > maxMessage { // it may quote what the client sent
+		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
 	b, _ := json.Marshal(struct {
 		Error   string `json:"error"`
 		Message string `json:"message,omitempty"`
-	}{name, e.Message})
+	}{name, message})
 	h.Set("Content-Type", typeJSON+"; charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	h.Set("Cache-Control", "no-store")
@@ -449,6 +436,7 @@ const (
 	allowHeaders  = "Authorization, Content-Type, Content-Encoding, DPoP, Atproto-Proxy, Atproto-Accept-Labelers, X-Bsky-Topics"
 	exposeHeaders = "Atproto-Repo-Rev, Atproto-Content-Labelers, DPoP-Nonce, WWW-Authenticate, Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, RateLimit-Policy"
 	maxEcho       = 1024
+	maxMessage    = 2048
 )
 
 // cors lets pages of all origins read answers. Browsers send no cookies then, and the protocol uses none.
