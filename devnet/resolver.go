@@ -1,0 +1,50 @@
+package devnet
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/internal/world"
+	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
+)
+
+// resolver is the DNS of a network: it knows the handles of the PDS and this machine, and asks nobody about anything else.
+type resolver struct {
+	domain string
+	pds    *xrpc.Client
+}
+
+var _ world.Resolver = (*resolver)(nil)
+
+func notFound(name string) error {
+	return &net.DNSError{Err: "no such host in this network", Name: name, IsNotFound: true}
+}
+
+// LookupTXT answers for _atproto.<handle>, https://atproto.com/specs/handle#dns-txt-method.
+func (r *resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	handle, ok := strings.CutPrefix(name, "_atproto.")
+	if !ok || !strings.HasSuffix(handle, r.domain) || !syntax.ValidHandle(handle) {
+		return nil, notFound(name)
+	}
+	out, err := comatproto.IdentityResolveHandle.Call(ctx, r.pds, &comatproto.IdentityResolveHandle_Params{Handle: handle})
+	if err != nil {
+		if e, ok := err.(*xrpc.Error); ok && e.Status < 500 {
+			return nil, notFound(name)
+		}
+		return nil, &net.DNSError{Err: err.Error(), Name: name, IsTemporary: true}
+	}
+	return []string{"did=" + out.Did}, nil
+}
+
+// LookupNetIP answers for localhost, where all the services are.
+func (r *resolver) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
+	if !strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") || network == "ip6" {
+		return nil, notFound(host)
+	}
+	return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+}
