@@ -8,8 +8,8 @@
 //	fmt.Println(srv.URL())
 //	err = srv.Run(ctx, svc.Handler()) // until ctx ends
 //
-// Limits: 5 s and 32 KiB for a request's header, 1 KiB/s for its body after 10 s, 4,096 connections. The size of a body
-// is limited by the handler that knows what it is for.
+// Limits: 5 s and 32 KiB for a request's header, 1 KiB/s for its body after 10 s, 30 s for a client to take each 64 KiB of
+// the answer, 4,096 connections. The size of a body is limited by the handler that knows what it is for.
 package httpd
 
 import (
@@ -39,6 +39,8 @@ const (
 	idleTimeout           = 90 * time.Second
 	bodyGrace             = 10 * time.Second
 	bodyRate              = 1 << 10 // bytes per second
+	writePiece            = 64 << 10
+	writeTimeout          = 30 * time.Second // for a client to take one piece
 )
 
 // Options of a [Server].
@@ -256,7 +258,7 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 		}
 		rw := &response{ResponseWriter: w}
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &pacedBody{ReadCloser: r.Body, rc: http.NewResponseController(w), start: world.System.Now()}
+			r.Body = &pacedBody{ReadCloser: r.Body, rc: http.NewResponseController(w), now: world.System.Now}
 		}
 		var start time.Time
 		if debug {
@@ -321,45 +323,61 @@ func (w *response) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// Write sends in pieces, each with its own deadline, so that a client that stops reading doesn't hold the handler and its
+// answer for ever.
 func (w *response) Write(p []byte) (int, error) {
 	w.begun = true
-	n, err := w.ResponseWriter.Write(p)
-	w.written += int64(n)
-	return n, err
+	done := 0
+	for {
+		piece := p[done:min(len(p), done+writePiece)]
+		w.hurry()
+		n, err := w.ResponseWriter.Write(piece)
+		done += n
+		w.written += int64(n)
+		if err != nil || done >= len(p) {
+			return done, err
+		}
+	}
 }
 
-// ReadFrom lets files go out without a copy.
-func (w *response) ReadFrom(r io.Reader) (int64, error) {
-	w.begun = true
-	n, err := io.Copy(w.ResponseWriter, r)
-	w.written += n
-	return n, err
+// hurry gives the client its time for the next piece. What is no network connection has no deadlines; net/http takes them
+// away after each request.
+func (w *response) hurry() {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(world.System.Now().Add(writeTimeout))
 }
 
 // Flush and Hijack are what WebSocket and event-stream handlers look for; Unwrap is for http.ResponseController.
 func (w *response) Flush() {
 	w.begun = true
+	w.hurry()
 	_ = http.NewResponseController(w.ResponseWriter).Flush()
 }
 
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// pacedBody ends a body that comes too slowly, by giving each read the time that its bytes may take.
+// pacedBody ends a body that comes too slowly, by giving each read the time that its bytes may take. Only the time that
+// reads wait counts: a handler may take its time between them.
 type pacedBody struct {
 	io.ReadCloser
 	rc    *http.ResponseController
-	start time.Time
+	now   func() time.Time
+	spent time.Duration
 	n     int64
 	done  bool
 }
 
 func (b *pacedBody) Read(p []byte) (int, error) {
+	start := b.now()
 	if !b.done {
-		_ = b.rc.SetReadDeadline(b.start.Add(bodyGrace + time.Duration(b.n)*time.Second/bodyRate))
+		_ = b.rc.SetReadDeadline(start.Add(bodyGrace + time.Duration(b.n)*time.Second/bodyRate - b.spent))
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
-	if err != nil && !b.done {
+	if b.done {
+		return n, err
+	}
+	b.spent += b.now().Sub(start)
+	if err != nil {
 		b.done = true
 		_ = b.rc.SetReadDeadline(time.Time{}) // net/http goes on reading, to notice when the client goes away
 	}

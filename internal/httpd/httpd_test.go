@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -320,21 +321,48 @@ func TestConnectionLimit(t *testing.T) {
 // deadlineRecorder notes the deadlines that the pacing sets.
 type deadlineRecorder struct {
 	http.ResponseWriter
-	set []time.Time
+	set     []time.Time
+	written []time.Time
+}
+
+func (d *deadlineRecorder) SetWriteDeadline(t time.Time) error {
+	d.written = append(d.written, t)
+	return nil
 }
 
 func (d *deadlineRecorder) SetReadDeadline(t time.Time) error { d.set = append(d.set, t); return nil }
 
 func TestBodyPace(t *testing.T) {
 	rec := &deadlineRecorder{}
-	at := time.Unix(1000, 0)
-	b := &pacedBody{ReadCloser: io.NopCloser(bytes.NewReader(make([]byte, 2048))), rc: http.NewResponseController(rec), start: at}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{b}, make([]byte, 1024)); err != nil {
-		t.Fatal(err)
+	clock := time.Unix(1000, 0)
+	b := &pacedBody{ReadCloser: io.NopCloser(bytes.NewReader(make([]byte, 2048))), rc: http.NewResponseController(rec),
+		now: func() time.Time { clock = clock.Add(time.Second); return clock }} // each read takes a second, and so does what comes between them
+	buf := make([]byte, 1024)
+	var left []time.Duration
+	for err := error(nil); err == nil; {
+		at := clock.Add(time.Second)
+		_, err = b.Read(buf)
+		left = append(left, rec.set[len(rec.set)-1].Sub(at))
+		if err == io.EOF {
+			left[len(left)-1] = rec.set[len(rec.set)-2].Sub(at)
+		}
+		clock = clock.Add(time.Hour)
 	}
-	want := []time.Time{at.Add(10 * time.Second), at.Add(11 * time.Second), at.Add(12 * time.Second), {}}
-	if fmt.Sprint(rec.set) != fmt.Sprint(want) {
-		t.Errorf("deadlines %v, want %v", rec.set, want)
+	want := []time.Duration{10 * time.Second, 10 * time.Second, 10 * time.Second}
+	if fmt.Sprint(left) != fmt.Sprint(want) || !rec.set[len(rec.set)-1].IsZero() {
+		t.Errorf("time left %v, want %v; deadlines %v", left, want, rec.set)
+	}
+}
+
+// A client that doesn't read its answer is cut, and the handler with it.
+func TestAnswerNotRead(t *testing.T) {
+	rec := &deadlineRecorder{ResponseWriter: httptest.NewRecorder()}
+	w := &response{ResponseWriter: rec}
+	if n, err := w.Write(make([]byte, 3*writePiece+1)); n != 3*writePiece+1 || err != nil || len(rec.written) != 4 {
+		t.Errorf("wrote %d, %v, with %d deadlines", n, err, len(rec.written))
+	}
+	if n, err := w.Write(nil); n != 0 || err != nil {
+		t.Errorf("wrote %d, %v", n, err)
 	}
 }
 
