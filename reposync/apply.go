@@ -86,7 +86,8 @@ const (
 func (s *Syncer) apply(ctx context.Context) error {
 	var rs []result
 	var ps []*pending
-	var stored, low int64
+	stored := s.track.done() // as loaded
+	low := stored
 	timer := time.NewTimer(cursorEvery)
 	timer.Stop()
 	defer timer.Stop()

@@ -249,7 +249,7 @@ func (s *Syncer) follow(ctx context.Context, cursor int64) error {
 	if cursor == 0 && s.o.FromNow {
 		o.After = nil
 	}
-	s.sweep(cursor == 0)
+	s.sweep(false)
 	for f, err := range stream.Subscribe(ctx, s.o.Upstream, o) {
 		if err != nil {
 			s.stats.connected.Store(false)

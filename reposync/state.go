@@ -132,6 +132,7 @@ func (r *Repo) commit(v *verified) verdict {
 	default:
 		if r.Rev != "" || r.Torn || !v.whole {
 			r.want(v.rev)
+			r.hurry()
 			return ignore
 		}
 	}
@@ -155,12 +156,21 @@ func (r *Repo) want(rev syntax.TID) {
 	}
 }
 
+// hurry ends the wait for something that would make a fetch needless.
+func (r *Repo) hurry() {
+	if r.Retries == 0 && r.Fetched == 0 {
+		r.Due = time.Time{}
+	}
+}
+
 // desynchronize is the step of an event that doesn't follow from the copy. Rev is the revision it is of, empty if that isn't
 // certain.
 func (r *Repo) desynchronize(rev syntax.TID) {
 	r.want(rev)
 	if r.State == Synchronized {
 		r.State, r.Due = Desynchronized, time.Time{}
+	} else if r.State == Pending {
+		r.hurry()
 	}
 }
 
@@ -255,14 +265,6 @@ func (r *Repo) fail(err error, now time.Time, after time.Duration, o *Options) {
 		r.Retries++
 	}
 	r.Due = now.Add(wait + time.Duration(float64(wait)*o.Rand()/4))
-}
-
-// postpone is the step of a fetch that didn't begin.
-func (r *Repo) postpone(now time.Time, after time.Duration) {
-	if r.State == Resyncing {
-		r.State = Desynchronized
-	}
-	r.Due = now.Add(after)
 }
 
 // Append appends r, without its DID, in a form that [DecodeRepo] reads, for sinks to store.

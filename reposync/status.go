@@ -22,16 +22,18 @@ type Status struct {
 	Listed    bool             `json:"listed"`   // all repositories have been listed since the start
 	Dropped   map[string]int64 `json:"dropped"`  // events by reason, and other losses
 	Repos     map[string]int64 `json:"repos"`    // by state, or by status if not active
+	Unstored  int64            `json:"unstored"` // changes that wait to be stored
 }
 
 // Settled says that every repository that is known, and all of the upstream's are, is as it was listed or newer.
 func (s *Status) Settled() bool {
-	return s.Listed && s.Cursor == s.LastSeq &&
+	return s.Listed && s.Cursor == s.LastSeq && s.Unstored == 0 &&
 		s.Repos[Pending.String()]+s.Repos[Desynchronized.String()]+s.Repos[Resyncing.String()] == 0
 }
 
 type stats struct {
 	connected, listed                        atomic.Bool
+	unstored                                 atomic.Int64
 	cursor, lastSeq, lastTime                atomic.Int64
 	events, verified, stale, fetched, failed atomic.Int64
 
@@ -72,11 +74,28 @@ func (s *Syncer) Status() Status {
 	st.mu.Lock()
 	out.Dropped, out.Repos = maps.Clone(st.dropped), maps.Clone(st.repos)
 	st.mu.Unlock()
+	out.Unstored = st.unstored.Load()
 	return out
 }
 
 func (s *Syncer) fail(ctx context.Context, err error) {
 	if ctx.Err() == nil {
 		s.cancel(err)
+	}
+}
+
+// WaitSettled waits until the repositories are [Status.Settled], or ctx ends.
+func (s *Syncer) WaitSettled(ctx context.Context) error {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		if st := s.Status(); st.Settled() {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }

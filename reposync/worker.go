@@ -80,6 +80,7 @@ func (w *worker) entry(did syntax.DID) (*entry, error) {
 		e.counted = r.bucket()
 	} else {
 		e.repo = NewRepo(did)
+		e.repo.Due = w.s.o.Now().Add(w.s.o.Settle) // what a new account has may come by itself
 	}
 	w.entries[did] = e
 	return e, nil
@@ -89,6 +90,7 @@ func (w *worker) entry(did syntax.DID) (*entry, error) {
 func (w *worker) emit(ctx context.Context, e *entry, c Change, p *pending, then func()) error {
 	c.Repo = e.repo
 	e.stored = true
+	w.s.stats.unstored.Add(1) // before it is counted as what it will be
 	if b := e.repo.bucket(); b != e.counted {
 		if e.counted != "" {
 			w.s.stats.count(e.counted, -1)
@@ -99,6 +101,7 @@ func (w *worker) emit(ctx context.Context, e *entry, c Change, p *pending, then 
 	e.flying.Add(1)
 	r := result{change: &c, pending: p, then: func() {
 		e.flying.Add(-1)
+		w.s.stats.unstored.Add(-1)
 		if then != nil {
 			then()
 		}
@@ -173,6 +176,7 @@ const lookupPatience = 3 * time.Second
 var (
 	errNoKey = errors.New("the DID document has no signing key")
 	errNoPDS = errors.New("the DID document names no PDS")
+	errMaybe = errors.New("the signature is wrong for a key that may have changed a moment ago")
 )
 
 // withKey calls verify with the account's key, and once more with a fresh one if the signature is wrong.
@@ -190,12 +194,14 @@ func (w *worker) withKey(ctx context.Context, did syntax.DID, verify func(*keys.
 	if err != errNoKey && reason(err) != repo.ReasonSignature {
 		return err
 	}
-	fresh, _, rerr := w.s.o.Directory.Refresh(ctx, did)
+	fresh, asked, rerr := w.s.o.Directory.Refresh(ctx, did)
 	switch {
 	case rerr != nil:
 		return rerr
 	case fresh.SigningKey == nil:
 		return errNoKey
+	case !asked:
+		return errMaybe
 	case doc.SigningKey != nil && fresh.SigningKey.DIDKey() == doc.SigningKey.DIDKey():
 		return err
 	}
@@ -230,23 +236,26 @@ func (w *worker) judge(ctx context.Context, e *entry, t *event, rev string, err 
 		return w.s.send(ctx, result{pending: t.pending})
 	case why.Desynchronizes():
 		w.s.stats.drop(string(why))
-		return w.desynchronized(ctx, e, t, syntax.TID(rev), Change{})
+		return w.desynchronized(ctx, e, t, syntax.TID(rev))
 	case why == repo.ReasonLegacy:
 		w.s.stats.drop(string(why))
-		return w.desynchronized(ctx, e, t, "", Change{}) // its signature wasn't looked at: the revision is anyone's claim
+		return w.desynchronized(ctx, e, t, "") // its signature wasn't looked at: the revision is anyone's claim
+	case err == errMaybe:
+		w.s.stats.drop(string(repo.ReasonSignature))
+		return w.desynchronized(ctx, e, t, "")
 	case why != "":
 		return w.dropped(ctx, t, string(why), err)
 	case err == errNoKey:
 		return w.dropped(ctx, t, "no-key", err)
 	case unresolved(err):
 		w.s.stats.drop("identity-unreachable")
-		return w.desynchronized(ctx, e, t, "", Change{})
+		return w.desynchronized(ctx, e, t, "")
 	}
 	return w.dropped(ctx, t, "identity", err)
 }
 
 // desynchronized notes that an event doesn't fit, and stores that if it changes anything.
-func (w *worker) desynchronized(ctx context.Context, e *entry, t *event, rev syntax.TID, c Change) error {
+func (w *worker) desynchronized(ctx context.Context, e *entry, t *event, rev syntax.TID) error {
 	before := e.repo
 	e.repo.desynchronize(rev)
 	if e.repo.State == Resyncing {
@@ -255,7 +264,7 @@ func (w *worker) desynchronized(ctx context.Context, e *entry, t *event, rev syn
 	if e.stored && before.State == e.repo.State && before.Want == e.repo.Want {
 		return w.s.send(ctx, result{pending: t.pending})
 	}
-	return w.emit(ctx, e, c, t.pending, nil)
+	return w.emit(ctx, e, Change{Live: true}, t.pending, nil)
 }
 
 // forget gives up the held commits: the fetch under way will not be enough.
