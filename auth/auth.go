@@ -318,16 +318,16 @@ func (a *Account) lock(ctx context.Context) (unlock func(), err error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	unlock = func() { <-a.turn }
-	if l, ok := a.m.o.Store.(Locker); ok {
-		release, err := l.Lock(ctx, a.DID())
-		if err != nil {
-			unlock()
-			return nil, fmt.Errorf("locking the session: %w", err)
-		}
-		return func() { release(); unlock() }, nil
+	l, ok := a.m.o.Store.(Locker)
+	if !ok {
+		return func() { <-a.turn }, nil
 	}
-	return unlock, nil
+	release, err := l.Lock(ctx, a.DID())
+	if err != nil {
+		<-a.turn
+		return nil, fmt.Errorf("locking the session: %w", err)
+	}
+	return func() { release(); <-a.turn }, nil
 }
 
 // renew replaces the tokens unless somebody else has since the access token old was used.

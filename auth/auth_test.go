@@ -571,10 +571,23 @@ func TestFileStore(t *testing.T) {
 	}
 }
 
+// lockedStore is a store that several processes share.
+type lockedStore struct {
+	*auth.MemoryStore
+	mu sync.Mutex
+	n  int
+}
+
+func (l *lockedStore) Lock(context.Context, syntax.DID) (func(), error) {
+	l.mu.Lock()
+	l.n++
+	return l.mu.Unlock, nil
+}
+
 // Two processes share a store: the second one takes over the tokens that the first one got.
 func TestTwoProcesses(t *testing.T) {
 	s := newServer(t)
-	store := auth.NewMemoryStore()
+	store := &lockedStore{MemoryStore: auth.NewMemoryStore()}
 	_, a := login(t, s, auth.Options{Store: store})
 	b, err := auth.New(auth.Options{Store: store}).Account(t.Context(), did)
 	if err != nil {
@@ -595,5 +608,8 @@ func TestTwoProcesses(t *testing.T) {
 	s.revoke()
 	if err := write(t.Context(), b); !errors.Is(err, auth.ErrLoginRequired) {
 		t.Errorf("after a logout elsewhere: %v", err)
+	}
+	if store.n != 4 {
+		t.Errorf("locked %d times, want 4", store.n)
 	}
 }
