@@ -35,7 +35,9 @@ type network struct {
 	guard *netguard.Dialer
 	plc   *httptest.Server
 
+	hold chan struct{} // until it is closed, DIDs in held get no answer
 	mu   sync.Mutex
+	held map[syntax.DID]bool
 	docs map[syntax.DID]string
 	txt  map[string]string // handle → DID
 	asks int
@@ -58,8 +60,17 @@ func (n *network) LookupNetIP(ctx context.Context, nw, host string) ([]netip.Add
 }
 
 func newNetwork(t testing.TB) *network {
-	n := &network{t: t, docs: map[syntax.DID]string{}, txt: map[string]string{}}
+	n := &network{t: t, docs: map[syntax.DID]string{}, txt: map[string]string{}, hold: make(chan struct{}), held: map[syntax.DID]bool{}}
 	n.plc = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.mu.Lock()
+		held := n.held[syntax.DID(strings.TrimPrefix(r.URL.Path, "/"))]
+		n.mu.Unlock()
+		if held {
+			select {
+			case <-n.hold:
+			case <-r.Context().Done():
+			}
+		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.asks++

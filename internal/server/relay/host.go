@@ -12,11 +12,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"golang.org/x/time/rate"
 
 	"github.com/barograph/baro/internal/eventlog"
 	"github.com/barograph/baro/internal/kv"
 	"github.com/barograph/baro/internal/world"
+	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/stream"
 	"github.com/barograph/baro/syntax"
 )
@@ -164,7 +166,11 @@ func (s *Service) consume(h *host) error {
 		limit = rate.NewLimiter(configuredRate, configuredRate)
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer cancel()
+	l := &line{s: s, host: h, slots: make(chan struct{}, lookups), tasks: make(chan *task, lookups)}
+	wg.Go(func() { l.forward(ctx) })
 	o := stream.SubscribeOptions{
 		After:      &after,
 		MinBackoff: 250 * time.Millisecond,
@@ -178,6 +184,9 @@ func (s *Service) consume(h *host) error {
 			h.mu.Lock()
 			h.connected, h.row.Problem = false, err.Error()
 			h.mu.Unlock()
+			if reason := brokenStream(err); reason != "" {
+				s.stats.drop(reason)
+			}
 			s.w.Log.Debug("a host's stream ended", "host", h.name, "err", err, "wait", wait)
 		},
 	}
@@ -190,15 +199,84 @@ func (s *Service) consume(h *host) error {
 		if err := limit.Wait(ctx); err != nil {
 			return err
 		}
-		if err := s.receive(ctx, h, f); err != nil {
+		if err := s.receive(ctx, l, f); err != nil {
 			return err
 		}
 	}
 	return errors.New("the stream ended")
 }
 
-// receive hands a frame to the worker of its account.
-func (s *Service) receive(ctx context.Context, h *host, f stream.Frame) error {
+// brokenStream is the rule that a host broke when its connection was dropped for it, or "" when the end had another reason.
+func brokenStream(err error) string {
+	var order *stream.SeqError
+	switch {
+	case errors.As(err, &order):
+		return "seq-order"
+	case errors.Is(err, websocket.ErrReadLimit):
+		return string(repo.ReasonFrameTooBig)
+	case errors.Is(err, stream.ErrFrame):
+		return "frame"
+	}
+	return ""
+}
+
+// lookups is how many identities are looked up at once for one host, and how many of its events wait for that.
+const lookups = 16
+
+// line is the events of one host on their way to the workers, in order. Looking identities up may take long, above all when
+// the host itself serves them; only the host's own events wait for that, and never a worker that others need.
+type line struct {
+	s     *Service
+	host  *host
+	slots chan struct{}
+	tasks chan *task
+}
+
+// add puts a task at the end of the line and starts its lookup.
+func (l *line) add(ctx context.Context, t *task) error {
+	select {
+	case l.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.ready = make(chan struct{})
+	l.s.wg.Go(func() {
+		l.s.lookUp(ctx, t)
+		<-l.slots
+		close(t.ready)
+	})
+	select {
+	case l.tasks <- t:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// forward hands the tasks to the workers of their accounts.
+func (l *line) forward(ctx context.Context) {
+	for {
+		var t *task
+		select {
+		case t = <-l.tasks:
+			<-t.ready
+		case <-ctx.Done():
+			return
+		}
+		if ctx.Err() != nil {
+			return // the lookup may have been cut short: the event comes again
+		}
+		select {
+		case l.s.worker(string(t.did)).in <- *t:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// receive puts a frame into the host's line.
+func (s *Service) receive(ctx context.Context, l *line, f stream.Frame) error {
+	h := l.host
 	s.stats.received.Add(1)
 	if f.Seq == 0 {
 		if m, err := f.Message(); err == nil {
@@ -237,12 +315,13 @@ func (s *Service) receive(ctx context.Context, h *host, f stream.Frame) error {
 		s.drop(h, f.Seq, "did-syntax", "", nil)
 		return nil
 	}
-	select {
-	case s.worker(did).in <- task{host: h, frame: f, msg: m, did: syntax.DID(did)}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	if m, ok := m.(*stream.Identity); ok { // what comes after it must not be judged by what was known before
+		s.dir.Purge(syntax.DID(did))
+		if handle, err := syntax.ParseHandle(m.Handle); err == nil {
+			s.dir.PurgeHandle(handle)
+		}
 	}
+	return l.add(ctx, &task{host: h, frame: f, msg: m, did: syntax.DID(did)})
 }
 
 // finish marks an event of a host as dealt with, so that its cursor can move up to the first that is not. The caller

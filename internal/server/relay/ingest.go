@@ -44,6 +44,13 @@ type task struct {
 	did   syntax.DID
 	mend  bool // msg is a *stream.Sync that we made, or nil if that failed; frame is empty
 	retry bool // nothing but a wish to mend the account's chain
+
+	// What lookUp found out; not for retry.
+	doc    *identity.Document
+	docErr error
+	id     *identity.Identity // for an #identity with a handle, from the account's host
+	idErr  error
+	ready  chan struct{} // closed when all of it is there
 }
 
 // worker verifies the events of its share of the accounts, one after another, so that each account's events stay in
@@ -257,45 +264,55 @@ func encode(m stream.Message) func(dst []byte, seq int64) []byte {
 
 // resolve asks who an account is. What may be a passing fault is tried again for a while, because dropping an event
 // breaks the account's chain.
-func (s *Service) resolve(did syntax.DID) (doc *identity.Document, err error) {
+func (s *Service) resolve(ctx context.Context, did syntax.DID) (doc *identity.Document, err error) {
 	for wait := 250 * time.Millisecond; ; wait *= 2 {
-		doc, err = s.dir.ResolveDID(s.ctx, did)
+		doc, err = s.dir.ResolveDID(ctx, did)
 		switch identity.KindOf(err) {
 		case identity.KindUnreachable, identity.KindLimited:
 		default:
 			return doc, err
 		}
-		if wait > 2*time.Second || world.Sleep(s.ctx, s.w.Clock, wait) != nil {
+		if wait > 2*time.Second || world.Sleep(ctx, s.w.Clock, wait) != nil {
 			return nil, err
 		}
 	}
 }
 
-// authorize checks that the host is the one that the account's DID document names. The document is fetched again once if
-// it isn't: the account may have just moved.
-func (w *worker) authorize(t task, a *cached) (doc *identity.Document, reason string, err error) {
-	s := w.s
-	doc, err = s.resolve(t.did)
-	if err == nil && !sameHost(doc.PDS, t.host) {
-		if d, fresh, rerr := s.dir.Refresh(s.ctx, t.did); rerr == nil && fresh {
-			doc = d
+// lookUp finds out who the account of a task is. The document is fetched again once if it doesn't name the task's host: the
+// account may have just moved.
+func (s *Service) lookUp(ctx context.Context, t *task) {
+	if t.doc, t.docErr = s.resolve(ctx, t.did); t.docErr != nil {
+		return
+	}
+	if !sameHost(t.doc.PDS, t.host) {
+		if d, fresh, err := s.dir.Refresh(ctx, t.did); err == nil && fresh {
+			t.doc = d
 		}
 	}
+	if m, ok := t.msg.(*stream.Identity); ok && claimsHandle(m) && sameHost(t.doc.PDS, t.host) {
+		t.id, t.idErr = s.dir.LookupDID(ctx, t.did)
+	}
+}
+
+func claimsHandle(m *stream.Identity) bool { return m.Handle != "" && m.Handle != stream.HandleInvalid }
+
+// authorize checks that the host is the one that the account's DID document names.
+func (w *worker) authorize(t task, a *cached) (doc *identity.Document, reason string, err error) {
 	switch {
-	case err != nil:
-		return nil, dropUnresolved, err
-	case !sameHost(doc.PDS, t.host):
+	case t.docErr != nil:
+		return nil, dropUnresolved, t.docErr
+	case !sameHost(t.doc.PDS, t.host):
 		return nil, dropWrongHost, nil
 	}
 	if !a.known {
 		t.host.mu.Lock()
-		full := !t.host.row.Configured && t.host.row.Accounts >= s.cfg.AccountLimit
+		full := !t.host.row.Configured && t.host.row.Accounts >= w.s.cfg.AccountLimit
 		t.host.mu.Unlock()
 		if full {
 			return nil, dropAccountLimit, nil
 		}
 	}
-	return doc, "", nil
+	return t.doc, "", nil
 }
 
 func sameHost(pds string, h *host) bool {
@@ -436,22 +453,17 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 }
 
 func (w *worker) identity(t task, a *cached, m *stream.Identity) (reason string, err error) {
-	w.s.dir.Purge(t.did)
 	if _, reason, err = w.authorize(t, a); reason != "" {
 		return reason, err
 	}
 	forward := t.forward
-	if m.Handle != "" && m.Handle != stream.HandleInvalid {
+	if claimsHandle(m) {
 		// A handle that doesn't lead back is not passed on as if it did; where nobody answers, subscribers have to ask for
 		// themselves.
 		h, herr := syntax.ParseHandle(m.Handle)
-		if herr == nil {
-			w.s.dir.PurgeHandle(h)
-		}
-		id, lerr := w.s.dir.LookupDID(w.s.ctx, t.did)
 		switch {
-		case lerr == nil && herr == nil && id.Handle == h.Normalize():
-		case lerr == nil && (identity.KindOf(id.HandleErr) == identity.KindUnreachable || identity.KindOf(id.HandleErr) == identity.KindLimited):
+		case t.idErr == nil && herr == nil && t.id.Handle == h.Normalize():
+		case t.idErr == nil && (identity.KindOf(t.id.HandleErr) == identity.KindUnreachable || identity.KindOf(t.id.HandleErr) == identity.KindLimited):
 			forward = encode(&stream.Identity{DID: m.DID, Time: m.Time})
 		default:
 			forward = encode(&stream.Identity{DID: m.DID, Time: m.Time, Handle: stream.HandleInvalid})

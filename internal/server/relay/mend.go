@@ -41,6 +41,7 @@ func (w *worker) mend(t task, a *cached) {
 		m, err := s.newest(s.ctx, t.host, t.did)
 		if err == nil {
 			result.msg = m
+			s.lookUp(s.ctx, &result)
 		} else {
 			s.stats.drop("mend-fetch")
 			s.w.Log.Debug("fetching the newest commit of a broken account", "did", t.did, "err", err)

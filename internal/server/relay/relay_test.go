@@ -3,12 +3,15 @@ package relay_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/eventlog"
 	"github.com/barograph/baro/internal/server/relay"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/repo"
@@ -52,6 +55,15 @@ func TestPassesOnWhatVerifies(t *testing.T) {
 }
 
 // Each lie is told, counted with its reason and not passed on; the honest commit after it is.
+// edited is a lie by which an account's right next commit is changed on its way.
+func edited(edit func(c *stream.Commit)) func(*network, *fakeHost, *fakeAccount) stream.Message {
+	return func(_ *network, _ *fakeHost, a *fakeAccount) stream.Message {
+		c := a.fork()
+		edit(c)
+		return c
+	}
+}
+
 func TestDropsWithReason(t *testing.T) {
 	lies := map[string]func(n *network, h *fakeHost, a *fakeAccount) stream.Message{
 		string(repo.ReasonSignature): func(n *network, h *fakeHost, a *fakeAccount) stream.Message {
@@ -95,6 +107,47 @@ func TestDropsWithReason(t *testing.T) {
 		string(repo.ReasonExtraBlocks): func(n *network, h *fakeHost, a *fakeAccount) stream.Message {
 			c := a.last.Message("", "2026-01-01T00:00:00Z")
 			return &stream.Sync{DID: c.Repo, Rev: c.Rev, Time: c.Time, Blocks: c.Blocks}
+		},
+		// Rules about the message itself, one by one: each is enforced here, and each is counted under its own name.
+		string(repo.ReasonOpShape):       edited(func(c *stream.Commit) { c.Ops[0].Action = "upsert" }),
+		string(repo.ReasonDuplicatePath): edited(func(c *stream.Commit) { c.Ops = append(c.Ops, c.Ops[0]) }),
+		string(repo.ReasonPathSyntax):    edited(func(c *stream.Commit) { c.Ops[0].Path = "com.example.thing/.." }),
+		string(repo.ReasonRevSyntax):     edited(func(c *stream.Commit) { c.Rev = "now" }),
+		string(repo.ReasonSinceSyntax):   edited(func(c *stream.Commit) { c.Since = "then" }),
+		string(repo.ReasonTimeSyntax):    edited(func(c *stream.Commit) { c.Time = "yesterday" }),
+		string(repo.ReasonLegacy):        edited(func(c *stream.Commit) { c.PrevData = cid.CID{} }),
+		string(repo.ReasonSince):         edited(func(c *stream.Commit) { c.Since = "2222222222222" }),
+		string(repo.ReasonInversion):     edited(func(c *stream.Commit) { c.PrevData = cid.Sum(cid.DagCBOR, []byte("x")) }),
+		string(repo.ReasonPrevData): func(n *network, h *fakeHost, a *fakeAccount) stream.Message {
+			told := string(a.last.Commit.Rev)
+			a.commit() // which nobody hears of
+			c := a.fork()
+			c.Since = told
+			return c
+		},
+		string(repo.ReasonCommitRev):    edited(func(c *stream.Commit) { c.Rev = string(clock.Next(time.Now())) }),
+		string(repo.ReasonCARRoot):      edited(func(c *stream.Commit) { c.Commit = cid.Sum(cid.DagCBOR, []byte("x")) }),
+		string(repo.ReasonCAR):          edited(func(c *stream.Commit) { c.Blocks = c.Blocks[:len(c.Blocks)-1] }),
+		string(repo.ReasonBlockHash):    edited(func(c *stream.Commit) { c.Blocks[len(c.Blocks)-1] ^= 1 }),
+		string(repo.ReasonBlocksTooBig): edited(func(c *stream.Commit) { c.Blocks = append(c.Blocks, make([]byte, 2_000_001)...) }),
+		string(repo.ReasonTooManyOps): edited(func(c *stream.Commit) {
+			for i := range 201 {
+				op := c.Ops[0]
+				op.Path += fmt.Sprint(i)
+				c.Ops = append(c.Ops, op)
+			}
+		}),
+		string(repo.ReasonCommitDID): func(n *network, h *fakeHost, a *fakeAccount) stream.Message {
+			c := n.account(h, 22).commit()
+			c.Repo, c.Since, c.PrevData = string(a.did), string(a.last.Commit.Rev), a.last.Commit.Data
+			return c
+		},
+		"no-signing-key": func(n *network, h *fakeHost, a *fakeAccount) stream.Message {
+			other := n.account(h, 23)
+			n.mu.Lock()
+			n.docs[other.did] = strings.Replace(n.docs[other.did], "#atproto\"", "#other\"", 1)
+			n.mu.Unlock()
+			return other.commit()
 		},
 	}
 	for reason, lie := range lies {
@@ -326,4 +379,45 @@ func get(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(b)
+}
+
+// A host whose accounts can't be looked up delays nobody's events but its own.
+func TestSlowIdentities(t *testing.T) {
+	n := newNetwork(t)
+	honest, slow := n.host(), n.host()
+	a := n.account(honest, 0)
+	svc, url, _ := startRelay(t, n, relay.Config{Memory: true, Hosts: []string{honest.srv.URL, slow.srv.URL}})
+	f := follow(t, svc, url, 0)
+	for i := range 25 { // more than there are workers and lookups
+		b := n.account(slow, 1+i)
+		n.mu.Lock()
+		n.held[b.did] = true
+		n.mu.Unlock()
+		slow.say(b.commit())
+	}
+	eventually(t, "the slow host is being read", func() bool { return svc.Status().Received >= 10 })
+	for range 20 {
+		c := a.commit()
+		honest.say(c)
+		if m := f.next().(*stream.Commit); m.Commit != c.Commit {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	close(n.hold)
+	for range 25 {
+		f.next()
+	}
+}
+
+// What breaks the framing ends the connection and is counted.
+func TestBrokenFrames(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host()
+	svc, _, _ := startRelay(t, n, relay.Config{Memory: true, Hosts: []string{h.srv.URL}})
+	if _, err := h.log.Commit(t.Context(), eventlog.Tx{Events: []func([]byte, int64) []byte{
+		func(dst []byte, _ int64) []byte { return append(dst, "no frame"...) },
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the frame is counted", func() bool { return svc.Status().Drops["frame"] > 0 })
 }
