@@ -95,7 +95,7 @@ func (n *Network) PlantDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
 	again := st != nil
 	switch {
 	case again && st.Done != nil:
-		return st.Done, nil
+		return new(*st.Done), nil
 	case !again:
 		if !o.Force {
 			out, err := comatproto.SyncListRepos.Call(ctx, n.PDS(), &comatproto.SyncListRepos_Params{})
@@ -120,7 +120,7 @@ func (n *Network) PlantDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
 		return nil, err
 	}
 	d := g.summary()
-	st.Done = &d
+	st.Done = new(d)
 	if err := n.keepDemo(st); err != nil {
 		return nil, err
 	}

@@ -73,6 +73,8 @@ type Network struct {
 	lock  io.Closer
 	demo  *demoState // of a network in memory
 
+	rebuilt chan<- error // gets the outcome when the link index is to be built anew
+
 	services []*service // in the order they are started
 	byName   map[string]*service
 
@@ -112,7 +114,9 @@ const (
 )
 
 // Start starts a network and returns when every service answers. The context is for starting only; Close stops the network.
-func Start(ctx context.Context, o Options) (*Network, error) {
+func Start(ctx context.Context, o Options) (*Network, error) { return start(ctx, o, nil) }
+
+func start(ctx context.Context, o Options, rebuilt chan<- error) (*Network, error) {
 	if o.Dir == "" && !o.Memory {
 		return nil, errors.New("starting a network: neither a folder nor memory was asked for")
 	}
@@ -122,7 +126,7 @@ func Start(ctx context.Context, o Options) (*Network, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Network{o: o, byName: map[string]*service{}, failed: make(chan struct{})}
+	n := &Network{o: o, rebuilt: rebuilt, byName: map[string]*service{}, failed: make(chan struct{})}
 	n.world = world.Real(o.Log)
 	if o.Memory {
 		n.world.FS = vfs.NewMem()

@@ -1,10 +1,17 @@
 package devnet
 
 import (
+	"context"
+	"errors"
+	"time"
+
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/internal/server/directory"
+	"github.com/barograph/baro/internal/server/explorer"
+	"github.com/barograph/baro/internal/server/links"
 	"github.com/barograph/baro/internal/server/pds"
 	"github.com/barograph/baro/internal/server/relay"
+	"github.com/barograph/baro/reposync"
 )
 
 // The stages in which services stop: the last one first. Within a stage they stop together.
@@ -20,6 +27,7 @@ const (
 	plcCache   = 2 << 20
 	pdsCache   = 8 << 20
 	relayCache = 4 << 20
+	linksCache = 4 << 20
 )
 
 // plan lists the services in the order they are started, each with what it needs to know of the others.
@@ -51,9 +59,59 @@ func (n *Network) plan() {
 			Dir: dir("relay"), Memory: n.o.Memory, Hosts: []string{n.urls.PDS}, Directory: directoryOf(), CacheBytes: relayCache,
 		}, n.world)
 	}})
+	n.add(&service{name: "links", stage: stageFollowers, health: "/_health", make: func() (server, error) {
+		s, err := links.New(links.Config{
+			Dir: dir("links"), Memory: n.o.Memory, RelayURL: n.urls.Relay, Directory: directoryOf(), PublicURL: n.urls.Links,
+			Version: n.o.Version, CacheBytes: linksCache,
+			// Everything is near, and somebody waits to see it.
+			Sync: reposync.Options{RetryMin: 200 * time.Millisecond, RetryMax: time.Minute, Settle: 100 * time.Millisecond, FetchRate: 120},
+		}, n.world)
+		if err == nil && n.rebuilt != nil {
+			return &rebuilding{s, n.rebuilt}, nil
+		}
+		return s, err
+	}})
+	if n.rebuilt != nil {
+		return // nobody looks
+	}
+	n.add(&service{name: "explorer", stage: stageFollowers, health: "/_health", make: func() (server, error) {
+		return explorer.New(explorer.Config{
+			RelayURL: n.urls.Relay, LinksURL: n.urls.Links, PLCURL: n.urls.PLC, Directory: directoryOf(), AllowLocalhost: true, Version: n.o.Version,
+		}, n.world)
+	}})
 }
 
 func (n *Network) add(s *service) {
 	n.services = append(n.services, s)
 	n.byName[s.name] = s
+}
+
+// rebuilding is a link index that is built anew instead of going on.
+type rebuilding struct {
+	*links.Service
+	done chan<- error
+}
+
+func (r *rebuilding) Run(ctx context.Context) error {
+	err := r.Rebuild(ctx)
+	r.done <- err
+	<-ctx.Done()
+	return nil
+}
+
+// RebuildLinks drops the link index of a network that does not run now and builds it anew from the repositories.
+func RebuildLinks(ctx context.Context, o Options) error {
+	done := make(chan error, 1)
+	n, err := start(ctx, o, done)
+	if err != nil {
+		return err
+	}
+	select {
+	case err = <-done:
+	case <-n.Failed():
+		err = n.Err()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	return errors.Join(err, n.Close())
 }
