@@ -362,7 +362,7 @@ func (g *gardener) write(d deed, b *batch) (w comatproto.RepoApplyWrites_Create,
 	switch d.act {
 	case actProfile:
 		q := g.plan.people[d.who]
-		size := 256
+		size := 192
 		if !q.posts {
 			size = 64
 		}

@@ -42,8 +42,13 @@ func hsl(h, s, l float64) color.RGBA {
 
 // fill paints where inside says so, in coordinates from 0 to 1 across and from 0 to 1 down, with strength a.
 func (c canvas) fill(col color.RGBA, a float64, inside func(x, y float64) bool) {
-	for y := range int(c.h) {
-		for x := range int(c.w) {
+	c.fillIn(col, a, 0, 0, 1, 1, inside)
+}
+
+// fillIn is fill for a shape that lies in a box.
+func (c canvas) fillIn(col color.RGBA, a, x0, y0, x1, y1 float64, inside func(x, y float64) bool) {
+	for y := int(max(y0*c.h-1, 0)); y < int(min(y1*c.h+1, c.h)); y++ {
+		for x := int(max(x0*c.w-1, 0)); x < int(min(x1*c.w+1, c.w)); x++ {
 			if inside((float64(x)+0.5)/c.w, (float64(y)+0.5)/c.h) {
 				c.SetRGBA(x, y, mix(c.RGBAAt(x, y), col, a))
 			}
@@ -53,12 +58,19 @@ func (c canvas) fill(col color.RGBA, a float64, inside func(x, y float64) bool) 
 
 func (c canvas) disc(col color.RGBA, a, cx, cy, r float64) {
 	ratio := c.h / c.w
-	c.fill(col, a, func(x, y float64) bool { return math.Hypot(x-cx, (y-cy)*ratio) < r })
+	c.fillIn(col, a, cx-r, cy-r/ratio, cx+r, cy+r/ratio, func(x, y float64) bool {
+		dx, dy := x-cx, (y-cy)*ratio
+		return dx*dx+dy*dy < r*r
+	})
 }
 
 // polygon fills between points, by the even-odd rule.
 func (c canvas) polygon(col color.RGBA, a float64, p ...float64) {
-	c.fill(col, a, func(x, y float64) bool {
+	x0, y0, x1, y1 := 1.0, 1.0, 0.0, 0.0
+	for i := 0; i < len(p); i += 2 {
+		x0, y0, x1, y1 = min(x0, p[i]), min(y0, p[i+1]), max(x1, p[i]), max(y1, p[i+1])
+	}
+	c.fillIn(col, a, x0, y0, x1, y1, func(x, y float64) bool {
 		in := false
 		for i, j := 0, len(p)-2; i < len(p); j, i = i, i+2 {
 			if (p[i+1] > y) != (p[j+1] > y) && x < (p[j]-p[i])*(y-p[i+1])/(p[j+1]-p[i+1])+p[i] {
@@ -74,9 +86,11 @@ func (c canvas) sea(from float64, rough float64, top, bottom color.RGBA, r *rand
 	for i := range 6 {
 		t := float64(i) / 5
 		base, phase, freq := from+(1-from)*t*t, r.Float64()*7, 9-5*t
-		c.fill(mix(top, bottom, t), 1, func(x, y float64) bool {
-			return y > base+rough*(0.4+t)*math.Sin(x*freq*math.Pi+phase)
-		})
+		col, crest := mix(top, bottom, t), make([]float64, int(c.w))
+		for x := range crest {
+			crest[x] = base + rough*(0.4+t)*math.Sin((float64(x)+0.5)/c.w*freq*math.Pi+phase)
+		}
+		c.fillIn(col, 1, 0, base-rough*(0.4+t), 1, 1, func(x, y float64) bool { return y > crest[int(x*c.w)] })
 	}
 }
 
@@ -152,7 +166,7 @@ func avatar(size int, hue float64, motif string) []byte {
 
 // scene draws one of the pictures of the script.
 func scene(name string) (pic []byte, w, h int) {
-	w, h = 720, 450
+	w, h = 640, 400
 	r := rand.New(rand.NewPCG(uint64(len(name)), uint64(name[0])))
 	var c canvas
 	switch name {
