@@ -131,8 +131,14 @@ func (s *Service) deactivateAccount(ctx context.Context, r *xrpc.Request, in *co
 func (s *Service) changeAccount(ctx context.Context, did syntax.DID, edit func(*account) error, c accountChange) error {
 	defer s.accounts.changes.lock(string(did))()
 	a, err := s.account(did)
+	if errors.Is(err, errNoAccount) { // deleted since the request was authenticated
+		return refuse(http.StatusForbidden, "AccountNotFound", "the account is not hosted here")
+	}
 	if err != nil {
 		return err
+	}
+	if c.Account && a.Status != hostingActive && a.Status != hostingDeactivated { // taken down since then: not the owner's to change
+		return refuse(http.StatusBadRequest, "InvalidRequest", "the account is %s", string(a.Status))
 	}
 	old := *a
 	if err := edit(a); err != nil {

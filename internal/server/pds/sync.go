@@ -98,6 +98,9 @@ func (s *Service) getRepo(w http.ResponseWriter, r *xrpc.Request) error {
 	}
 	defer snap.Close()
 	w.Header().Set("Content-Type", carType)
+	if r.Method == http.MethodHead {
+		return nil // and not the whole export for nothing
+	}
 	out := newSender(w)
 	started := false
 	err = export(snap, head, since, func(b []byte) error {
@@ -140,7 +143,7 @@ func (s *Service) getRecordProof(w http.ResponseWriter, r *xrpc.Request) error {
 // Limits of getBlocks.
 const (
 	maxGetBlocks      = 1000
-	maxGetBlocksBytes = 32 << 20
+	maxGetBlocksBytes = 8 << 20 // held in memory, for whoever asks
 )
 
 // getBlocks is com.atproto.sync.getBlocks.
