@@ -34,6 +34,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/barograph/baro/cid"
@@ -170,7 +171,8 @@ type Syncer struct {
 	track    tracker
 	sched    *scheduler
 	stats    stats
-	sweeping chan bool // asks for a listing; true: one that also compares revisions
+	held     atomic.Int64 // bytes of commits that wait for fetches
+	sweeping chan bool    // asks for a listing; true: one that also compares revisions
 	seed     maphash.Seed
 	ctx      context.Context         // of Run
 	cancel   context.CancelCauseFunc // ends Run

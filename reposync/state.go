@@ -130,7 +130,7 @@ func (r *Repo) commit(v *verified) verdict {
 		r.want(v.rev)
 		return hold
 	default:
-		if r.Rev != "" || r.Torn || !v.whole {
+		if r.Rev != "" || r.Torn || !v.whole || v.rev < r.Want {
 			r.want(v.rev)
 			r.hurry()
 			return ignore
@@ -179,7 +179,7 @@ func (r *Repo) sync(rev syntax.TID, data cid.CID) verdict {
 	switch {
 	case !r.Active:
 		return drop
-	case r.Rev != "" && !r.Torn && rev < r.Rev:
+	case r.Rev != "" && !r.Torn && rev < r.Rev, rev < r.Want:
 		return ignore
 	case r.Rev != "" && !r.Torn && data == r.Data && r.State != Resyncing:
 		r.advance(rev, data)
@@ -217,7 +217,8 @@ func (r *Repo) account(active bool, status string, now time.Time, settle time.Du
 		r.Due, r.Retries, r.Error = time.Time{}, 0, ""
 		if status == stream.StatusDeleted {
 			purge = r.Rev != "" || r.Torn
-			r.State, r.Rev, r.Data, r.Torn, r.Want = Pending, "", cid.CID{}, false, ""
+			r.want(r.Rev) // so that nothing older can come back
+			r.State, r.Rev, r.Data, r.Torn = Pending, "", cid.CID{}, false
 		}
 	}
 	return purge

@@ -34,7 +34,7 @@ func (s *Status) Settled() bool {
 type stats struct {
 	connected, listed                        atomic.Bool
 	unstored                                 atomic.Int64
-	cursor, lastSeq, lastTime                atomic.Int64
+	cursor, lastSeq, lag                     atomic.Int64
 	events, verified, stale, fetched, failed atomic.Int64
 
 	mu      sync.Mutex
@@ -68,9 +68,7 @@ func (s *Syncer) Status() Status {
 		Verified: st.verified.Load(), Stale: st.stale.Load(), Fetched: st.fetched.Load(), Failed: st.failed.Load(),
 		Listed: st.listed.Load(),
 	}
-	if t := st.lastTime.Load(); t != 0 {
-		out.Lag = max(0, s.o.Now().Sub(time.UnixMilli(t)))
-	}
+	out.Lag = time.Duration(st.lag.Load())
 	st.mu.Lock()
 	out.Dropped, out.Repos = maps.Clone(st.dropped), maps.Clone(st.repos)
 	st.mu.Unlock()

@@ -158,7 +158,7 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	h := reposynctest.Start(t)
+	h := reposynctest.Start(t, time.Now)
 	return &rig{T: t, h: h, sink: newMemory(t), o: reposync.Options{
 		Upstream: h.URL, Directory: h.Directory(), HTTP: h.Client(), Now: time.Now,
 		RetryMin: 5 * time.Millisecond, RetryMax: 50 * time.Millisecond, Settle: 50 * time.Millisecond, FetchRate: 10_000,

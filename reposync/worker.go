@@ -35,8 +35,9 @@ type entry struct {
 	cancel  context.CancelFunc
 	held    []*verified
 	bytes   int
-	asked   time.Time // when the status of an inactive account was last asked for
-	counted string    // bucket
+	total   *atomic.Int64 // bytes held of all repositories
+	asked   time.Time     // when the status of an inactive account was last asked for
+	counted string        // bucket
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -75,7 +76,7 @@ func (w *worker) entry(did syntax.DID) (*entry, error) {
 			}
 		}
 	}
-	e := &entry{repo: r, stored: ok}
+	e := &entry{repo: r, stored: ok, total: &w.s.held}
 	if ok {
 		e.counted = r.bucket()
 	} else {
@@ -159,6 +160,12 @@ func (e *entry) abandon() {
 		e.cancel()
 		e.cancel = nil
 	}
+	e.release()
+}
+
+// release forgets the held commits.
+func (e *entry) release() {
+	e.total.Add(int64(-e.bytes))
 	e.held, e.bytes = nil, 0
 }
 
@@ -168,6 +175,9 @@ func (w *worker) dropped(ctx context.Context, t *event, reason string, err error
 	w.s.o.Log.Debug("event dropped", "did", t.did, "seq", t.msg.Sequence(), "reason", reason, "error", err)
 	return w.s.send(ctx, result{pending: t.pending})
 }
+
+// maxHeld bounds the bytes of commits that are held for all repositories together.
+const maxHeld = 64 << 20
 
 // lookupPatience is how long a worker waits for an identity. What takes longer is left to a fetch, so that one slow host
 // doesn't hold up the other accounts of the worker.
@@ -269,7 +279,7 @@ func (w *worker) desynchronized(ctx context.Context, e *entry, t *event, rev syn
 
 // forget gives up the held commits: the fetch under way will not be enough.
 func (w *worker) forget(e *entry, rev syntax.TID) {
-	e.held, e.bytes = nil, 0
+	e.release()
 	e.repo.want(rev)
 }
 
@@ -318,11 +328,12 @@ func (w *worker) commit(ctx context.Context, e *entry, t *event, m *stream.Commi
 		w.note(m.Time)
 		return w.emit(ctx, e, Change{Ops: v.ops, Live: true}, t.pending, nil)
 	case hold:
-		if len(e.held) >= w.s.o.MaxHeld || e.bytes+v.bytes > w.s.o.MaxHeldBytes {
+		if len(e.held) >= w.s.o.MaxHeld || e.bytes+v.bytes > w.s.o.MaxHeldBytes || w.s.held.Load() > maxHeld {
 			w.s.stats.drop("held-overflow")
 			w.forget(e, v.rev)
 		} else {
 			e.held, e.bytes = append(e.held, v), e.bytes+v.bytes
+			e.total.Add(int64(v.bytes))
 		}
 	}
 	if e.stored && before.State == r.State && before.Want == r.Want {
@@ -331,10 +342,10 @@ func (w *worker) commit(ctx context.Context, e *entry, t *event, m *stream.Commi
 	return w.emit(ctx, e, Change{}, t.pending, nil)
 }
 
-// note keeps how old the stream is.
+// note keeps how old the newest commit was.
 func (w *worker) note(at string) {
 	if d, err := syntax.ParseDatetime(at); err == nil {
-		w.s.stats.lastTime.Store(d.Time().UnixMilli())
+		w.s.stats.lag.Store(int64(max(0, w.s.o.Now().Sub(d.Time()))))
 	}
 }
 

@@ -3,7 +3,7 @@
 //
 // Specification: https://atproto.com/specs/sync. It keeps no data and checks nothing; only tests import it.
 //
-//	h := reposynctest.Start(t)
+//	h := reposynctest.Start(t, time.Now)
 //	alice := h.Account("alice")
 //	alice.Put("com.example.note/1", reposynctest.Record(`{"$type":"com.example.note","text":"hi"}`))
 //	s, err := reposync.New(sink, reposync.Options{Upstream: h.URL, Directory: h.Directory(), HTTP: h.Client(), Now: time.Now})
@@ -44,6 +44,7 @@ type Host struct {
 	Intercept func(w http.ResponseWriter, r *http.Request) bool
 
 	t      testing.TB
+	now    func() time.Time
 	server *httptest.Server
 	stop   context.CancelFunc
 	clock  *syntax.TIDClock
@@ -69,9 +70,9 @@ type Account struct {
 	status  string
 }
 
-// Start starts a host, which ends with the test.
-func Start(t testing.TB) *Host {
-	h := &Host{t: t, accounts: map[syntax.DID]*Account{}, floor: 1, next: 1, changed: make(chan struct{}), fetches: map[syntax.DID]int{}, clock: syntax.NewTIDClock(3)}
+// Start starts a host, which ends with the test. Now is its clock.
+func Start(t testing.TB, now func() time.Time) *Host {
+	h := &Host{t: t, now: now, accounts: map[syntax.DID]*Account{}, floor: 1, next: 1, changed: make(chan struct{}), fetches: map[syntax.DID]int{}, clock: syntax.NewTIDClock(3)}
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
 	streams := stream.NewHandler(ctx, source{h}, stream.ServeOptions{})
@@ -94,9 +95,16 @@ func Start(t testing.TB) *Host {
 // Directory makes a directory that asks the host.
 func (h *Host) Directory() *identity.Directory {
 	return identity.New(identity.Options{
-		HTTP: h.Client(), Resolver: net.DefaultResolver, Now: time.Now, PLC: h.URL, MinRefresh: time.Nanosecond, NegativeTTL: time.Millisecond,
+		HTTP: h.Client(), Resolver: nobody{}, Now: h.now, PLC: h.URL, MinRefresh: time.Nanosecond, NegativeTTL: time.Millisecond,
 		PLCRate: 1e6, HostRate: 1e6,
 	})
+}
+
+// nobody has no handles.
+type nobody struct{}
+
+func (nobody) LookupTXT(_ context.Context, name string) ([]string, error) {
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 }
 
 // Client is a client that may go anywhere.
@@ -130,8 +138,8 @@ func (h *Host) Account(name string) *Account {
 	a.newKey(name)
 	h.accounts[a.DID] = a
 	a.apply(nil)
-	h.emit(&stream.Identity{DID: string(a.DID), Time: now()})
-	h.emit(&stream.Account{DID: string(a.DID), Time: now(), Active: true})
+	h.emit(&stream.Identity{DID: string(a.DID), Time: h.time()})
+	h.emit(&stream.Account{DID: string(a.DID), Time: h.time(), Active: true})
 	h.emit(a.syncMessage())
 	return a
 }
@@ -143,11 +151,11 @@ func (a *Account) newKey(seed string) {
 	}
 }
 
-func now() string { return string(syntax.NewDatetime(time.Now())) }
+func (h *Host) time() string { return string(syntax.NewDatetime(h.now())) }
 
 // apply makes a commit.
 func (a *Account) apply(writes []repo.Write) *repo.Update {
-	u, tree, err := repo.Apply(a.tree, writes, a.DID, a.h.clock.Next(time.Now()), a.Key)
+	u, tree, err := repo.Apply(a.tree, writes, a.DID, a.h.clock.Next(a.h.now()), a.Key)
 	if err != nil {
 		panic(err)
 	}
@@ -164,7 +172,7 @@ func (a *Account) apply(writes []repo.Write) *repo.Update {
 
 func (a *Account) syncMessage() *stream.Sync {
 	blocks := car.AppendBlock(car.AppendHeader(nil, a.commit.CommitCID), a.commit.CommitCID, a.commit.Block)
-	return &stream.Sync{DID: string(a.DID), Rev: string(a.commit.Commit.Rev), Time: now(), Blocks: blocks}
+	return &stream.Sync{DID: string(a.DID), Rev: string(a.commit.Commit.Rev), Time: a.h.time(), Blocks: blocks}
 }
 
 // emit appends an event to the stream. The lock is held.
@@ -180,9 +188,9 @@ func (h *Host) push(frame []byte) {
 	h.changed = make(chan struct{})
 }
 
-// Message returns the message of a commit.
-func message(u *repo.Update, since syntax.TID) *stream.Commit {
-	m := u.Message(since, syntax.NewDatetime(time.Now()))
+// message returns the message of a commit.
+func (h *Host) message(u *repo.Update, since syntax.TID) *stream.Commit {
+	m := u.Message(since, syntax.Datetime(h.time()))
 	out := &stream.Commit{Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData, Blocks: m.Blocks}
 	for _, op := range m.Ops {
 		out.Ops = append(out.Ops, stream.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev})
@@ -195,7 +203,7 @@ func (a *Account) Write(writes ...repo.Write) {
 	a.h.mu.Lock()
 	defer a.h.mu.Unlock()
 	since := a.commit.Commit.Rev
-	a.h.emit(message(a.apply(writes), since))
+	a.h.emit(a.h.message(a.apply(writes), since))
 }
 
 // WriteSilently makes a commit that the stream doesn't tell of.
@@ -255,7 +263,7 @@ func (a *Account) SetStatus(status string) {
 		a.records, a.tree = map[string][]byte{}, mst.New()
 		a.apply(nil)
 	}
-	a.h.emit(&stream.Account{DID: string(a.DID), Time: now(), Active: a.active, Status: status})
+	a.h.emit(&stream.Account{DID: string(a.DID), Time: a.h.time(), Active: a.active, Status: status})
 	if a.active {
 		a.h.emit(a.syncMessage())
 	}
@@ -281,7 +289,7 @@ func (a *Account) ChangeKey(seed string, tell bool) {
 	defer a.h.mu.Unlock()
 	a.newKey(seed)
 	if tell {
-		a.h.emit(&stream.Identity{DID: string(a.DID), Time: now()})
+		a.h.emit(&stream.Identity{DID: string(a.DID), Time: a.h.time()})
 	}
 }
 

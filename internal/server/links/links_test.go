@@ -195,7 +195,7 @@ type network struct {
 }
 
 func newNetwork(t testing.TB) *network {
-	h := reposynctest.Start(t)
+	h := reposynctest.Start(t, time.Now)
 	u, _ := url.Parse(h.URL)
 	n := &network{TB: t, h: h, w: testWorld(u.Host)}
 	n.cfg = Config{Dir: "links", RelayURL: h.URL, Directory: h.Directory(), Sync: reposync.Options{
