@@ -57,16 +57,18 @@ func program(t *testing.T, env, name string, check ...string) string {
 }
 
 func node(t *testing.T) string {
-	return program(t, "BARO_NODE", "node", "--input-type=module", "-e",
+	return program(t, "INTEROP_NODE", "node", "--input-type=module", "-e",
 		"await import('@atproto/api'); await import('@atproto/sync'); if (process.versions.node.split('.')[0] < 22) throw new Error('node is older than 22')")
 }
 
-func python(t *testing.T) string { return program(t, "BARO_PYTHON", "python3", "-c", "import atproto") }
+func python(t *testing.T) string { return program(t, "INTEROP_PYTHON", "python3", "-c", "import atproto") }
 
 func start(t *testing.T) *network {
 	t.Helper()
 	n := &network{bin: filepath.Join(t.TempDir(), "baro")}
-	if out, err := exec.Command("go", "build", "-o", n.bin, "../cmd/baro").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", n.bin, "./cmd/baro")
+	build.Dir = ".." // the main module, with its own dependencies
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building baro: %v\n%s", err, out)
 	}
 	cmd := exec.Command(n.bin, "up", "--memory", "--empty", "--json", "--port-base", "0")
@@ -169,7 +171,7 @@ func check(t *testing.T, n *network, o outcome) {
 				t.Errorf("%s was deleted, but is in the export", uri)
 			}
 		}
-		if out, err := exec.Command(n.bin, "repo", "verify", "--plc", n.PLC, did).CombinedOutput(); err != nil {
+		if out, err := exec.Command(n.bin, "repo", "verify", "--plc", n.PLC, "--pds", n.PDS, did).CombinedOutput(); err != nil {
 			t.Errorf("baro repo verify %s: %v\n%s", did, err, out)
 		}
 	}

@@ -4,6 +4,6 @@
 //	cd interop && go test ./...
 //
 // The real clients need Node 22 or newer and Python 3.10 or newer with the packages of clients/package.json and
-// clients/requirements.txt. $BARO_NODE and $BARO_PYTHON name other programs than node and python3. What is missing makes
+// clients/requirements.txt. $INTEROP_NODE and $INTEROP_PYTHON name other programs than node and python3. What is missing makes
 // a test skip with a line that says so; with CI=true it fails instead.
 package interop

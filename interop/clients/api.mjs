@@ -93,13 +93,14 @@ console.log(JSON.stringify({
     [alice.did]: { 'app.bsky.feed.post': 1, 'app.bsky.actor.profile': 1 },
     [bob.did]: { 'app.bsky.feed.post': 21, 'app.bsky.feed.like': 1, 'app.bsky.feed.repost': 1, 'app.bsky.graph.follow': 1 },
   },
+  // The client gives mention facets a $type and link facets none, and the path of a link tells.
   backlinks: [
     { subject: post.uri, source: 'app.bsky.feed.like:subject.uri', total: 1 },
     { subject: post.uri, source: 'app.bsky.feed.repost:subject.uri', total: 1 },
     { subject: post.uri, source: 'app.bsky.feed.post:reply.parent.uri', total: 1 },
     { subject: reply.uri, source: 'app.bsky.feed.like:subject.uri', total: 0 },
     { subject: alice.did, source: 'app.bsky.graph.follow:subject', total: 1 },
-    { subject: bob.did, source: 'app.bsky.feed.post:facets[].features[app.bsky.richtext.facet#mention].did', total: 1 },
+    { subject: bob.did, source: 'app.bsky.feed.post:facets[app.bsky.richtext.facet].features[app.bsky.richtext.facet#mention].did', total: 1 },
     { subject: 'https://example.com/page', source: 'app.bsky.feed.post:facets[].features[app.bsky.richtext.facet#link].uri', total: 1 },
   ],
 }))

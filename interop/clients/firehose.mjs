@@ -7,14 +7,13 @@ import { Firehose, MemoryRunner } from '@atproto/sync'
 
 const { plc, relay } = JSON.parse(process.argv[2])
 let errors = 0
-const runner = new MemoryRunner({})
+const runner = new MemoryRunner({ startCursor: 0 })
 const firehose = new Firehose({
   service: relay.replace(/^http/, 'ws'),
   runner,
   // Its own fetch would refuse a directory on this machine. Handles under .test exist in no DNS that it can ask.
   idResolver: new IdResolver({ plcUrl: plc, fetch: globalThis.fetch, didCache: new MemoryCache() }),
   unauthenticatedHandles: true,
-  getCursor: () => runner.getCursor() ?? 0,
   handleEvent: (e) => {
     const { event, seq, did } = e
     const uri = e.uri ? String(e.uri) : undefined

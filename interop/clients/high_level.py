@@ -88,7 +88,7 @@ print(
                 {'subject': carol.me.did, 'source': 'app.bsky.graph.follow:subject', 'total': 1},
                 {
                     'subject': 'https://atproto.com/specs/atp',
-                    'source': 'app.bsky.feed.post:facets[].features[app.bsky.richtext.facet#link].uri',
+                    'source': 'app.bsky.feed.post:facets[app.bsky.richtext.facet].features[app.bsky.richtext.facet#link].uri',
                     'total': 1,
                 },
             ],
