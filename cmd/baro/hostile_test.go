@@ -1,0 +1,505 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/netguard"
+	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/mst"
+	"github.com/barograph/baro/repo"
+	"github.com/barograph/baro/repo/repotest"
+	"github.com/barograph/baro/stream"
+	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
+)
+
+// Repositories that are wrong in one way each end with exit code 3, in every command that reads them, and leave no file.
+func TestHostileFiles(t *testing.T) {
+	home := ownHome(t)
+	key := repotest.Key().Public().DIDKey()
+	for _, c := range repotest.Hostile() {
+		name := filepath.Join(home, "hostile.car")
+		if err := os.WriteFile(name, c.CAR, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errs := baro(t, "repo", "verify", name, "--key", key, "--did", string(repotest.DID), "--json")
+		var report struct {
+			OK     bool
+			Checks []repo.Check
+		}
+		if err := json.Unmarshal([]byte(out), &report); code != exitVerification || err != nil || report.OK {
+			t.Errorf("%s: exit code %d, %v\n%s%s", c.Name, code, err, out, errs)
+		}
+		if code, out, _ := baro(t, "repo", "verify", name, "--key", key, "--did", string(repotest.DID)); code != exitVerification || !strings.Contains(out, "FAILED") || !strings.Contains(out, "NOT VERIFIED") {
+			t.Errorf("%s: exit code %d\n%s", c.Name, code, out)
+		}
+		if c.Reason == repo.ReasonCommitDID {
+			continue // the commands below take any account
+		}
+		dir := filepath.Join(home, "out")
+		code, _, errs = baro(t, "repo", "unpack", name, dir, "--key", key)
+		if _, err := os.Stat(dir); code != exitVerification && c.Reason != repo.ReasonFutureRev || err == nil && c.Reason != repo.ReasonFutureRev {
+			t.Errorf("%s: unpack: exit code %d: %s", c.Name, code, errs)
+		}
+		os.RemoveAll(dir)
+		if c.Record || c.Reason == repo.ReasonSignature || c.Reason == repo.ReasonFutureRev {
+			continue // the commands below don't look at these
+		}
+		for _, cmd := range []string{"ls", "inspect"} {
+			if code, _, errs := baro(t, "repo", cmd, name); code != exitVerification {
+				t.Errorf("%s: %s: exit code %d: %s", c.Name, cmd, code, errs)
+			}
+		}
+	}
+}
+
+func TestSafeName(t *testing.T) {
+	taken := map[string]bool{}
+	for _, tt := range [][2]string{
+		{"3ljg56i4i3d2r", "3ljg56i4i3d2r"}, {"self", "self"}, {"Self", "%53elf"}, {"SELF", "%53%45%4C%46"},
+		{"a:b", "a%3Ab"}, {".hidden", "%2Ehidden"}, {"-rf", "%2Drf"}, {"a.", "a%2E"}, {"con", "%63on"}, {"nul.x", "%6Eul.x"},
+		{"com7", "%63om7"}, {"console", "console"}, {"lpt10", "lpt10"}, {"~a_b-c.d", "~a_b-c.d"}, {"aux.example.post", "%61ux.example.post"},
+	} {
+		if got := safeName(tt[0], taken); got != tt[1] {
+			t.Errorf("%s: %s, want %s", tt[0], got, tt[1])
+		}
+	}
+	long := strings.Repeat("x", 511)
+	a, b := safeName(long+"a", taken), safeName(long+"b", taken)
+	if len(a) > maxName || a == b {
+		t.Errorf("%s, %s", a, b)
+	}
+}
+
+func FuzzSafeName(f *testing.F) {
+	f.Add("self", "Self")
+	f.Add("con", "CON")
+	f.Add("a:b", "a.b")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if !syntax.ValidRecordKey(a) || !syntax.ValidRecordKey(b) || a == b {
+			return
+		}
+		taken := map[string]bool{}
+		x, y := safeName(a, taken), safeName(b, taken)
+		if strings.EqualFold(x, y) {
+			t.Errorf("%q and %q are both %q", a, b, x)
+		}
+		for _, n := range []string{x, y} {
+			if n == "" || len(n) > maxName || strings.ContainsAny(n, `/\:*?"<>|`) || n[0] == '.' || isDevice(n) || strings.HasSuffix(n, ".") || !filepath.IsLocal(n) {
+				t.Errorf("%q and %q: %q", a, b, n)
+			}
+		}
+	})
+}
+
+// A symbolic link in the folder is neither followed nor written through.
+func TestUnpackLinks(t *testing.T) {
+	home := ownHome(t)
+	r := newTestRepo(t)
+	file := filepath.Join(home, "a.car")
+	write(t, file, r.car(t))
+	outside := filepath.Join(home, "outside")
+	dir := filepath.Join(home, "out")
+	for _, d := range []string{outside, dir} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(dir, "com.example.note")
+	if err := os.Symlink(outside, link); err != nil {
+		t.Skip("no symbolic links here")
+	}
+	if code, _, errs := baro(t, "repo", "unpack", file, dir, "--overwrite"); code == exitOK {
+		t.Errorf("a folder that is a link was followed: %s", errs)
+	}
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(link, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(outside, "secret")
+	write(t, secret, []byte("keep"))
+	if err := os.Symlink(secret, filepath.Join(link, "0001.json")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := baro(t, "repo", "unpack", file, dir); code == exitOK {
+		t.Errorf("a link was replaced without --overwrite: %s", errs)
+	}
+	if code, _, errs := baro(t, "repo", "unpack", file, dir, "--overwrite"); code != exitOK {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	if b, _ := os.ReadFile(secret); string(b) != "keep" {
+		t.Errorf("written through a link: %q", b)
+	}
+	if entries, _ := os.ReadDir(outside); len(entries) != 1 {
+		t.Errorf("%d files outside", len(entries))
+	}
+	if b, err := os.ReadFile(filepath.Join(link, "0001.json")); err != nil || !bytes.Contains(b, []byte(`"$type": "com.example.note"`)) {
+		t.Errorf("%s, %v", b, err)
+	}
+}
+
+func write(t *testing.T, name string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testRepo is a signed repository with notes.
+type testRepo struct {
+	u    *repo.Update
+	tree *mst.Tree
+	data map[string][]byte
+}
+
+func newTestRepo(t *testing.T) *testRepo {
+	t.Helper()
+	r := &testRepo{data: map[string][]byte{}}
+	var writes []repo.Write
+	for i := range 60 {
+		p := fmt.Sprintf("com.example.note/%04d", i)
+		r.data[p] = repotest.Record(p)
+		writes = append(writes, repo.Write{Path: p, Record: r.data[p]})
+	}
+	var err error
+	if r.u, r.tree, err = repo.Apply(mst.New(), writes, repotest.DID, repotest.Rev, repotest.Key()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *testRepo) car(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := repo.WriteCAR(&b, r.u.Block, r.tree, func(p string, _ cid.CID) ([]byte, error) { return r.data[p], nil }); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func (r *testRepo) proof(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := repo.MakeProof(r.u.Block, r.tree, path, r.data[path])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// liar is a PLC directory, a PDS and a relay with one account. Methods are answered by functions.
+type liar struct {
+	*httptest.Server
+	key     *keys.PublicKey // in the DID document
+	methods map[string]http.HandlerFunc
+	asked   atomic.Int64
+}
+
+func newLiar(t *testing.T) *liar {
+	l := &liar{key: repotest.Key().Public(), methods: map[string]http.HandlerFunc{}}
+	l.Server = httptest.NewServer(l)
+	t.Cleanup(l.Close)
+	return l
+}
+
+func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.asked.Add(1)
+	if r.URL.Path == "/"+string(repotest.DID) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"id":%q,"alsoKnownAs":["at://alice.test"],
+			"verificationMethod":[{"id":"%[1]s#atproto","type":"Multikey","controller":%[1]q,"publicKeyMultibase":%[2]q}],
+			"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":%[3]q}]}`, repotest.DID, l.key.Multikey(), l.URL)
+		return
+	}
+	nsid := strings.TrimPrefix(r.URL.Path, "/xrpc/")
+	if h := l.methods[nsid]; h != nil {
+		h(w, r)
+		return
+	}
+	if nsid == "com.atproto.identity.resolveHandle" {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"did":%q}`, repotest.DID)
+		return
+	}
+	xrpc.WriteError(w, r, xrpc.ErrNotImplemented)
+}
+
+// baro runs a command against the liar.
+func (l *liar) baro(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	flags := []string{"--network", "public", "--plc", l.URL, "--pds", l.URL}
+	if args[0] == "firehose" {
+		flags = append(flags, "--relay", l.URL)
+	}
+	return baro(t, append(args, flags...)...)
+}
+
+func serveCAR(b []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.ipld.car")
+		_, _ = w.Write(b)
+	}
+}
+
+func flip(b []byte, i int) []byte {
+	c := bytes.Clone(b)
+	c[i] ^= 1
+	return c
+}
+
+func TestLyingProofs(t *testing.T) {
+	ownHome(t)
+	r := newTestRepo(t)
+	const path = "com.example.note/0007"
+	good := r.proof(t, path)
+	uri := "at://alice.test/" + path
+	l := newLiar(t)
+	l.methods["com.atproto.sync.getRecord"] = serveCAR(good)
+	code, out, errs := l.baro(t, "get", uri, "--verify")
+	if code != exitOK || !strings.Contains(out, path) || !strings.Contains(errs, "signature") {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+	for name, b := range map[string][]byte{
+		"another record":       r.proof(t, "com.example.note/0008"),
+		"truncated":            good[:len(good)-5],
+		"a changed byte":       flip(good, len(good)-5),
+		"a changed commit":     flip(good, 100),
+		"nothing":              nil,
+		"something else":       []byte("<html>"),
+		"the whole repository": r.car(t)[:2000],
+	} {
+		l.methods["com.atproto.sync.getRecord"] = serveCAR(b)
+		if code, out, errs := l.baro(t, "get", uri, "--verify"); code != exitVerification || out != "" || !strings.Contains(errs, "FAILED") {
+			t.Errorf("%s: exit code %d\n%s%s", name, code, out, errs)
+		}
+	}
+	stranger, err := keys.NewPrivate(keys.P256, bytes.Repeat([]byte{9}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.methods["com.atproto.sync.getRecord"] = serveCAR(good)
+	l.key = stranger.Public()
+	if code, _, errs := l.baro(t, "get", uri, "--verify"); code != exitVerification || !strings.Contains(errs, "FAILED") {
+		t.Errorf("signed by somebody else: exit code %d: %s", code, errs)
+	}
+}
+
+// Without --verify the bytes are held against the CID all the same.
+func TestLyingRecord(t *testing.T) {
+	ownHome(t)
+	l := newLiar(t)
+	id := cid.Sum(cid.DagCBOR, repotest.Record("a"))
+	l.methods["com.atproto.repo.getRecord"] = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"uri":"at://%s/com.example.note/1","cid":%q,"value":{"$type":"com.example.note","text":"b"}}`, repotest.DID, id)
+	}
+	if code, out, errs := l.baro(t, "get", "at://alice.test/com.example.note/1"); code != exitVerification || out != "" {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+}
+
+// What a terminal would obey comes out as an escape, and is still the same JSON.
+func TestHostileText(t *testing.T) {
+	ownHome(t)
+	const text = "a\x1b[2Jb\u009b31mc\u202ed\U000e0041é"
+	raw := repotest.Record(text)
+	l := newLiar(t)
+	l.methods["com.atproto.repo.getRecord"] = func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		v, _ := json.Marshal(map[string]string{"$type": "com.example.note", "text": text})
+		fmt.Fprintf(w, `{"uri":"at://%s/com.example.note/1","cid":%q,"value":%s}`, repotest.DID, cid.Sum(cid.DagCBOR, raw), v)
+	}
+	for _, flags := range [][]string{nil, {"--json"}} {
+		code, out, errs := l.baro(t, append([]string{"get", "at://alice.test/com.example.note/1"}, flags...)...)
+		if code != exitOK || strings.ContainsAny(out, "\x1b\u009b\u202e\U000e0041") || !strings.Contains(out, "é") {
+			t.Errorf("exit code %d\n%q%s", code, out, errs)
+		}
+		var v struct {
+			Text  string
+			Value struct{ Text string }
+		}
+		if err := json.Unmarshal([]byte(out), &v); err != nil || v.Text+v.Value.Text != text {
+			t.Errorf("%q, %v", v.Text+v.Value.Text, err)
+		}
+	}
+}
+
+func TestExportFromLiar(t *testing.T) {
+	home := ownHome(t)
+	t.Chdir(home)
+	r := newTestRepo(t)
+	whole := r.car(t)
+	l := newLiar(t)
+	l.methods["com.atproto.sync.getRepo"] = serveCAR(whole)
+	if code, out, errs := l.baro(t, "repo", "export", "alice.test"); code != exitOK || out != "alice.test.car\n" {
+		t.Errorf("exit code %d\n%s%s", code, out, errs)
+	}
+	if b, err := os.ReadFile("alice.test.car"); err != nil || !bytes.Equal(b, whole) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	for name, tt := range map[string]struct {
+		h    http.HandlerFunc
+		code int
+	}{
+		"truncated":      {serveCAR(whole[:len(whole)/2]), exitVerification},
+		"a changed byte": {serveCAR(flip(whole, len(whole)/2)), exitVerification},
+		"cut": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+			_, _ = w.Write(whole[:len(whole)/2])
+		}, exitFailure},
+		"refused": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "3")
+			xrpc.WriteError(w, r, xrpc.ErrRateLimitExceeded.With("slow down"))
+		}, exitFailure},
+	} {
+		l.methods["com.atproto.sync.getRepo"] = tt.h
+		code, out, errs := l.baro(t, "repo", "export", "alice.test", "--overwrite")
+		if code != tt.code || out != "" {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", name, code, tt.code, out, errs)
+		}
+		if name == "refused" && !strings.Contains(errs, "try again in 3s") {
+			t.Errorf("%s: %s", name, errs)
+		}
+		if b, err := os.ReadFile("alice.test.car"); err != nil || !bytes.Equal(b, whole) {
+			t.Errorf("%s: the good file is gone: %d bytes, %v", name, len(b), err)
+		}
+		if _, err := os.Stat("alice.test.car.partial"); err == nil {
+			t.Errorf("%s: half a file is left", name)
+		}
+	}
+}
+
+// A server that sends its callers to an address beside it gets nowhere.
+func TestRedirectToPrivate(t *testing.T) {
+	ownHome(t)
+	var reached atomic.Bool
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Store(true) }))
+	defer other.Close()
+	l := newLiar(t)
+	l.methods["com.atproto.repo.getRecord"] = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL, http.StatusFound) }
+	code, _, errs := l.baro(t, "get", "at://alice.test/com.example.note/1")
+	if code != exitFailure || reached.Load() {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+
+	// Nor does a DID document that names a PDS on this machine.
+	code, _, errs = baro(t, "get", "at://"+string(repotest.DID)+"/com.example.note/1", "--network", "public", "--plc", l.URL)
+	if code != exitOK && !strings.Contains(errs, "127.0.0.1") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	far := newLiar(t)
+	l.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rec := httptest.NewRecorder()
+		l.ServeHTTP(rec, r)
+		_, _ = io.WriteString(w, strings.ReplaceAll(rec.Body.String(), l.URL, far.URL))
+	})
+	asked := far.asked.Load()
+	code, _, errs = baro(t, "get", "at://"+string(repotest.DID)+"/com.example.note/1", "--network", "public", "--plc", l.URL)
+	if code != exitFailure || far.asked.Load() != asked || !strings.Contains(errs, "if "+strings.TrimPrefix(far.URL, "http://")+" is yours") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	_ = netguard.CheckAddr
+}
+
+// frames serves a stream of frames and keeps the connection open.
+func frames(list ...[]byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		up := websocket.Upgrader{}
+		c, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for _, f := range list {
+			if c.WriteMessage(websocket.BinaryMessage, f) != nil {
+				return
+			}
+		}
+		_, _, _ = c.ReadMessage() // until the other side has had enough
+	}
+}
+
+func TestFirehoseFromLiar(t *testing.T) {
+	ownHome(t)
+	now := time.Now().UTC()
+	key := repotest.Key()
+	rev := func(i int) syntax.TID { return syntax.NewTID(now.Add(time.Duration(i-10)*time.Second).UnixMicro(), 0) }
+	path := func(i int) string { return fmt.Sprintf("com.example.note/%04d", i) }
+	first, tree, err := repo.Apply(mst.New(), []repo.Write{{Path: path(1), Record: repotest.Record("1")}}, repotest.DID, rev(1), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, tree, err := repo.Apply(tree, []repo.Write{{Path: path(2), Record: repotest.Record("2")}}, repotest.DID, rev(2), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third, _, err := repo.Apply(tree, []repo.Write{{Path: path(3), Record: repotest.Record("3")}}, repotest.DID, rev(3), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := func(seq int64, u *repo.Update, since syntax.TID, change func(*stream.Commit)) []byte {
+		m := u.Message(since, syntax.NewDatetime(now))
+		c := &stream.Commit{Seq: seq, Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, Blocks: m.Blocks, PrevData: m.PrevData}
+		for _, op := range m.Ops {
+			c.Ops = append(c.Ops, stream.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev})
+		}
+		if change != nil {
+			change(c)
+		}
+		return stream.AppendFrame(nil, c)
+	}
+	l := newLiar(t)
+	run := func(extra []string, list ...[]byte) (int, []map[string]any, string) {
+		t.Helper()
+		l.methods[stream.SubscribeRepos] = frames(list...)
+		code, out, errs := l.baro(t, append([]string{"firehose", "--verify", "--limit", fmt.Sprint(len(list))}, extra...)...)
+		var lines []map[string]any
+		for s := range strings.Lines(out) {
+			var v map[string]any
+			if err := json.Unmarshal([]byte(s), &v); err != nil {
+				t.Fatalf("%s: %v", s, err)
+			}
+			lines = append(lines, v)
+		}
+		return code, lines, errs
+	}
+	code, lines, errs := run(nil, frame(1, first, "", nil), frame(2, second, rev(1), nil), frame(3, third, rev(2), nil))
+	if code != exitOK || len(lines) != 3 || lines[2]["verified"] != true {
+		t.Errorf("exit code %d, %v: %s", code, lines, errs)
+	}
+	for name, tt := range map[string]struct {
+		frame  []byte
+		reason repo.Reason
+	}{
+		"an operation that wasn't": {frame(2, second, rev(1), func(c *stream.Commit) { c.Ops[0].Path = path(9) }), repo.ReasonOpMismatch},
+		"an operation left out":    {frame(2, second, rev(1), func(c *stream.Commit) { c.Ops = nil }), repo.ReasonInversion},
+		"another account's":        {frame(2, second, rev(1), func(c *stream.Commit) { c.Blocks = bytes.Clone(c.Blocks); c.Commit = cid.Sum(cid.DagCBOR, nil) }), ""},
+		"a commit left out":        {frame(3, third, rev(2), nil), repo.ReasonPrevData},
+	} {
+		code, lines, errs := run(nil, frame(1, first, "", nil), tt.frame)
+		if code != exitVerification || len(lines) != 2 || lines[0]["verified"] != true || lines[1]["verified"] != false || tt.reason != "" && lines[1]["reason"] != string(tt.reason) {
+			t.Errorf("%s: exit code %d, %v: %s", name, code, lines, errs)
+		}
+		if b, _ := json.Marshal(lines[1]); bytes.Contains(b, []byte(`"record"`)) {
+			t.Errorf("%s: an unverified record is shown: %s", name, b)
+		}
+		if code, lines, _ := run([]string{"--strict"}, tt.frame, frame(4, first, "", nil)); code != exitVerification && name != "a commit left out" || len(lines) > 2 {
+			t.Errorf("%s: strict: exit code %d, %v", name, code, lines)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/barograph/baro/devnet"
+	"github.com/barograph/baro/internal/fixtures"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"baro": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs testdata/*.txtar. A script has a home of its own and, in $FIXTURES, the test data.
+//
+//	network [demo]   brings up a local network in the data directory that baro looks in
+//	code N command   runs a command that has to end with the exit code N
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			home := filepath.Join(env.WorkDir, "home")
+			env.Setenv("HOME", home)
+			env.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
+			env.Setenv("XDG_STATE_HOME", filepath.Join(home, "state"))
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
+			if dir := fixtureDir(); dir != "" {
+				env.Setenv("FIXTURES", dir)
+			}
+			return os.MkdirAll(home, 0o700)
+		},
+		Condition: func(cond string) (bool, error) { return cond == "fixtures" && fixtureDir() != "", nil },
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"network": startNetwork,
+			"code":    wantCode,
+		},
+	})
+}
+
+// fixtureDir is where the test data is, "" if there is none, which is an error in CI.
+func fixtureDir() string {
+	dir := os.Getenv("BARO_FIXTURES")
+	if dir == "" {
+		dir = filepath.Join(fixtures.Root(), "..", "shared", "fixtures")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		if os.Getenv("CI") == "true" {
+			panic("the fixtures are missing: set BARO_FIXTURES to the folder of test vectors")
+		}
+		return ""
+	}
+	return dir
+}
+
+func startNetwork(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 || len(args) == 1 && args[0] != "demo" {
+		ts.Fatalf("usage: network [demo]")
+	}
+	n, err := devnet.Start(context.Background(), devnet.Options{Dir: filepath.Join(ts.Getenv("XDG_DATA_HOME"), "baro")})
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(n.Close()) })
+	u := n.URLs()
+	ts.Setenv("PLC", u.PLC)
+	ts.Setenv("PDS", u.PDS)
+	ts.Setenv("RELAY", u.Relay)
+	if len(args) == 1 {
+		d, err := n.PlantDemo(context.Background(), devnet.DemoOptions{Accounts: 4})
+		ts.Check(err)
+		ts.Setenv("DEMO_HANDLE", d.Handle)
+		ts.Setenv("DEMO_DID", d.DID)
+		ts.Setenv("DEMO_POST", d.Post)
+		ts.Setenv("DEMO_PASSWORD", d.Password)
+	}
+}
+
+// wantCode runs a command and checks its exit code; stdout and stderr can be looked at afterwards.
+func wantCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N command…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// baro runs a command in this process.
+func baro(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// ownHome gives the test a home with nothing in it.
+func ownHome(t *testing.T) string {
+	t.Helper()
+	home := t.TempDir()
+	for k, dir := range map[string]string{"HOME": "", "XDG_DATA_HOME": "data", "XDG_STATE_HOME": "state", "XDG_CONFIG_HOME": "config"} {
+		t.Setenv(k, filepath.Join(home, dir))
+	}
+	return home
+}

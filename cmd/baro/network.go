@@ -1,0 +1,348 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/auth"
+	"github.com/barograph/baro/client"
+	"github.com/barograph/baro/devnet"
+	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/netguard"
+	"github.com/barograph/baro/repo"
+	"github.com/barograph/baro/stream"
+	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
+)
+
+// publicRelay is the relay that the public network is followed at, unless --relay says otherwise.
+const publicRelay = "https://bsky.network"
+
+// networkLocal and networkPublic are the values of --network that aren't folders.
+const (
+	networkLocal  = "local"
+	networkPublic = "public"
+)
+
+const userAgent = "barograph (+https://github.com/barograph/baro)"
+
+// networkFlags say where the servers are that a command asks.
+type networkFlags struct {
+	network, plc, pds, relay string
+}
+
+// add adds the flags to a command; relay only where it is of use.
+func (f *networkFlags) add(fl *pflag.FlagSet, relay bool) {
+	fl.StringVar(&f.network, "network", "", "local, public, or the data directory of a network that runs (default: the local one of 'baro up' if it runs, and the public one)")
+	fl.StringVar(&f.plc, "plc", "", "URL of the PLC directory (default: that of the network)")
+	fl.StringVar(&f.pds, "pds", "", "URL of the PDS to ask (default: that of the account)")
+	if relay {
+		fl.StringVar(&f.relay, "relay", "", "URL of the relay, or of any host with a stream (default: that of the network)")
+	}
+}
+
+// network is a set of servers that know each other.
+type network struct {
+	name  string
+	local bool   // handles under .test are those of its PDS
+	pds   string // the PDS of a local network, or the one that the user named; may be empty
+	relay string
+
+	guard *netguard.Dialer
+	http  *http.Client // no time limit and no cap on bodies: packages client, auth and stream have their own
+	dir   *identity.Directory
+}
+
+// networks are those that a command may ask, the first one first.
+type networks struct {
+	e    *env
+	f    networkFlags
+	list []*network
+}
+
+// testDomain is the top-level domain of local networks.
+const testDomain = "test"
+
+// networks finds out which networks there are.
+func (e *env) networks(ctx context.Context, f networkFlags) (*networks, error) {
+	ns := &networks{e: e, f: f}
+	for _, u := range []struct {
+		flag  string
+		value *string
+	}{{"plc", &f.plc}, {"pds", &f.pds}, {"relay", &f.relay}} {
+		if *u.value == "" {
+			continue
+		}
+		origin, err := serviceURL(*u.value)
+		if err != nil {
+			return nil, usagef("--%s: %w", u.flag, err)
+		}
+		*u.value = origin
+	}
+	ns.f = f
+	if f.network != networkPublic {
+		dir := f.network
+		if dir == "" || dir == networkLocal {
+			var err error
+			if dir, err = dataDir(); err != nil && f.network != "" {
+				return nil, err
+			}
+		}
+		n, err := e.localNetwork(ctx, dir, f)
+		if err != nil && (f.network != "" || ctx.Err() != nil) {
+			return nil, err
+		}
+		if err == nil {
+			ns.list = append(ns.list, n)
+		} else {
+			e.log.Debug("no local network", "err", err)
+		}
+	}
+	if f.network == "" || f.network == networkPublic {
+		ns.list = append(ns.list, e.publicNetwork(f))
+	}
+	return ns, nil
+}
+
+// localNetwork is the one of a data directory, if it runs.
+func (e *env) localNetwork(ctx context.Context, dir string, f networkFlags) (*network, error) {
+	p, ok, err := devnet.Remembered(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, withHint(fmt.Errorf("there is no local network in %s", dir), "start one with 'baro up', or name another data directory with --network")
+	}
+	at := func(port int) string { return "http://localhost:" + strconv.Itoa(port) }
+	n := e.newNetwork(networkLocal, cmp.Or(f.plc, at(p.PLC)), cmp.Or(f.pds, at(p.PDS)), cmp.Or(f.relay, at(p.Relay)), true)
+	probe, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := comatproto.ServerDescribeServer.Call(probe, n.xrpc(), nil); err != nil {
+		return nil, withHint(fmt.Errorf("the local network in %s does not run: %w", dir, err), "start it with 'baro up'")
+	}
+	return n, nil
+}
+
+// publicNetwork is the Internet's, with what the user has named in place of its parts.
+func (e *env) publicNetwork(f networkFlags) *network {
+	// Whoever names a PLC directory on this machine has a network here, and handles that only its PDS knows.
+	local := f.pds != "" && (isLoopback(f.plc) || isLoopback(f.pds))
+	return e.newNetwork(networkPublic, cmp.Or(f.plc, identity.DefaultPLC), f.pds, cmp.Or(f.relay, publicRelay), local)
+}
+
+func (e *env) newNetwork(name, plc, pds, relay string, local bool) *network {
+	n := &network{name: name, local: local, pds: pds, relay: relay}
+	res := &localResolver{e: e, n: n}
+	n.guard = netguard.NewDialer(netguard.Options{Resolver: res})
+	for _, u := range []string{plc, pds, relay} {
+		if u != "" {
+			_ = n.guard.Allow(hostPort(u)) // it is an URL that serviceURL has made
+		}
+	}
+	n.http = netguard.Client(n.guard, netguard.ClientOptions{Timeout: -1, HeaderTimeout: time.Minute, Redirects: 3, MaxBody: -1, UserAgent: userAgent})
+	n.dir = identity.New(identity.Options{
+		HTTP:           netguard.Client(n.guard, netguard.ClientOptions{Redirects: 3, MaxBody: identity.MaxDocument, UserAgent: userAgent}),
+		Resolver:       res,
+		Now:            e.world.Clock.Now,
+		PLC:            plc,
+		AllowLocalhost: local,
+	})
+	return n
+}
+
+// localResolver asks the PDS of a local network for handles under .test, and the system for everything else.
+type localResolver struct {
+	e *env
+	n *network
+}
+
+func (r *localResolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	handle, ok := strings.CutPrefix(strings.ToLower(strings.TrimSuffix(name, ".")), "_atproto.")
+	if !ok || syntax.Handle(handle).TLD() != testDomain {
+		return r.e.world.Resolver.LookupTXT(ctx, name)
+	}
+	none := &net.DNSError{Err: "no such handle in the local network", Name: name, IsNotFound: true}
+	if !r.n.local {
+		return nil, none
+	}
+	out, err := comatproto.IdentityResolveHandle.Call(ctx, r.n.xrpc(), &comatproto.IdentityResolveHandle_Params{Handle: handle})
+	if refusal, ok := errors.AsType[*xrpc.Error](err); ok && refusal.Status < 500 {
+		return nil, none
+	} else if err != nil {
+		return nil, &net.DNSError{Err: err.Error(), Name: name, IsTemporary: true}
+	}
+	return []string{"did=" + out.Did}, nil
+}
+
+func (r *localResolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if syntax.Handle(strings.TrimSuffix(host, ".")).TLD() == testDomain {
+		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+	}
+	return r.e.world.Resolver.LookupNetIP(ctx, network, host)
+}
+
+// serviceURL reads what a user typed for a service: an http or https URL, or a bare host.
+func serviceURL(s string) (string, error) {
+	t := strings.TrimRight(strings.TrimSpace(s), "/")
+	switch scheme, rest, ok := strings.Cut(t, "://"); {
+	case !ok && isLoopback("http://"+t):
+		t = "http://" + t
+	case !ok:
+		t = "https://" + t
+	case scheme == "wss":
+		t = "https://" + rest
+	case scheme == "ws":
+		t = "http://" + rest
+	}
+	u, err := url.Parse(t)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("%q is not the URL of a service, such as https://pds.example or http://localhost:2583", s)
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+}
+
+func hostPort(service string) string {
+	u, err := url.Parse(service)
+	if err != nil {
+		return ""
+	}
+	port := u.Port()
+	if port == "" {
+		if port = "443"; u.Scheme == "http" {
+			port = "80"
+		}
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+func isLoopback(service string) bool {
+	u, err := url.Parse(service)
+	if err != nil {
+		return false
+	}
+	if strings.EqualFold(u.Hostname(), "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(u.Hostname())
+	return err == nil && ip.IsLoopback()
+}
+
+// account is who a command is about, and where.
+type account struct {
+	*identity.Identity
+	net *network
+	pds string // the PDS to ask: the one of the document, or the user's choice
+}
+
+// lookup finds an account: a handle under .test in the local network, another one in the public one, and a DID in either.
+func (ns *networks) lookup(ctx context.Context, id syntax.AtIdentifier) (*account, error) {
+	test := id.Handle().TLD() == testDomain && !id.IsDID()
+	var last error
+	for _, n := range ns.list {
+		if !id.IsDID() && test != n.local && (len(ns.list) > 1 || test) {
+			continue
+		}
+		found, err := n.dir.Lookup(ctx, id)
+		if err == nil {
+			a := &account{Identity: found, net: n, pds: cmp.Or(ns.f.pds, found.PDS)}
+			if a.pds == "" {
+				return nil, fmt.Errorf("%s has no PDS in its DID document: it may have been deleted", id)
+			}
+			return a, nil
+		}
+		if last = err; identity.KindOf(err) != identity.KindNotFound {
+			break
+		}
+	}
+	if last == nil {
+		return nil, withHint(fmt.Errorf("%s is a handle of a local network, and none runs", id), "start one with 'baro up', or say where it is with --network DIR")
+	}
+	return nil, last
+}
+
+// client returns a client of the account's PDS, without credentials.
+func (a *account) client(e *env) *client.Client {
+	return client.New(a.pds, client.Options{HTTP: a.net.http, Now: e.world.Clock.Now})
+}
+
+// who names an account for people.
+func (a *account) who() string {
+	if a.Handle == "" || a.Handle == syntax.InvalidHandle {
+		return string(a.DID)
+	}
+	return fmt.Sprintf("%s (%s)", a.Handle, a.DID)
+}
+
+// parseAccount reads a handle, a DID or the AT-URI of an account.
+func parseAccount(s string) (syntax.AtIdentifier, error) {
+	u, err := syntax.ReadATURI(s)
+	if err != nil || u.Collection() != "" {
+		return "", usagef("%q is neither a handle, such as alice.test, nor a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", s)
+	}
+	return u.Authority(), nil
+}
+
+// advise adds a hint to errors of the network, and marks failed checks.
+func advise(err error) error {
+	if err == nil {
+		return nil
+	}
+	var hinted *hintError
+	if errors.As(err, &hinted) {
+		return err
+	}
+	var coded *exitError
+	if errors.As(err, &coded) {
+		return err
+	}
+	if _, ok := errors.AsType[*repo.VerifyError](err); ok {
+		return notVerified(err)
+	}
+	if _, ok := errors.AsType[*client.HashError](err); ok {
+		return notVerified(err)
+	}
+	if blocked, ok := errors.AsType[*netguard.BlockedError](err); ok {
+		return withHint(err, "if %s is yours, name it with --pds, --plc or --relay", blocked.Host)
+	}
+	if errors.Is(err, auth.ErrLoginRequired) {
+		return withHint(err, "log in with 'baro account login HANDLE'")
+	}
+	if x, ok := errors.AsType[*xrpc.Error](err); ok {
+		switch {
+		case x.Status == http.StatusTooManyRequests:
+			if d, ok := x.RetryAfter(); ok {
+				return withHint(err, "the server limits requests: try again in %s", d)
+			}
+			return withHint(err, "the server limits requests: try again later")
+		case errors.Is(err, comatproto.ErrRepoDeactivated), errors.Is(err, comatproto.ErrRepoTakendown), errors.Is(err, comatproto.ErrRepoSuspended):
+			return withHint(err, "the account is not active")
+		}
+	}
+	if h, ok := errors.AsType[*stream.HandshakeError](err); ok && h.Status == http.StatusNotFound {
+		return withHint(err, "that host has no stream of repositories: name a relay or a PDS with --relay")
+	}
+	switch identity.KindOf(err) {
+	case identity.KindNotFound:
+		return withHint(err, "check the spelling; an account of a local network needs that network to run")
+	case identity.KindUnreachable:
+		return withHint(err, "is this machine online? A local network is started with 'baro up'")
+	case identity.KindHandleMismatch:
+		return withHint(err, "the DID's document names another handle, so the handle can't be believed; use the DID if you are sure of it")
+	}
+	return err
+}
+
+// xrpc returns a client of the network's PDS.
+func (n *network) xrpc() *xrpc.Client { return &xrpc.Client{Host: n.pds, HTTP: n.http} }
