@@ -130,7 +130,7 @@ func (r *Repo) commit(v *verified) verdict {
 		r.want(v.rev)
 		return hold
 	default:
-		if r.Rev != "" || r.Torn || !v.whole || v.rev < r.Want {
+		if r.Rev != "" || r.Torn || !v.whole || v.rev <= r.Want {
 			r.want(v.rev)
 			r.hurry()
 			return ignore
