@@ -35,7 +35,7 @@ type entry struct {
 }
 
 // Variables of this name that are no settings.
-var otherVariables = []string{"BARO_FIXTURES", "BARO_CRASHPOINT"}
+var otherVariables = []string{"BARO_FIXTURES", "BARO_CRASHPOINT", passwordVariable, tokenVariable}
 
 const envPrefix = "BARO_"
 
@@ -45,7 +45,7 @@ func envName(key string) string {
 
 // secret says whether the value of a flag must not be shown.
 func secret(key string) bool {
-	return strings.Contains(key, "password") || strings.Contains(key, "token") || strings.Contains(key, "secret")
+	return strings.HasSuffix(key, "password") || strings.HasSuffix(key, "token") || strings.HasSuffix(key, "secret")
 }
 
 // loadConfig reads the environment and the configuration file and sets the flags of cmd that the command line left alone.
@@ -61,7 +61,9 @@ func loadConfig(cmd *cobra.Command, file string, environ []string) (*config, err
 		if _, ok := known[""][key]; !ok || envName(key) != name {
 			return nil, fmt.Errorf("the variable %s is no setting%s", name, didYouMean(key, known[""]))
 		}
-		c.env[key] = value
+		if value != "" { // an empty variable is one that is not set
+			c.env[key] = value
+		}
 	}
 
 	must := file != ""
@@ -204,6 +206,12 @@ func (c *config) find(path string, f *pflag.Flag) (value, origin string) {
 		return e.value, fmt.Sprintf("%s:%d", c.file, e.line)
 	}
 	return f.Value.String(), "default"
+}
+
+// given says whether somebody set a flag of cmd, in whatever way.
+func (c *config) given(cmd *cobra.Command, name string) bool {
+	f := cmd.Flags().Lookup(name)
+	return f != nil && c.origin[f] != "default"
 }
 
 // didYouMean looks for a name that key may have been meant to be.

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/server/pds"
+	"github.com/barograph/baro/internal/world"
+)
+
+func newPDS(e *env) *cobra.Command {
+	s := &single{name: "pds"}
+	var c pds.Config
+	var proxies []string
+	cmd := &cobra.Command{
+		Use:   "pds",
+		Short: "Run a personal data server",
+		Long:  "Runs a host of accounts, their repositories and blobs, https://atproto.com/specs/atp, until it is interrupted.",
+		Example: "  baro pds --public-url https://pds.example.com --handle-domain .example.com --relay https://relay.example.net\n" +
+			"  baro pds --plc http://localhost:2582 --handle-domain .test",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, p := range proxies {
+				prefix, err := netip.ParsePrefix(p)
+				if err != nil {
+					return usagef("--trusted-proxy: %w", err)
+				}
+				c.Accounts.TrustedProxies = append(c.Accounts.TrustedProxies, prefix)
+			}
+			if err := serviceURLs("plc", &c.PLCURL); err != nil {
+				return err
+			}
+			for i := range c.Relays {
+				if err := serviceURLs("relay", &c.Relays[i]); err != nil {
+					return err
+				}
+			}
+			return e.serve(cmd.Context(), s, append([]string{c.PLCURL}, c.Relays...), func(url, dir string, w world.World) (server, error) {
+				c := c
+				c.Dir, c.Memory = dir, s.memory
+				if c.PublicURL == "" {
+					c.PublicURL = url
+				}
+				if len(c.HandleDomains) == 0 {
+					if !isLoopback(c.PublicURL) {
+						return nil, fmt.Errorf("--handle-domain is missing: under which domain do accounts get handles?")
+					}
+					c.HandleDomains = []string{".test"}
+				}
+				c.Accounts.RelaxLoopback = isLoopback(c.PublicURL)
+				return pds.New(c, w)
+			})
+		},
+	}
+	s.flags(cmd, 2583)
+	fl := cmd.Flags()
+	fl.StringVar(&c.PublicURL, "public-url", "", "URL that others reach this server at (default: where it listens)")
+	fl.StringSliceVar(&c.HandleDomains, "handle-domain", nil, "domain below which accounts get handles (repeat for more; default on localhost: .test)")
+	fl.StringVar(&c.PLCURL, "plc", identity.DefaultPLC, "PLC directory")
+	fl.StringSliceVar(&c.Relays, "relay", nil, "URL of a relay that is asked to crawl this server (repeat for more)")
+	fl.BoolVar(&c.InviteRequired, "invite-required", false, "make accounts only with an invite code")
+	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin; no administration without one")
+	fl.StringVar(&c.ContactEmail, "contact-email", "", "told by describeServer")
+	fl.StringVar(&c.PrivacyPolicyURL, "privacy-policy-url", "", "told by describeServer")
+	fl.StringVar(&c.TermsURL, "terms-url", "", "told by describeServer")
+	fl.StringSliceVar(&proxies, "trusted-proxy", nil, "network whose X-Forwarded-For is believed, such as 10.0.0.0/8 (repeat for more)")
+	fl.StringVar(&c.Accounts.RecoveryKey, "recovery-key", "", "did:key that new identities list above the server's own")
+	fl.BoolVar(&c.Accounts.LogTokens, "log-tokens", false, "write the tokens that would be mailed to the log, for development")
+	fl.Int64Var(&c.MaxBlobBytes, "max-blob-bytes", 100<<20, "size of the largest blob")
+	fl.Int64Var(&c.MaxImportBytes, "max-import-bytes", 2<<30, "size of the largest repository that can be imported")
+	fl.DurationVar(&c.TempBlobAge, "temp-blob-age", 6*time.Hour, "how long an uploaded blob may stay unreferenced, one hour at least")
+	fl.DurationVar(&c.EventRetention, "event-retention", 72*time.Hour, "how long events can be replayed")
+	fl.Int64Var(&c.EventBytes, "event-bytes", 4<<30, "bytes of events that are kept at most")
+	return cmd
+}
