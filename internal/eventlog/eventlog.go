@@ -23,6 +23,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -94,6 +95,10 @@ type Tx struct {
 	// Batch holds changes of state that were collected before; it is applied before Ops, and can be reused when Submit
 	// has returned.
 	Batch kv.Batch
+	// Waited says that the caller is going to call Wait right away, with a context that cannot end. Wait then writes to disk
+	// by itself when nobody else does, which spares two changes of goroutine. Until then, or until another transaction
+	// comes along, nothing may be written.
+	Waited bool
 }
 
 // Log is a sequenced log. It is safe for concurrent use.
@@ -101,14 +106,21 @@ type Log struct {
 	store kv.Store
 	o     Options
 
-	// What is submitted and not on disk yet. One flusher takes it all at once, so that everybody who waits shares an fsync.
-	mu      sync.Mutex
-	work    sync.Cond // there is something to flush, or the log is closing
-	room    sync.Cond // the flusher took what was there
-	batch   kv.Batch
-	group   *group
-	events  []Event
-	pending bool // batch holds a transaction
+	// What is submitted and not on disk yet. One flusher at a time takes it all at once, so that everybody who waits shares an
+	// fsync. That is the log's own goroutine, or somebody who waits.
+	mu       sync.Mutex
+	work     sync.Cond // there is something for the log's goroutine to do
+	room     sync.Cond // a flusher took what was there
+	batch    kv.Batch
+	group    *group
+	events   []Event
+	pending  bool // batch holds a transaction
+	roused   bool // it is for the log's goroutine to flush
+	flushing bool // somebody flushes, and owns spare
+	spare    struct {
+		batch  kv.Batch
+		events []Event
+	}
 	scratch kv.Batch
 	buf     []byte
 	next    int64
@@ -142,12 +154,16 @@ type group struct {
 // Pending is a submitted transaction.
 type Pending struct {
 	g    *group
+	log  *Log // set if Wait may flush
 	last int64
 }
 
 // Wait returns when the transaction is on disk, with the last number given to an event up to and including it. When ctx
 // ends first, its error is returned, and the transaction still takes place.
 func (p *Pending) Wait(ctx context.Context) (int64, error) {
+	if p.log != nil {
+		p.log.push(p.g, ctx.Done() == nil)
+	}
 	select {
 	case <-p.g.done:
 	default:
@@ -164,7 +180,12 @@ func (p *Pending) Wait(ctx context.Context) (int64, error) {
 }
 
 // Done is closed when Wait has an answer.
-func (p *Pending) Done() <-chan struct{} { return p.g.done }
+func (p *Pending) Done() <-chan struct{} {
+	if p.log != nil {
+		p.log.push(p.g, false)
+	}
+	return p.g.done
+}
 
 func newGroup() *group { return &group{done: make(chan struct{})} }
 
@@ -198,11 +219,12 @@ func Open(store kv.Store, o Options) (*Log, error) {
 		batch: store.NewBatch(), scratch: store.NewBatch(), group: newGroup(),
 		stopped: make(chan struct{}), wake: make(chan struct{}),
 	}
+	l.spare.batch = store.NewBatch()
 	l.work.L, l.room.L = &l.mu, &l.mu
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("opening the event log: %w", err)
 	}
-	go l.flush()
+	go l.run()
 	return l, nil
 }
 
@@ -213,6 +235,7 @@ func (l *Log) Submit(tx Tx) *Pending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.err == nil && l.pending && l.batch.Size() > l.o.PendingBytes {
+		l.rouse()
 		l.room.Wait()
 	}
 	if l.err != nil {
@@ -258,64 +281,112 @@ func (l *Log) Submit(tx Tx) *Pending {
 		l.buf = nil
 	}
 	l.group.txs++
-	if !l.pending {
-		l.pending = true
-		l.work.Signal()
+	l.pending = true
+	p := &Pending{g: l.group, last: l.next - 1}
+	if tx.Waited {
+		p.log = l
+	} else {
+		l.rouse()
 	}
-	return &Pending{g: l.group, last: l.next - 1}
+	return p
+}
+
+// rouse makes the log's goroutine flush what is pending. The caller holds l.mu.
+func (l *Log) rouse() {
+	l.roused = true
+	l.work.Signal()
 }
 
 // Commit is Submit and Wait.
 func (l *Log) Commit(ctx context.Context, tx Tx) (int64, error) {
+	tx.Waited = ctx.Done() == nil
 	return l.Submit(tx).Wait(ctx)
 }
 
-// flush writes what was submitted, group after group, until the log is closed or a write fails.
-func (l *Log) flush() {
+// run writes what was submitted, group after group, until the log is closed or a write fails.
+func (l *Log) run() {
 	defer close(l.stopped)
-	batch, events := l.store.NewBatch(), []Event(nil)
-	defer func() { batch.Close() }()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for {
-		l.mu.Lock()
-		for !l.pending && l.err == nil {
+		switch {
+		case l.pending && !l.flushing && (l.roused || l.err != nil):
+			l.flush()
+		case !l.pending && !l.flushing && l.err != nil: // closed, and all is written
+			return
+		default:
 			l.work.Wait()
 		}
-		if !l.pending { // closed, and all is written
-			l.mu.Unlock()
-			return
-		}
-		batch, l.batch = l.batch, batch
-		events, l.events = l.events, events
-		g := l.group
-		l.group, l.pending = newGroup(), false
-		total := l.total
-		if len(events) > 0 {
-			var key [64]byte
-			batch.Set(l.metaKey(key[:0], keyNext), appendNext(nil, l.next, total, l.last))
-		}
-		l.room.Broadcast()
-		l.mu.Unlock()
+	}
+}
 
-		crashpoint.Hit("eventlog/before-apply")
-		if err := l.store.Apply(batch, true); err != nil {
-			l.fail(err, g)
-			return
-		}
+// push sees to it that g gets written: here and now if lead is set, else by the log's goroutine. When somebody flushes
+// already, that one passes it on.
+func (l *Log) push(g *group, lead bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !l.pending || l.flushing || l.group != g:
+	case lead:
+		l.flush()
+	default:
+		l.rouse()
+	}
+}
+
+// flush writes everything that is pending. The caller holds l.mu, which is released meanwhile.
+func (l *Log) flush() {
+	l.flushing = true
+	batch, events, g, total := l.batch, l.events, l.group, l.total
+	l.batch, l.events, l.group = l.spare.batch, l.spare.events, newGroup()
+	l.pending, l.roused = false, false
+	if len(events) > 0 {
+		var key [64]byte
+		l.buf = appendNext(l.buf[:0], l.next, total, l.last)
+		batch.Set(l.metaKey(key[:0], keyNext), l.buf)
+	}
+	l.room.Broadcast()
+	l.mu.Unlock()
+
+	crashpoint.Hit("eventlog/before-apply")
+	if err := l.apply(batch); err != nil {
+		l.fail(err, g)
+	} else {
 		crashpoint.Hit("eventlog/after-apply")
 		l.publish(events, total, g.txs)
 		close(g.done)
-
-		clear(events)
-		if events = events[:0]; cap(events) > 4096 {
-			events = nil
-		}
-		if batch.Size() > 1<<20 { // let go of the memory of a burst
-			batch.Close()
-			batch = l.store.NewBatch()
-		} else {
-			batch.Reset()
-		}
 	}
+
+	clear(events)
+	if events = events[:0]; cap(events) > 4096 {
+		events = nil
+	}
+	if batch.Size() > 1<<20 { // let go of the memory of a burst
+		batch.Close()
+		batch = l.store.NewBatch()
+	} else {
+		batch.Reset()
+	}
+	l.mu.Lock()
+	l.spare.batch, l.spare.events = batch, events
+	l.flushing = false
+	switch {
+	case l.err != nil:
+		l.work.Signal()
+	case l.pending: // who submitted that found the disk busy, and waits
+		l.rouse()
+	}
+}
+
+// apply makes a batch durable. A panic is a failure like others: on a goroutine that waits, such as that of an HTTP handler,
+// somebody might recover from it and go on without a log.
+func (l *Log) apply(batch kv.Batch) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("writing the event log: panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return l.store.Apply(batch, true)
 }
 
 // publish shows durable events to the readers.
@@ -391,6 +462,7 @@ func (l *Log) Close() error {
 	if first {
 		l.mu.Lock()
 		l.batch.Close()
+		l.spare.batch.Close()
 		l.scratch.Close()
 		l.mu.Unlock()
 	}

@@ -245,12 +245,91 @@ func TestCloseWritesWhatWasSubmitted(t *testing.T) {
 	var ps []*Pending
 	for range 100 {
 		ps = append(ps, l.Submit(Tx{Events: []func([]byte, int64) []byte{text("x")}}))
+		ps = append(ps, l.Submit(Tx{Events: []func([]byte, int64) []byte{text("x")}, Waited: true}))
 	}
 	l.Close()
 	for i, p := range ps {
 		if seq, err := p.Wait(context.Background()); err != nil || seq != int64(i+1) {
 			t.Fatalf("%d: %d, %v", i, seq, err)
 		}
+	}
+}
+
+// TestWaited looks at who writes a transaction whose submitter said that it would wait.
+func TestWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, kv.NewMem(), Options{})
+		defer l.Close()
+		waited := Tx{Events: []func([]byte, int64) []byte{text("x")}, Waited: true}
+		head := func(want int64) {
+			t.Helper()
+			synctest.Wait()
+			if l.Head() != want {
+				t.Fatalf("head %d, want %d", l.Head(), want)
+			}
+		}
+		wait := func(ctx context.Context, p *Pending, want int64) {
+			t.Helper()
+			if seq, err := p.Wait(ctx); err != nil || seq != want {
+				t.Fatalf("waited: %d, %v; want %d", seq, err, want)
+			}
+		}
+		p1, p2 := l.Submit(waited), l.Submit(waited)
+		head(0) // it is for those who wait
+		wait(context.Background(), p2, 2)
+		head(2)
+		wait(context.Background(), p1, 1)
+
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		wait(ctx, l.Submit(waited), 3) // by the log's goroutine
+		<-l.Submit(waited).Done()
+		head(4)
+		l.Submit(waited)
+		l.Submit(Tx{Events: waited.Events})
+		head(6)
+		if st := l.Stats(); st.Groups != 4 || st.Txs != 6 {
+			t.Fatalf("stats: %+v", st)
+		}
+	})
+}
+
+// TestWaitedBehindAnother has somebody wait while another one's transaction is on its way to the disk.
+func TestWaitedBehindAnother(t *testing.T) {
+	store := &failingStore{Store: kv.NewMem(), hold: make(chan struct{})}
+	store.left.Store(1 << 30)
+	l := open(t, store, Options{})
+	var wg sync.WaitGroup
+	for range 20 {
+		for range 5 {
+			p := l.Submit(Tx{Events: []func([]byte, int64) []byte{text("x")}, Waited: true})
+			wg.Go(func() {
+				if _, err := p.Wait(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		store.hold <- struct{}{}
+	}
+	close(store.hold)
+	wg.Wait()
+	if err := l.Close(); err != nil || l.Head() != 100 {
+		t.Fatalf("head %d, %v", l.Head(), err)
+	}
+}
+
+type panickingStore struct{ kv.Store }
+
+func (panickingStore) Apply(kv.Batch, bool) error { panic("out of luck") }
+
+func TestPanicWhileWritingIsFatal(t *testing.T) {
+	var fe *FatalError
+	l := open(t, panickingStore{kv.NewMem()}, Options{OnFatal: func(err error) { errors.As(err, &fe) }})
+	if _, err := l.Commit(context.Background(), Tx{Ops: set("k", "v")}); !errors.As(err, &fe) || !strings.Contains(err.Error(), "out of luck") {
+		t.Fatalf("commit: %v", err)
+	}
+	if err := l.Close(); err == nil || fe == nil {
+		t.Fatalf("close: %v, fatal: %v", err, fe)
 	}
 }
 
@@ -288,6 +367,10 @@ func TestConcurrent(t *testing.T) {
 			wg.Go(func() {
 				last := int64(0)
 				for i := range each {
+					ctx := ctx
+					if w%2 == 0 { // these write by themselves
+						ctx = context.Background()
+					}
 					seq, err := l.Commit(ctx, Tx{Ops: set(fmt.Sprint("w", w), fmt.Sprint(i)), Events: []func([]byte, int64) []byte{text("x")}})
 					if err != nil || seq <= last {
 						t.Errorf("commit: %d after %d, %v", seq, last, err)

@@ -185,7 +185,7 @@ func (r *openRepo) forget() {
 func (s *Service) submit(r *openRepo, ops func(kv.Batch), events []event, paths []string) *inflight {
 	crashpoint.Hit("pds/commit/before-submit")
 	f := &inflight{paths: paths}
-	tx := eventlog.Tx{Ops: ops}
+	tx := eventlog.Tx{Ops: ops, Waited: true}
 	for _, e := range events {
 		tx.Events = append(tx.Events, e.encode)
 	}
@@ -429,6 +429,9 @@ type event struct {
 
 func (e event) encode(dst []byte, seq int64) []byte {
 	e.message.SetSequence(seq)
+	if c, ok := e.message.(*stream.Commit); ok && dst == nil {
+		dst = make([]byte, 0, len(c.Blocks)+512+len(c.Ops)*256)
+	}
 	return stream.AppendFrame(dst, e.message)
 }
 
