@@ -79,6 +79,28 @@ func (n *node) append(b []byte) []byte {
 	return appendSubtree(b, &none)
 }
 
+// sizeBound returns a number of bytes that the encoding of n doesn't exceed.
+func (n *node) sizeBound() int {
+	size := 64
+	for i := range n.ents {
+		size += len(n.ents[i].key) + 104 // two links, field names and heads
+	}
+	return size
+}
+
+// unsavedBound is the sum of sizeBound and the number of the unsaved nodes from n on.
+func (n *node) unsavedBound() (size, nodes int) {
+	if n == nil || n.saved {
+		return 0, 0
+	}
+	size, nodes = n.sizeBound(), 1
+	for i := range len(n.ents) + 1 {
+		s, k := (*n.slot(i)).unsavedBound()
+		size, nodes = size+s, nodes+k
+	}
+	return size, nodes
+}
+
 // firstOf returns the smallest key below n, loading the left edge of the subtree if nothing nearer tells it. Lo and hi are
 // the bounds of the subtree.
 func (t *Tree) firstOf(n *node, lo, hi string) (string, error) {
@@ -114,8 +136,10 @@ func (t *Tree) firstOf(n *node, lo, hi string) (string, error) {
 // be before [Tree.Trim] forgets any.
 func (t *Tree) Flush() (Change, error) {
 	var ch Change
-	var fresh []*node
-	var buf []byte
+	size, nodes := t.root.unsavedBound()
+	fresh := make([]*node, 0, nodes)
+	buf := make([]byte, 0, size)
+	ch.Added = make([]NodeBlock, 0, nodes)
 	var encode func(n *node, lo, hi string) error
 	encode = func(n *node, lo, hi string) error {
 		if n.saved {
@@ -152,14 +176,14 @@ func (t *Tree) Flush() (Change, error) {
 
 	// A node that was replaced and came back, by edits that undo each other, is in neither list.
 	if len(t.removed) > 0 {
-		added := make(map[cid.CID]bool, len(ch.Added))
+		var added, back cidSet
 		for i := range ch.Added {
-			added[ch.Added[i].CID] = true
+			added.add(&ch.Added[i].CID)
 		}
-		back := make(map[cid.CID]bool)
+		ch.Removed = make([]NodeRef, 0, len(t.removed))
 		for _, n := range t.removed {
-			if added[n.cid] {
-				back[n.cid] = true
+			if added.has(&n.cid) {
+				back.add(&n.cid)
 				continue
 			}
 			first, err := t.firstOf(n, "", "")
@@ -168,8 +192,8 @@ func (t *Tree) Flush() (Change, error) {
 			}
 			ch.Removed = append(ch.Removed, NodeRef{CID: n.cid, First: first, Layer: int(n.layer)})
 		}
-		if len(back) > 0 {
-			ch.Added = slices.DeleteFunc(ch.Added, func(b NodeBlock) bool { return back[b.CID] })
+		if back.few != nil {
+			ch.Added = slices.DeleteFunc(ch.Added, func(b NodeBlock) bool { return back.has(&b.CID) })
 		}
 		slices.SortFunc(ch.Removed, func(a, b NodeRef) int {
 			if c := strings.Compare(a.First, b.First); c != 0 {

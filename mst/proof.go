@@ -49,22 +49,27 @@ func (t *Tree) Prove(key string) (Proof, error) {
 }
 
 func (n *node) pathNode() PathNode {
-	return PathNode{CID: n.cid, Bytes: n.append(nil), Layer: int(n.layer), Entries: len(n.ents)}
+	return PathNode{CID: n.cid, Bytes: n.append(make([]byte, 0, n.sizeBound())), Layer: int(n.layer), Entries: len(n.ents)}
 }
 
 // Cover returns the nodes of t that are needed to undo the creation or deletion of keys: for each key the way to it and the
 // edges of the subtrees to its left and right, or the way to where it would be. A commit message carries them beside the
 // nodes that are new. Nodes come in no particular order, each once.
-func (t *Tree) Cover(keys ...string) ([]PathNode, error) {
+func (t *Tree) Cover(keys ...string) ([]PathNode, error) { return t.CoverBeside(nil, keys...) }
+
+// CoverBeside is [Tree.Cover] without the nodes that are at hand already.
+func (t *Tree) CoverBeside(added []NodeBlock, keys ...string) ([]PathNode, error) {
 	t.hash(t.root)
 	var out []PathNode
-	seen := make(map[cid.CID]bool)
+	var seen cidSet
+	for i := range added {
+		seen.add(&added[i].CID)
+	}
 	visit := func(n *node, lo, hi string) error {
 		if err := t.load(n, lo, hi); err != nil {
 			return err
 		}
-		if !seen[n.cid] {
-			seen[n.cid] = true
+		if seen.add(&n.cid) {
 			out = append(out, n.pathNode())
 		}
 		return nil
@@ -99,6 +104,46 @@ func (t *Tree) Cover(keys ...string) ([]PathNode, error) {
 		}
 	}
 	return out, nil
+}
+
+// cidSet is a set that is small as a rule: the nodes that one record changes.
+type cidSet struct {
+	few  []cid.CID
+	many map[cid.CID]struct{}
+}
+
+func (s *cidSet) has(c *cid.CID) bool {
+	if s.many != nil {
+		_, ok := s.many[*c]
+		return ok
+	}
+	for i := range s.few {
+		if s.few[i] == *c {
+			return true
+		}
+	}
+	return false
+}
+
+// add puts in c, and reports whether it is new.
+func (s *cidSet) add(c *cid.CID) bool {
+	switch {
+	case s.has(c):
+		return false
+	case s.many != nil:
+		s.many[*c] = struct{}{}
+	case len(s.few) < 24:
+		if s.few == nil {
+			s.few = make([]cid.CID, 0, 24)
+		}
+		s.few = append(s.few, *c)
+	default:
+		s.many = map[cid.CID]struct{}{*c: {}}
+		for _, f := range s.few {
+			s.many[f] = struct{}{}
+		}
+	}
+	return true
 }
 
 // Op is a change of one key, as a commit message lists it: a creation without Prev, a deletion without Value, else an

@@ -39,6 +39,9 @@ func (s *blockSet) slot(c *cid.CID) *int32 {
 // add puts in a block, unless it is there already. It keeps data.
 func (s *blockSet) add(c cid.CID, data []byte) bool {
 	if 2*len(s.list) >= len(s.table) {
+		if s.list == nil {
+			s.list = make([]block, 0, 16)
+		}
 		s.table = make([]int32, max(32, 2*len(s.table)))
 		for i := range s.list {
 			*s.slot(&s.list[i].cid) = int32(i + 1)

@@ -86,7 +86,7 @@ func (c *Commit) Sign(key Signer) error {
 	if !c.Data.Defined() {
 		return errors.New("signing a commit without data")
 	}
-	sig, err := key.Sign(c.AppendUnsigned(nil))
+	sig, err := key.Sign(c.AppendUnsigned(make([]byte, 0, 256)))
 	if err != nil {
 		return fmt.Errorf("signing the commit: %w", err)
 	}

@@ -61,11 +61,11 @@ type Write struct {
 type Update struct {
 	Commit    *Commit
 	CommitCID cid.CID
-	Block     []byte     // the commit's block
-	Ops       []Op       // what changed; writes that change nothing are left out
-	Change    mst.Change // nodes that came and went
-	Cover     []mst.PathNode
-	Records   [][]byte // blocks of the created and updated records, in the order of Ops that have a CID
+	Block     []byte         // the commit's block
+	Ops       []Op           // what changed; writes that change nothing are left out
+	Change    mst.Change     // nodes that came and went
+	Cover     []mst.PathNode // the nodes beside the added ones that inversion needs
+	Records   [][]byte       // blocks of the created and updated records, in the order of Ops that have a CID
 	PrevData  cid.CID
 
 	blocks []byte
@@ -129,7 +129,7 @@ func Apply(tree *mst.Tree, writes []Write, did syntax.DID, rev syntax.TID, key S
 	if u.Change, err = next.Flush(); err != nil {
 		return nil, nil, err
 	}
-	if u.Cover, err = next.Cover(keys...); err != nil {
+	if u.Cover, err = next.CoverBeside(u.Change.Added, keys...); err != nil {
 		return nil, nil, err
 	}
 	u.Commit = &Commit{DID: did, Version: Version, Rev: rev, Data: u.Change.Root}
@@ -162,25 +162,22 @@ func (u *Update) slice() []byte {
 	}
 	b := car.AppendHeader(make([]byte, 0, size), u.CommitCID)
 	b = car.AppendBlock(b, u.CommitCID, u.Block)
-	seen := make(map[cid.CID]bool)
-	add := func(c cid.CID, data []byte) {
-		if !seen[c] {
-			seen[c] = true
-			b = car.AppendBlock(b, c, data)
-		}
-	}
 	for i := range u.Change.Added {
-		add(u.Change.Added[i].CID, u.Change.Added[i].Bytes)
+		b = car.AppendBlock(b, u.Change.Added[i].CID, u.Change.Added[i].Bytes)
 	}
 	for i := range u.Cover {
-		add(u.Cover[i].CID, u.Cover[i].Bytes)
+		b = car.AppendBlock(b, u.Cover[i].CID, u.Cover[i].Bytes)
 	}
 	k := 0
 	for i := range u.Ops {
-		if u.Ops[i].CID.Defined() {
-			add(u.Ops[i].CID, u.Records[k])
-			k++
+		c := u.Ops[i].CID
+		if !c.Defined() {
+			continue
 		}
+		if !slices.ContainsFunc(u.Ops[:i], func(o Op) bool { return o.CID == c }) {
+			b = car.AppendBlock(b, c, u.Records[k])
+		}
+		k++
 	}
 	return b
 }
