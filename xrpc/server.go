@@ -299,7 +299,10 @@ func readInput[I any](w http.ResponseWriter, r *Request, accepts string, limit i
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	header := r.Header.Get("Content-Type")
-	kind, _, err := mime.ParseMediaType(header)
+	kind, err := header, error(nil)
+	if header != typeJSON {
+		kind, _, err = mime.ParseMediaType(header)
+	}
 	if b, raw := any(in).(*Body); raw {
 		if header == "" {
 			kind = "application/octet-stream"

@@ -100,6 +100,7 @@ type accountState struct {
 	limits    limits
 	replay    replayCache
 	counts    countCache
+	tokens    sessionCache
 
 	sessions stripedMutex // by session, over read-rotate-write
 	changes  stripedMutex // by account, over read-edit-write

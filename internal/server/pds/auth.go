@@ -80,7 +80,7 @@ func (s *Service) requireToken(r *http.Request, scopes ...scope) (authInfo, erro
 	if len(scopes) == 1 && scopes[0] == scopeRefresh {
 		typ = typRefresh
 	}
-	c, err := verifySession(s.accounts.secrets.session, typ, string(s.cfg.DID), token, s.world.Clock.Now().Unix())
+	c, err := s.accounts.tokens.verify(s.accounts.secrets.session, typ, string(s.cfg.DID), token, s.world.Clock.Now().Unix())
 	switch {
 	case errors.Is(err, errExpiredToken):
 		// 400, not 401: it is what clients watch for to refresh their session.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // Session tokens are JWTs signed with HS256 and a secret of this server's own, https://atproto.com/specs/xrpc#authentication. Tokens
@@ -104,6 +105,49 @@ func signSession(secret []byte, typ string, c jwtClaims) (string, error) {
 		return "", err
 	}
 	return signed + "." + base64url.EncodeToString(hs256(secret, signed)), nil
+}
+
+// sessionCache remembers session tokens whose signature was good, by their digest. Clients send the same token with every request for
+// hours. It holds nothing that the token doesn't say itself, and the clock is looked at each time.
+type sessionCache struct {
+	mu     sync.Mutex
+	claims map[sessionCacheKey]jwtClaims
+}
+
+type sessionCacheKey struct {
+	typ    string
+	digest [sha256.Size]byte
+}
+
+// maxCachedSessions bounds the cache; it starts over when it is full.
+const maxCachedSessions = 4096
+
+// verify is verifySession with a memory. The secret and the audience must be the same in all calls.
+func (s *sessionCache) verify(secret []byte, typ, audience, token string, now int64) (jwtClaims, error) {
+	if len(token) > maxToken {
+		return jwtClaims{}, fmt.Errorf("%w: too long", errBadToken)
+	}
+	key := sessionCacheKey{typ, sha256.Sum256([]byte(token))}
+	s.mu.Lock()
+	c, known := s.claims[key]
+	s.mu.Unlock()
+	if known {
+		if c.Exp <= now {
+			return c, errExpiredToken
+		}
+		return c, nil
+	}
+	c, err := verifySession(secret, typ, audience, token, now)
+	if err != nil {
+		return c, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.claims == nil || len(s.claims) >= maxCachedSessions {
+		s.claims = map[sessionCacheKey]jwtClaims{}
+	}
+	s.claims[key] = c
+	return c, nil
 }
 
 // verifySession checks a session token of the given type. An expired token with a good signature gives its claims with errExpiredToken.

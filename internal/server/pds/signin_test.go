@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -371,5 +372,33 @@ func TestRelaxedLoopback(t *testing.T) {
 	n.signedUp("alice")
 	for range 40 {
 		want(t, n.call("com.atproto.server.createSession", "", map[string]any{"identifier": "alice.test", "password": "not the password"}), 401, "AuthenticationRequired")
+	}
+}
+
+// TestSessionCache compares the cache with what it stands for, call by call.
+func TestSessionCache(t *testing.T) {
+	secret, aud := []byte("secret"), "did:web:x"
+	good, _ := signSession(secret, typAccess, jwtClaims{Sub: "did:plc:ewvi7nxzyoun6zhxrhs64oiz", Aud: aud, Exp: 10})
+	other, _ := signSession(secret, typAccess, jwtClaims{Sub: "did:plc:ewvi7nxzyoun6zhxrhs64oiz", Aud: "did:web:y", Exp: 10})
+	var cache sessionCache
+	for _, now := range []int64{5, 9, 10, 5, 11} {
+		for _, typ := range []string{typAccess, typRefresh} {
+			for _, token := range []string{good, good[:len(good)-2], other, strings.Repeat("a", maxToken+1)} {
+				c, err := cache.verify(secret, typ, aud, token, now)
+				want, werr := verifySession(secret, typ, aud, token, now)
+				if c != want || errors.Is(err, errExpiredToken) != errors.Is(werr, errExpiredToken) || (err == nil) != (werr == nil) {
+					t.Fatalf("at %d: %+v, %v; want %+v, %v", now, c, err, want, werr)
+				}
+			}
+		}
+	}
+	for i := range maxCachedSessions + 10 {
+		token, _ := signSession(secret, typAccess, jwtClaims{Sub: fmt.Sprint("did:web:", i), Aud: aud, Exp: 10})
+		if c, err := cache.verify(secret, typAccess, aud, token, 1); err != nil || c.Sub != fmt.Sprint("did:web:", i) {
+			t.Fatalf("%d: %+v, %v", i, c, err)
+		}
+		if len(cache.claims) > maxCachedSessions {
+			t.Fatalf("%d tokens are kept", len(cache.claims))
+		}
 	}
 }

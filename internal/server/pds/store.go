@@ -66,7 +66,10 @@ func genRange(table byte, id uint64) (lo, hi []byte) {
 }
 
 func nodeKey(gen uint64, first string, layer int) []byte {
-	b := make([]byte, 0, 9+len(first)+3)
+	return appendNodeKey(make([]byte, 0, 9+len(first)+3), gen, first, layer)
+}
+
+func appendNodeKey(b []byte, gen uint64, first string, layer int) []byte {
 	b = appendID(append(b, tableBlock), gen)
 	b = append(b, first...)
 	return append(b, 0, 0, byte(255-layer))
@@ -97,8 +100,11 @@ func splitBlockKey(key []byte) (path string, layer int, err error) {
 
 // byCIDKey leads from a CID to the block row whose key is given.
 func byCIDKey(c cid.CID, blockKey []byte) []byte {
+	return appendByCIDKey(make([]byte, 0, len(blockKey)+16), c, blockKey)
+}
+
+func appendByCIDKey(b []byte, c cid.CID, blockKey []byte) []byte {
 	digest := c.Digest()
-	b := make([]byte, 0, len(blockKey)+16)
 	b = append(b, tableByCID)
 	b = append(b, blockKey[1:9]...)
 	b = append(b, digest[:16]...)

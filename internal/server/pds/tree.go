@@ -1,9 +1,12 @@
 package pds
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
@@ -116,29 +119,47 @@ func storedTree(from kv.Reader, gen uint64, root cid.CID) *mst.Tree {
 }
 
 func putNodes(b kv.Batch, gen uint64, rev syntax.TID, change mst.Change) {
+	var keys rowBuffer
 	for i := range change.Added {
-		putNode(b, gen, rev, &change.Added[i])
+		keys.putNode(b, gen, rev, &change.Added[i])
 	}
 }
 
 func putNode(b kv.Batch, gen uint64, rev syntax.TID, n *mst.NodeBlock) {
-	key := nodeKey(gen, n.First, n.Layer)
-	b.Set(key, appendBlock(make([]byte, 0, blockHeader+len(n.Bytes)), rev, n.CID, n.Bytes))
-	b.Set(byCIDKey(n.CID, key), nil)
+	var keys rowBuffer
+	keys.putNode(b, gen, rev, n)
 }
 
-// removeNodes comes before putNodes: a new node can have the position of an old one.
+// rowBuffer is the memory in which rows are put together; a batch copies what it is given.
+type rowBuffer struct{ key, index, value []byte }
+
+func (r *rowBuffer) putNode(b kv.Batch, gen uint64, rev syntax.TID, n *mst.NodeBlock) {
+	r.key = appendNodeKey(r.key[:0], gen, n.First, n.Layer)
+	r.index = appendByCIDKey(r.index[:0], n.CID, r.key)
+	r.value = appendBlock(slices.Grow(r.value[:0], blockHeader+len(n.Bytes)), rev, n.CID, n.Bytes)
+	b.Set(r.key, r.value)
+	b.Set(r.index, nil)
+}
+
+// removeNodes comes before putNodes: a new node can have the position of an old one, whose row needs no deletion then.
 func removeNodes(b kv.Batch, gen uint64, change mst.Change) {
-	taken := make(map[string]bool, len(change.Added))
-	for i := range change.Added {
-		taken[string(nodeKey(gen, change.Added[i].First, change.Added[i].Layer))] = true
-	}
+	var keys rowBuffer
+	at := 0 // both lists are in the order of position
 	for i := range change.Removed {
 		n := &change.Removed[i]
-		key := nodeKey(gen, n.First, n.Layer)
-		b.Delete(byCIDKey(n.CID, key))
-		if !taken[string(key)] {
-			b.Delete(key)
+		keys.key = appendNodeKey(keys.key[:0], gen, n.First, n.Layer)
+		keys.index = appendByCIDKey(keys.index[:0], n.CID, keys.key)
+		b.Delete(keys.index)
+		order := -1
+		for at < len(change.Added) {
+			a := &change.Added[at]
+			if order = cmp.Or(strings.Compare(a.First, n.First), n.Layer-a.Layer); order >= 0 {
+				break
+			}
+			at++
+		}
+		if order != 0 {
+			b.Delete(keys.key)
 		}
 	}
 }
