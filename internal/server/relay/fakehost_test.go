@@ -113,6 +113,7 @@ type fakeHost struct {
 	hmu    sync.Mutex
 	latest map[syntax.DID]*repo.Update
 	active map[syntax.DID]bool
+	asked  chan struct{} // if set, getRepoStatus tells that it was asked, and waits for hold
 }
 
 type hostSource struct{ *eventlog.Log }
@@ -155,6 +156,13 @@ func (n *network) host() *fakeHost {
 		w.Write(car.AppendBlock(car.AppendHeader(nil), u.CommitCID, u.Block))
 	})
 	mux.HandleFunc("/xrpc/com.atproto.sync.getRepoStatus", func(w http.ResponseWriter, r *http.Request) {
+		if h.asked != nil {
+			h.asked <- struct{}{}
+			select {
+			case <-h.hold:
+			case <-r.Context().Done():
+			}
+		}
 		h.hmu.Lock()
 		defer h.hmu.Unlock()
 		did := r.URL.Query().Get("did")

@@ -35,6 +35,7 @@ type host struct {
 	flight    []pending // events that were read and come after done, in order
 	connected bool
 	following bool
+	asking    int // questions about inactive accounts that are under way
 	events    uint64
 	lastEvent time.Time
 }

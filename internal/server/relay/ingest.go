@@ -19,10 +19,9 @@ import (
 
 // Bounds of a worker.
 const (
-	workerQueue  = 256
-	cachedMax    = 50_000 // accounts in memory, for each worker
-	retryEvery   = 30 * time.Second
-	recheckEvery = 5 * time.Minute // asking a host about an inactive account that commits
+	workerQueue = 256
+	cachedMax   = 50_000 // accounts in memory, for each worker
+	retryEvery  = 30 * time.Second
 )
 
 // Reasons for drops besides those of package repo.
@@ -44,6 +43,9 @@ type task struct {
 	did   syntax.DID
 	mend  bool // msg is a *stream.Sync that we made, or nil if that failed; frame is empty
 	retry bool // nothing but a wish to mend the account's chain
+	asked bool // the host's answer about an account that it had called inactive; no message
+	alive bool // of asked: the account is active
+	said  int  // of asked: cached.said when the question went out
 
 	// What lookUp found out; not for retry.
 	doc    *identity.Document
@@ -67,6 +69,8 @@ type cached struct {
 	known     bool // there is, or will be, a row
 	last      *eventlog.Pending
 	rechecked time.Time
+	asking    bool // its host is being asked whether it is active
+	said      int  // how often its host has spoken about its status
 	mending   bool
 	mendAfter time.Time
 }
@@ -108,6 +112,10 @@ func (w *worker) handle(t task) {
 		if a.desync {
 			w.mend(t, a)
 		}
+		return
+	}
+	if t.asked {
+		w.answered(t, a)
 		return
 	}
 	var reason string
@@ -203,7 +211,7 @@ func (w *worker) evict() {
 		if len(w.accounts) <= cachedMax/2 {
 			return
 		}
-		if a.mending {
+		if a.mending || a.asking {
 			continue
 		}
 		if a.last != nil {
@@ -242,7 +250,7 @@ func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte
 			h.row.Accounts++
 			h.put(b)
 		}
-		if !t.mend && len(frames) > 0 {
+		if t.frame.Seq > 0 && len(frames) > 0 {
 			h.finish(t.frame.Seq)
 			h.putCursor(b)
 		}
@@ -304,7 +312,7 @@ func (w *worker) authorize(t task, a *cached) (doc *identity.Document, reason st
 	case !sameHost(t.doc.PDS, t.host):
 		return nil, dropWrongHost, nil
 	}
-	if !a.known {
+	if !a.known || a.host != t.host.name { // a new one for this host, also when it comes from another
 		t.host.mu.Lock()
 		full := !t.host.row.Configured && t.host.row.Accounts >= w.s.cfg.AccountLimit
 		t.host.mu.Unlock()
@@ -372,15 +380,9 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 	if doc.SigningKey == nil {
 		return dropNoKey, nil
 	}
-	var frames []func([]byte, int64) []byte
-	status := a.status
-	if status != "" {
-		// The word of the host about its accounts goes hop by hop, and a lost #account must not silence one for ever.
-		if !w.recheck(t, a) {
-			return dropInactive, nil
-		}
-		status = ""
-		frames = append(frames, encode(&stream.Account{DID: string(t.did), Time: w.now(), Active: true}))
+	if a.status != "" {
+		w.recheck(t, a)
+		return dropInactive, nil
 	}
 	if a.desync {
 		w.mend(t, a)
@@ -405,8 +407,7 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 		}
 		return reason, err
 	}
-	w.pass(t, a, account{rev: st.Rev, data: st.Data, commit: m.Commit, host: t.host.name, status: status},
-		append(frames, t.forward)...)
+	w.pass(t, a, account{rev: st.Rev, data: st.Data, commit: m.Commit, host: t.host.name}, t.forward)
 	return "", nil
 }
 
@@ -418,7 +419,8 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 	switch {
 	case doc.SigningKey == nil:
 		return dropNoKey, nil
-	case a.status != "" && !w.recheck(t, a):
+	case a.status != "":
+		w.recheck(t, a)
 		return dropInactive, nil
 	}
 	prev := a.state()
@@ -438,17 +440,12 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 		return string(repo.ReasonCAR), err
 	}
 	next := account{rev: st.Rev, data: st.Data, commit: scan.Root(), host: t.host.name}
-	var frames []func([]byte, int64) []byte
-	if a.status != "" {
-		frames = append(frames, encode(&stream.Account{DID: string(t.did), Time: w.now(), Active: true}))
-	}
 	if t.mend {
 		w.s.stats.resynced.Add(1)
-		frames = append(frames, encode(m))
+		w.pass(t, a, next, encode(m))
 	} else {
-		frames = append(frames, t.forward)
+		w.pass(t, a, next, t.forward)
 	}
-	w.pass(t, a, next, frames...)
 	return "", nil
 }
 
@@ -483,6 +480,7 @@ func (w *worker) status(t task, a *cached, m *stream.Account) (reason string, er
 			return reason, err
 		}
 	}
+	a.said++
 	next := a.account
 	next.host, next.status = t.host.name, ""
 	if !m.Active {
@@ -507,16 +505,4 @@ func (w *worker) broken(t task, a *cached) {
 		w.pass(t, a, next)
 	}
 	w.mend(t, a)
-}
-
-// recheck asks the host whether an account that it called inactive and that commits is active after all.
-func (w *worker) recheck(t task, a *cached) bool {
-	now := w.s.w.Clock.Now()
-	if now.Sub(a.rechecked) < recheckEvery {
-		return false
-	}
-	a.rechecked = now
-	ctx, cancel := context.WithTimeout(w.s.ctx, 5*time.Second)
-	defer cancel()
-	return w.s.askActive(ctx, t.host, t.did)
 }

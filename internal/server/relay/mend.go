@@ -99,8 +99,69 @@ func (s *Service) newest(ctx context.Context, h *host, did syntax.DID) (*stream.
 	return nil, fmt.Errorf("the host did not send the block of its newest commit %s", want)
 }
 
+// Bounds of asking hosts about accounts that they called inactive and that commit.
+const (
+	recheckEvery = 5 * time.Minute // for one account
+	recheckMost  = 4               // questions under way at once, for one host
+	recheckWait  = 5 * time.Second
+)
+
+// recheck asks the host whether an account that it called inactive and that commits is active after all: the word of a host
+// about its accounts goes hop by hop, and a lost #account must not silence one for ever. The answer comes back to the worker
+// as a task. What the account says meanwhile is dropped, and mended if it was active.
+func (w *worker) recheck(t task, a *cached) {
+	s, h := w.s, t.host
+	now := s.w.Clock.Now()
+	if a.asking || t.mend || now.Sub(a.rechecked) < recheckEvery {
+		return
+	}
+	h.mu.Lock()
+	free := h.asking < recheckMost
+	if free {
+		h.asking++
+	}
+	h.mu.Unlock()
+	if !free {
+		return // the next commit asks again
+	}
+	a.asking, a.rechecked = true, now
+	said := a.said
+	s.wg.Go(func() {
+		result := task{host: h, did: t.did, asked: true, said: said}
+		if result.alive = s.askActive(s.ctx, h, t.did); result.alive {
+			s.lookUp(s.ctx, &result)
+		}
+		h.mu.Lock()
+		h.asking--
+		h.mu.Unlock()
+		select {
+		case w.in <- result:
+		case <-s.ctx.Done():
+		}
+	})
+}
+
+// answered takes the answer to recheck.
+func (w *worker) answered(t task, a *cached) {
+	a.asking = false
+	if !t.alive || a.status == "" || a.said != t.said || w.s.ctx.Err() != nil {
+		return // it is inactive, or the host's stream has said something newer
+	}
+	if _, reason, err := w.authorize(t, a); reason != "" {
+		w.s.stats.drop("recheck-" + reason)
+		w.s.w.Log.Debug("an inactive account that commits", "did", t.did, "reason", reason, "err", err)
+		return
+	}
+	next := a.account
+	next.host, next.status, next.desync = t.host.name, "", true // what it said in between was dropped
+	w.pass(t, a, next, encode(&stream.Account{DID: string(t.did), Time: w.now(), Active: true}))
+	w.mend(t, a)
+}
+
 // askActive asks a host whether an account is active.
 func (s *Service) askActive(ctx context.Context, h *host, did syntax.DID) bool {
+	ctx, cancel := context.WithTimeout(ctx, recheckWait)
+	defer cancel()
 	st, err := comatproto.SyncGetRepoStatus.Call(ctx, s.client(h), &comatproto.SyncGetRepoStatus_Params{Did: string(did)})
 	return err == nil && st.Active
 }

@@ -250,6 +250,77 @@ func TestInactiveAccounts(t *testing.T) {
 	}
 }
 
+// A lost #account does not silence an account for ever, and asking its host about it delays nobody else.
+func TestRecheckDelaysNobody(t *testing.T) {
+	n := newNetwork(t)
+	slow, honest := n.host(), n.host()
+	slow.asked = make(chan struct{}, 10)
+	a, b := n.account(slow, 0), n.account(honest, 1)
+	svc, url, _ := startRelay(t, n, relay.Config{Memory: true, Workers: 1, Hosts: []string{slow.srv.URL, honest.srv.URL}})
+	f := follow(t, svc, url, 0)
+	slow.say(a.commit())
+	f.next()
+	slow.say(&stream.Account{DID: string(a.did), Time: a.now(), Status: stream.StatusDeactivated})
+	f.next()
+	slow.hmu.Lock()
+	slow.active[a.did] = true
+	slow.hmu.Unlock()
+	slow.say(a.commit()) // and the #account before it got lost
+	<-slow.asked
+	for range 3 {
+		c := b.commit()
+		honest.say(c)
+		if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	slow.say(a.commit()) // while the question is open
+	eventually(t, "both are dropped", func() bool { return svc.Status().Drops["account-inactive"] == 2 })
+	close(n.hold)
+	if m, ok := f.next().(*stream.Account); !ok || !m.Active || m.DID != string(a.did) {
+		t.Fatalf("after the answer came %+v", m)
+	}
+	if m, ok := f.next().(*stream.Sync); !ok || m.Rev != string(a.last.Commit.Rev) {
+		t.Fatalf("after the return came %+v", m)
+	}
+	c := a.commit()
+	slow.say(c)
+	if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
+		t.Errorf("at last came %+v", m)
+	}
+}
+
+// What the stream says while a host is asked is newer than the answer.
+func TestRecheckLosesToStream(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host()
+	h.asked = make(chan struct{}, 10)
+	a, b := n.account(h, 0), n.account(h, 1)
+	svc, url, _ := startRelay(t, n, relay.Config{Memory: true, Workers: 1, Hosts: []string{h.srv.URL}})
+	f := follow(t, svc, url, 0)
+	h.say(a.commit())
+	h.say(&stream.Account{DID: string(a.did), Time: a.now(), Status: stream.StatusDeactivated})
+	h.active[a.did] = true // nobody asks yet
+	h.say(a.commit())
+	<-h.asked
+	h.say(&stream.Account{DID: string(a.did), Time: a.now(), Status: stream.StatusTakendown})
+	eventually(t, "three events", func() bool { return svc.Head() == 3 })
+	close(n.hold)
+	for range 3 {
+		f.next()
+	}
+	for range 20 { // give the answer time to come
+		c := b.commit()
+		h.say(c)
+		if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	if code, body := get(t, url+"/xrpc/com.atproto.sync.getLatestCommit?did="+string(a.did)); code != 400 || !strings.Contains(body, "RepoTakendown") {
+		t.Errorf("getLatestCommit: %d %s", code, body)
+	}
+}
+
 // Everything is in place after a restart: numbers, accounts, the chain, the place in the host's stream.
 func TestRestart(t *testing.T) {
 	n := newNetwork(t)
