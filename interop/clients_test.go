@@ -61,7 +61,9 @@ func node(t *testing.T) string {
 		"await import('@atproto/api'); await import('@atproto/sync'); if (process.versions.node.split('.')[0] < 22) throw new Error('node is older than 22')")
 }
 
-func python(t *testing.T) string { return program(t, "INTEROP_PYTHON", "python3", "-c", "import atproto") }
+func python(t *testing.T) string {
+	return program(t, "INTEROP_PYTHON", "python3", "-c", "import atproto")
+}
 
 func start(t *testing.T) *network {
 	t.Helper()
