@@ -82,17 +82,39 @@ func (s *Service) addHost(spec string, configured bool) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
+	h, changed, err := s.hostNamed(name, origin, configured)
+	if err != nil {
+		return nil, err
+	}
+	if changed { // not under s.mu: the disk may take its time
+		if _, err := s.log.Commit(s.ctx, eventlog.Tx{Ops: func(b kv.Batch) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.put(b)
+		}}); err != nil {
+			return nil, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.hosts[name]
-	if h == nil {
+	if s.running {
+		s.follow(h)
+	}
+	return h, nil
+}
+
+// hostNamed finds a host or makes it known, and says whether its row has to be written.
+func (s *Service) hostNamed(name, origin string, configured bool) (h *host, changed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h = s.hosts[name]; h == nil {
 		if !configured {
 			now := s.w.Clock.Now()
 			if now.Sub(s.newSince) > 24*time.Hour {
 				s.newSince, s.newHosts = now, 0
 			}
 			if s.newHosts >= s.cfg.NewHostsPerDay {
-				return nil, fmt.Errorf("%w: no more new hosts today", ErrHost)
+				return nil, false, fmt.Errorf("%w: no more new hosts today", ErrHost)
 			}
 			s.newHosts++
 		}
@@ -100,21 +122,12 @@ func (s *Service) addHost(spec string, configured bool) (*host, error) {
 		s.hosts[name] = h
 	}
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	was := h.row
 	h.row.Origin = origin
 	h.row.Configured = h.row.Configured || configured
 	h.row.Problem = ""
-	h.mu.Unlock()
-	if _, err := s.log.Commit(s.ctx, eventlog.Tx{Ops: func(b kv.Batch) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.put(b)
-	}}); err != nil {
-		return nil, err
-	}
-	if s.running {
-		s.follow(h)
-	}
-	return h, nil
+	return h, h.row != was, nil
 }
 
 // follow subscribes to a host unless that is done already. The caller holds s.mu.
