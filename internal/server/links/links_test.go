@@ -321,6 +321,77 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestPowerLoss takes away what was not synced while the index works, goes on from what is left, and compares the outcome with
+// a rebuild.
+func TestPowerLoss(t *testing.T) {
+	n := newNetwork(t)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fs := vfs.NewCrashableMem()
+	n.w.FS = fs
+	n.open()
+	n.run()
+	var accounts []*reposynctest.Account
+	for i := range 5 {
+		accounts = append(accounts, n.h.Account(fmt.Sprint("p", i)))
+	}
+	target := func(i int) string {
+		return "at://" + string(accounts[i%5].DID) + "/app.bsky.feed.post/" + tid(i%7)
+	}
+	var left []vfs.FS
+	for i := range 150 {
+		a := accounts[i*i%5]
+		path := "app.bsky.feed.like/" + tid(i%40)
+		switch {
+		case i%31 == 30 && a.Active():
+			a.SetStatus(stream.StatusDeactivated)
+		case !a.Active():
+			a.SetStatus("")
+		case i%3 == 2 && a.Has(path):
+			a.Delete(path)
+		case i%17 == 16:
+			a.Put("app.bsky.feed.post/"+tid(i%7), reply(target(i), target(i+1), "https://example.com/"+fmt.Sprint(i%4)))
+		default:
+			a.Put(path, like(target(i)))
+		}
+		if i%15 == 14 {
+			left = append(left, fs.CrashClone(vfs.CrashCloneCfg{}))
+		}
+	}
+	for _, a := range accounts {
+		a.SetStatus("")
+	}
+	n.settle()
+	want := listing(t, n.Service)
+	if err := n.cancel(); err != nil {
+		t.Fatal(err)
+	}
+	for i, fs := range left {
+		n.w.FS = fs
+		n.open()
+		n.run()
+		n.settle()
+		if got := listing(t, n.Service); got != want {
+			t.Errorf("crash %d: another index:\n%s\nwant\n%s", i, got, want)
+		}
+		if err := n.cancel(); err != nil {
+			t.Fatal(err)
+		}
+		if i == len(left)-1 {
+			if err := n.Rebuild(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if got := listing(t, n.Service); got != want {
+				t.Errorf("another index after a rebuild:\n%s\nwant\n%s", got, want)
+			}
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestHTTP(t *testing.T) {
 	w := testWorld()
 	s, err := New(Config{Memory: true, RelayURL: "http://127.0.0.1:1", PublicURL: "https://links.example", Version: "v"}, w)

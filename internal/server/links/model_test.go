@@ -243,6 +243,9 @@ func (o *oracle) check(t *testing.T, ix *index, rnd *rand.Rand, ever map[subject
 		if !slices.Equal(ds, slices.Sorted(maps.Keys(dids))) {
 			t.Fatalf("%v: accounts %v, want %v", s, ds, dids)
 		}
+		if s.collection == "app.bsky.feed.post" {
+			o.checkMany(t, ix, s, rs, []string{"reply.root.uri", "reply.parent.uri", "subject"}[rnd.IntN(3)], rnd)
+		}
 	}
 	for _, c := range []struct {
 		row  byte
@@ -251,6 +254,74 @@ func (o *oracle) check(t *testing.T, ix *index, rnd *rand.Rand, ever map[subject
 		if n := rows(t, r, c.row); n != c.want {
 			t.Fatalf("%d rows %c, want %d", n, c.row, c.want)
 		}
+	}
+}
+
+// checkMany compares the many-to-many answers for a subject, whose linking records are rs, with the oracle.
+func (o *oracle) checkMany(t *testing.T, ix *index, s subject, rs []record, other string, rnd *rand.Rand) {
+	t.Helper()
+	var want []item
+	totals, dids := map[string]uint64{}, map[string]map[string]bool{}
+	for _, x := range rs {
+		var others []string
+		for _, l := range extract(o.accounts[syntax.DID(x.DID)].records[x.Collection+"/"+x.RKey]) {
+			if l.path == other {
+				others = append(others, l.target)
+			}
+		}
+		slices.Sort(others)
+		for _, l := range others {
+			want = append(want, item{x, l})
+			totals[l]++
+			if dids[l] == nil {
+				dids[l] = map[string]bool{}
+			}
+			dids[l][x.DID] = true
+		}
+	}
+	h := (&Service{ix: ix, w: testWorld()}).routes()
+	base := []string{"subject", s.target, "source", s.collection + ":" + s.path, "pathToOther", other, "limit", fmt.Sprint(1 + rnd.IntN(3))}
+	var got []item
+	for cursor := ""; ; {
+		var out struct {
+			Items  []item
+			Cursor *string
+		}
+		get(t, h, query(ns+"getManyToMany", append(base, "cursor", cursor)...), &out)
+		got = append(got, out.Items...)
+		if out.Cursor == nil {
+			break
+		}
+		cursor = *out.Cursor
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("%v with %s: %v, want %v", s, other, got, want)
+	}
+	var counts []otherCount
+	for cursor := ""; ; {
+		var out struct {
+			Counts []otherCount `json:"counts_by_other_subject"`
+			Cursor *string
+		}
+		get(t, h, query(ns+"getManyToManyCounts", append(base, "cursor", cursor)...), &out)
+		counts = append(counts, out.Counts...)
+		if out.Cursor == nil {
+			break
+		}
+		cursor = *out.Cursor
+	}
+	var expect []otherCount
+	for _, l := range slices.Sorted(maps.Keys(totals)) {
+		expect = append(expect, otherCount{l, totals[l], uint64(len(dids[l]))})
+	}
+	if !slices.Equal(counts, expect) {
+		t.Fatalf("%v with %s: counts %v, want %v", s, other, counts, expect)
+	}
+	if _, body := ask(t, h, query(ns+"getManyToMany", append(base, "otherSubject", "at://nobody.example")...)); body != `{"items":[],"cursor":null}` {
+		t.Fatalf("an unknown other subject: %s", body)
+	}
+	if _, body := ask(t, h, query(ns+"getManyToMany", append(base, "linkDid", string(reposynctest.DID("nobody")))...)); body != `{"items":[],"cursor":null}` {
+		t.Fatalf("an unknown account: %s", body)
 	}
 }
 
