@@ -340,6 +340,10 @@ func TestPowerLoss(t *testing.T) {
 		return "at://" + string(accounts[i%5].DID) + "/app.bsky.feed.post/" + tid(i%7)
 	}
 	var left []vfs.FS
+	every := 15
+	if testing.Short() {
+		every = 60
+	}
 	for i := range 150 {
 		a := accounts[i*i%5]
 		path := "app.bsky.feed.like/" + tid(i%40)
@@ -355,7 +359,7 @@ func TestPowerLoss(t *testing.T) {
 		default:
 			a.Put(path, like(target(i)))
 		}
-		if i%15 == 14 {
+		if i%every == every-1 {
 			left = append(left, fs.CrashClone(vfs.CrashCloneCfg{}))
 		}
 	}
