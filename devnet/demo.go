@@ -68,7 +68,9 @@ const (
 	demoVersion = 1
 	demoName    = "demo.json"
 	demoWindow  = 12 * time.Hour // what an account does in it is one commit
-	maxWrites   = 100            // of a commit
+	wideWindow  = 84 * time.Hour // the same in a world of more than manyPeople, so that it is planted sooner
+	manyPeople  = 50
+	maxWrites   = 100 // of a commit
 )
 
 // PlantDemo fills the network with a small world: accounts with profiles and pictures who talk, like, follow and repost, all through
@@ -211,8 +213,12 @@ func (g *gardener) plant(ctx context.Context) error {
 	if err := eg.Wait(); err != nil {
 		return err
 	}
+	wide := demoWindow
+	if len(g.people) > manyPeople {
+		wide = wideWindow
+	}
 	for from := 0; from < len(g.plan.deeds); {
-		end := g.plan.deeds[from].at/demoWindow*demoWindow + demoWindow
+		end := g.plan.deeds[from].at/wide*wide + wide
 		to := from
 		for to < len(g.plan.deeds) && g.plan.deeds[to].at < end {
 			to++

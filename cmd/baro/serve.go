@@ -259,3 +259,11 @@ func (e *env) debugServer(ctx context.Context, addr string) (stop func(), err er
 	})
 	return func() { cancel(); wg.Wait() }, nil
 }
+
+// ignoreCanceled leaves out the error of what was told to end.
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -21,7 +21,8 @@ import (
 //
 //	start NAME LINES ARGS…   runs baro with ARGS and --json, waits for so many lines on its standard output, and sets a variable for each URL
 //	                         of the first: $PDS, and $PDS_PORT, and $PDS_BELOW for the port below
-//	end NAME SIGNAL         sends INT or TERM; it has to end well within two seconds. Its output is in NAME.out and NAME.err
+//	end NAME SIGNAL          sends INT or TERM, after which it has to end well within two seconds, or KILL. Its output is in NAME.out
+//	                         and NAME.err
 //	code N command           runs a command that has to end with the exit code N
 func TestServerScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -124,17 +125,19 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 
 func stopServer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
-		ts.Fatalf("usage: end NAME INT|TERM")
+		ts.Fatalf("usage: end NAME INT|TERM|KILL")
 	}
 	r := ts.Value("running").(map[string]*running)[args[0]]
 	if r == nil {
 		ts.Fatalf("%s does not run", args[0])
 	}
 	at := time.Now()
-	ts.Check(r.cmd.Process.Signal(map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM}[args[1]]))
+	ts.Check(r.cmd.Process.Signal(map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "KILL": os.Kill}[args[1]]))
 	select {
 	case err := <-r.ended:
-		ts.Check(err)
+		if args[1] != "KILL" {
+			ts.Check(err)
+		}
 		ts.Logf("%s stopped in %v", args[0], time.Since(at).Round(time.Millisecond))
 	case <-time.After(2 * time.Second):
 		ts.Fatalf("%s did not stop in two seconds", args[0])

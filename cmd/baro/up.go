@@ -106,18 +106,13 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 		case <-n.Failed():
 		}
 	}
-	if e.json || ctx.Err() == nil {
-		return errors.Join(err, n.Err(), n.Close())
+	if ctx.Err() != nil {
+		err = nil // what was going on was to end
+		if !e.json {
+			fmt.Fprintln(e.stderr, "stopping …")
+		}
 	}
-	fmt.Fprintln(e.stderr, "\nstopping …")
-	return errors.Join(ignoreCanceled(err), n.Err(), n.Close())
-}
-
-func ignoreCanceled(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return errors.Join(err, n.Err(), n.Close())
 }
 
 // upError adds what a person can do about it.
