@@ -75,7 +75,7 @@ func OpenPebble(dir string, o PebbleOptions) (Store, error) {
 	}
 	s := &pebbleStore{lock: lock, onFatal: o.OnFatal}
 	po := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          walFS{o.FS},
 		Lock:                        lock,
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
