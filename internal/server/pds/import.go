@@ -37,6 +37,7 @@ const (
 	tableParked    = 'q' // gen cid → block that is not wanted yet
 	importBatch    = 1 << 20
 	parkedInMemory = 4 << 20
+	parkedCost     = 64 // what a parked block counts beyond its bytes
 	futureRev      = 5 * time.Minute
 )
 
@@ -49,7 +50,8 @@ type importer struct {
 	rev    syntax.TID
 	batch  kv.Batch
 	parked map[cid.CID][]byte
-	size   int // bytes in parked
+	size   int   // bytes in parked
+	queue  int64 // bytes of all blocks that are parked, in memory or in the store
 	spilt  bool
 	eof    bool
 	hasOld bool
@@ -282,6 +284,9 @@ func (im *importer) flush(all bool) error {
 // needed before.
 func (im *importer) want(c cid.CID) ([]byte, error) {
 	if b, ok := im.parked[c]; ok {
+		im.size -= len(b) + parkedCost
+		im.queue -= int64(len(b) + parkedCost)
+		delete(im.parked, c)
 		return b, nil
 	}
 	if im.spilt {
@@ -290,6 +295,8 @@ func (im *importer) want(c cid.CID) ([]byte, error) {
 		}
 		b, err := im.s.store.Get(parkedKey(im.gen, c))
 		if err == nil {
+			im.queue -= int64(len(b) + parkedCost)
+			im.batch.Delete(parkedKey(im.gen, c))
 			return b, nil
 		}
 		if !errors.Is(err, kv.ErrNotFound) {
@@ -327,13 +334,18 @@ func (im *importer) want(c cid.CID) ([]byte, error) {
 
 func parkedKey(gen uint64, c cid.CID) []byte { return append(idKey(tableParked, gen), c[:]...) }
 
-// park keeps a block for later.
+// park keeps a block for later. A block that comes twice counts twice.
 func (im *importer) park(c cid.CID, block []byte) error {
 	if _, ok := im.parked[c]; ok {
 		return nil
 	}
 	im.parked[c] = append([]byte(nil), block...)
-	if im.size += len(block) + 64; im.size < parkedInMemory {
+	im.queue += int64(len(block) + parkedCost)
+	if most := im.s.cfg.MaxImportParkedBytes; im.queue > most {
+		return importErrorf("more than %d bytes of its blocks are not where the tree needs them, or not needed at all; "+
+			"a file in the order of the tree has none of that", most)
+	}
+	if im.size += len(block) + parkedCost; im.size < parkedInMemory {
 		return nil
 	}
 	for c, b := range im.parked {

@@ -70,6 +70,11 @@ type Config struct {
 	MaxBlobBytes int64
 	// MaxImportBytes is the largest repository that importRepo takes; 2 GiB by default.
 	MaxImportBytes int64
+	// MaxImportParkedBytes is how much of an imported file may wait at one time for the place where the tree needs it: blocks in an
+	// unusual order, and blocks that the tree doesn't need at all. 256 MiB by default.
+	MaxImportParkedBytes int64
+	// MaxExports is the number of repositories that are sent at once; 64 by default.
+	MaxExports int
 	// TempBlobAge is how long an uploaded blob may stay unreferenced; 6 hours by default, never less than one.
 	TempBlobAge time.Duration
 	// EventRetention is how long events can be replayed; 72 hours by default.
@@ -101,6 +106,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	def(&c.MaxBlobBytes, 100<<20)
 	def(&c.MaxImportBytes, 2<<30)
+	def(&c.MaxImportParkedBytes, 256<<20)
 	def(&c.EventBytes, 4<<30)
 	def(&c.CacheBytes, 16<<20)
 	dur(&c.TempBlobAge, 6*time.Hour)
@@ -108,6 +114,9 @@ func (c Config) withDefaults() (Config, error) {
 	dur(&c.CrawlInterval, 20*time.Minute)
 	if c.OpenRepos <= 0 {
 		c.OpenRepos = 256
+	}
+	if c.MaxExports <= 0 {
+		c.MaxExports = 64
 	}
 	c.TempBlobAge = max(c.TempBlobAge, minTempBlobAge)
 	if c.PublicURL == "" {
@@ -148,6 +157,7 @@ type Service struct {
 	engine  engine
 	uploads uploads
 	imports chan struct{}
+	exports chan struct{}
 	crawl   *crawler
 	streams *stream.Handler
 	mux     *xrpc.Server
@@ -165,7 +175,7 @@ func New(cfg Config, w world.World) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, world: w, imports: make(chan struct{}, 2)}
+	s := &Service{cfg: cfg, world: w, imports: make(chan struct{}, 2), exports: make(chan struct{}, cfg.MaxExports)}
 	s.running, s.stop = context.WithCancelCause(context.Background())
 	if err := s.open(); err != nil {
 		s.Close()

@@ -83,6 +83,30 @@ func sendCAR(w http.ResponseWriter, body []byte) error {
 	return nil
 }
 
+// exportWait is how long an export waits for its turn before it is refused.
+const exportWait = 2 * time.Second
+
+// exportTurn waits for one of the turns to send a repository: an export holds a snapshot of the store, and with a slow client for long.
+func (s *Service) exportTurn(ctx context.Context) (done func(), err error) {
+	select {
+	case s.exports <- struct{}{}:
+	default:
+		// Like the deadlines of the answer, this is about real clients.
+		t := world.System.NewTimer(exportWait)
+		defer t.Stop()
+		select {
+		case s.exports <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-t.C():
+			e := refuse(http.StatusServiceUnavailable, "NotEnoughResources", "too many repositories are being sent: try again later")
+			e.Header = http.Header{"Retry-After": {"10"}}
+			return nil, e
+		}
+	}
+	return func() { <-s.exports }, nil
+}
+
 // getRepo is com.atproto.sync.getRepo.
 func (s *Service) getRepo(w http.ResponseWriter, r *xrpc.Request) error {
 	var since syntax.TID
@@ -91,6 +115,13 @@ func (s *Service) getRepo(w http.ResponseWriter, r *xrpc.Request) error {
 		if since, err = syntax.ParseTID(v); err != nil {
 			return invalid("since: %v", err)
 		}
+	}
+	if r.Method != http.MethodHead {
+		done, err := s.exportTurn(r.Context())
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
 	snap, head, err := s.readable(r.Request, param(r, "did"))
 	if err != nil {
