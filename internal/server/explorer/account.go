@@ -156,12 +156,13 @@ func (s *Service) account(ctx context.Context, r *http.Request) (*View, error) {
 	p.Live = LiveList{DID: did, Events: s.named(s.tail.recent(8, filter("", did))), Max: 8}
 	p.Live.Href = "/live/events" + strings.TrimPrefix(liveHref("", did), "/live")
 
+	name := p.Actor.ID() // while the rest of it is being found out
 	g, gctx := errgroup.WithContext(ctx)
 	if found.PDS != "" {
-		g.Go(func() error { s.collections(gctx, found, p, &n); return nil })
-		g.Go(func() error { s.dress(gctx, &p.Actor); return nil })
+		g.Go(func() error { s.collections(gctx, found, name, p, &n); return nil })
 		g.Go(func() error {
-			if prof, err := s.profile(gctx, did, found.PDS); err == nil && prof != nil {
+			s.dress(gctx, &p.Actor)
+			if prof, ok := s.profiles.get(did); ok && prof != nil {
 				p.Banner = prof.Banner
 			}
 			return nil
@@ -246,8 +247,8 @@ func (s *Service) repoState(ctx context.Context, host, did string) RepoState {
 	return out
 }
 
-// collections lists the collections of a repository and counts their records, as far as that is cheap.
-func (s *Service) collections(ctx context.Context, id *identity.Identity, p *AccountPage, n *notices) {
+// collections lists the collections of a repository, with addresses under name, and counts their records, as far as that is cheap.
+func (s *Service) collections(ctx context.Context, id *identity.Identity, name string, p *AccountPage, n *notices) {
 	c := s.client(id.PDS)
 	out, err := comatproto.RepoDescribeRepo.Call(ctx, c, &comatproto.RepoDescribeRepo_Params{Repo: string(id.DID)})
 	if err != nil {
@@ -255,10 +256,10 @@ func (s *Service) collections(ctx context.Context, id *identity.Identity, p *Acc
 		return
 	}
 	sort.Strings(out.Collections)
-	for _, name := range out.Collections {
-		if syntax.ValidNSID(name) && len(p.Collections) < 500 {
-			known := s.catalog().Schema(syntax.NSID(name)) != nil
-			p.Collections = append(p.Collections, Collection{NSID: name, Href: collectionHref(p.Actor.ID(), name), Known: known})
+	for _, nsid := range out.Collections {
+		if syntax.ValidNSID(nsid) && len(p.Collections) < 500 {
+			known := s.catalog().Schema(syntax.NSID(nsid)) != nil
+			p.Collections = append(p.Collections, Collection{NSID: nsid, Href: collectionHref(name, nsid), Known: known})
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -328,7 +329,8 @@ func (s *Service) collection(ctx context.Context, r *http.Request) (*View, error
 	q := r.URL.Query()
 	p := &CollectionPage{Actor: s.identified(found), NSID: string(nsid), Reverse: q.Get("order") == "oldest", Records: []Listed{}, First: q.Get("cursor") == ""}
 	p.Known = s.catalog().Schema(nsid) != nil
-	base := collectionHref(p.Actor.ID(), p.NSID)
+	id := p.Actor.ID() // while the rest of it is being found out
+	base := collectionHref(id, p.NSID)
 	p.Start, p.Turned = base, base+"?order=oldest"
 	if p.Reverse {
 		p.Start, p.Turned = p.Turned, p.Start
@@ -353,7 +355,7 @@ func (s *Service) collection(ctx context.Context, r *http.Request) (*View, error
 				return nil
 			}
 			for _, rec := range out.Records[:min(len(out.Records), pageRecords)] {
-				if l, ok := listed(&rec, string(found.DID), p.Actor.ID()); ok {
+				if l, ok := listed(&rec, string(found.DID), id); ok {
 					p.Records = append(p.Records, l)
 				}
 			}

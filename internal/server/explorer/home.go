@@ -96,7 +96,6 @@ func (s *Service) home(ctx context.Context, r *http.Request) (*View, error) {
 	now := s.w.Clock.Now()
 	p.Fast = s.fastChart()
 	p.Slow = s.tail.slow.draw(now, "events an hour", 3600).grid(12)
-	p.Live = LiveList{Events: s.named(s.tail.recent(14, filter("", ""))), Max: 14, Href: "/live/events"}
 	var n notices
 	s.notLive(&n)
 	g, gctx := errgroup.WithContext(ctx)
@@ -149,7 +148,8 @@ func (s *Service) home(ctx context.Context, r *http.Request) (*View, error) {
 			return nil
 		})
 	}
-	_ = g.Wait() // no function returns an error
+	_ = g.Wait()                                                                                         // no function returns an error
+	p.Live = LiveList{Events: s.named(s.tail.recent(14, filter("", ""))), Max: 14, Href: "/live/events"} // by now more names are known
 	if p.More {
 		p.Accounts = 0
 		for _, h := range p.Hosts {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,19 +44,36 @@ func liveFilter(r *http.Request) (collection, did string, err error) {
 	return collection, did, nil
 }
 
-// named adds the handles that are known by now to events that came without.
+// named adds the handles that are known by now, of the accounts in events and of those that their records are about.
 func (s *Service) named(events []*Event) []*Event {
 	for i, e := range events {
-		if e.Handle != "" {
-			continue
-		}
-		if a, ok := s.names.get(e.DID); ok && a.Handle != "" {
-			named := *e
+		named := *e
+		if a, ok := s.names.get(e.DID); ok {
 			named.Handle = a.Handle
-			events[i] = &named
 		}
+		named.Rows = slices.Clone(e.Rows)
+		for k := range named.Rows {
+			if r := &named.Rows[k]; r.Target != "" {
+				r.Preview = segments("→ " + s.aim(r.Target))
+			}
+		}
+		events[i] = &named
 	}
 	return events
+}
+
+// aim names an at-uri or DID for people.
+func (s *Service) aim(target string) string {
+	uri, _ := strings.CutPrefix(target, "at://")
+	did, path, _ := strings.Cut(uri, "/")
+	name := short(did)
+	if a, ok := s.names.get(did); ok && a.Handle != "" {
+		name = a.Handle
+	}
+	if path != "" {
+		name += " · " + path
+	}
+	return name
 }
 
 func (s *Service) live(ctx context.Context, r *http.Request) (*View, error) {

@@ -85,6 +85,7 @@ type ProofStep struct {
 	State  string `json:"state"`
 	Title  string `json:"title"`
 	Detail string `json:"detail,omitempty"`
+	Key    string `json:"key,omitempty"` // did:key
 	CID    string `json:"cid,omitempty"`
 }
 
@@ -233,7 +234,10 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 		fallback()
 		return
 	}
-	step(stepOK, "Signing key", key.DIDKey()+" ("+keyType(key.Alg())+"), named by "+source)
+	keyStep := func(from string) {
+		pr.Steps = append(pr.Steps, ProofStep{State: stepOK, Title: "Signing key", Detail: keyType(key.Alg()) + ", named by " + from, Key: key.DIDKey()})
+	}
+	keyStep(source)
 	if id.PDS == "" {
 		step(stepFailed, "PDS", "The DID document names none.")
 		pr.Reason = "There is nobody to ask for a proof."
@@ -260,7 +264,7 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 		// The key may be newer than the document at hand.
 		if doc, fresh, rerr := s.dir.Refresh(ctx, id.DID); rerr == nil && fresh && doc.SigningKey != nil && !doc.SigningKey.Equal(key) {
 			key = doc.SigningKey
-			step(stepOK, "Signing key", key.DIDKey()+" ("+keyType(key.Alg())+"), from the document fetched anew")
+			keyStep("the document fetched anew")
 			checked, err = repo.VerifyProof(file, id.DID, path, key)
 		}
 	}
@@ -332,7 +336,14 @@ func nodeText1(i int, st repo.Step) string {
 	if i > 1 {
 		where = "below it"
 	}
-	return where + ", layer " + thousands(int64(st.Layer)) + ", " + thousands(int64(st.Entries)) + " entries"
+	return where + ", layer " + thousands(int64(st.Layer)) + ", " + counted(int64(st.Entries), "entry", "entries")
+}
+
+func counted(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return thousands(n) + " " + many
 }
 
 // reasonText says a broken rule for people.
@@ -390,12 +401,8 @@ func (s *Service) identityStep(ctx context.Context, id *identity.Identity, pr *P
 		add(stepFailed, "The DID document names another key than the log of the identity.")
 		return "", false
 	}
-	n := len(a.Operations)
-	what := "signed operations"
-	if n == 1 {
-		what = "signed operation"
-	}
-	add(stepOK, thousands(int64(n))+" "+what+" from "+s.cfg.PLCURL+" replayed; the DID is the hash of the first")
+	what := counted(int64(len(a.Operations)), "signed operation", "signed operations")
+	add(stepOK, what+" from "+s.cfg.PLCURL+" replayed; the DID is the hash of the first")
 	return "the newest of them", true
 }
 

@@ -30,6 +30,7 @@ type Row struct {
 	Rkey       string    `json:"rkey,omitempty"`
 	CID        string    `json:"cid,omitempty"`
 	Preview    []Segment `json:"preview,omitempty"` // one line of what the record says
+	Target     string    `json:"target,omitempty"`  // at-uri or DID that the record is about, if it says nothing else
 	Href       string    `json:"href"`
 }
 
@@ -57,7 +58,7 @@ type follower struct {
 }
 
 func newTail(now func() time.Time) *tail {
-	return &tail{now: now, fast: newTrace(2*time.Second, 151), slow: newTrace(30*time.Minute, 145), subs: map[*follower]struct{}{}}
+	return &tail{now: now, fast: newTrace(2*time.Second, 151, false, 14), slow: newTrace(30*time.Minute, 145, true, 4), subs: map[*follower]struct{}{}}
 }
 
 // publish adds an event.
@@ -147,15 +148,24 @@ func (t *tail) ordered() []*Event {
 	return append(append(make([]*Event, 0, ringEvents), t.ring[t.next:]...), t.ring[:t.next]...)
 }
 
-// recent returns up to max events that keep lets through, the newest first.
+// recent returns the newest events that keep lets through, the newest first, with up to max rows together.
 func (t *tail) recent(max int, keep func(*Event) *Event) []*Event {
 	t.mu.Lock()
 	all := t.ordered()
 	out := []*Event{}
-	for i := len(all) - 1; i >= 0 && len(out) < max; i-- {
-		if e := keep(all[i]); e != nil {
-			out = append(out, e)
+	for i := len(all) - 1; i >= 0 && max > 0; i-- {
+		e := keep(all[i])
+		if e == nil {
+			continue
 		}
+		if len(e.Rows) > max {
+			cut := *e
+			cut.More += len(e.Rows) - max
+			cut.Rows = e.Rows[:max]
+			e = &cut
+		}
+		max -= len(e.Rows)
+		out = append(out, e)
 	}
 	t.mu.Unlock()
 	return out
@@ -196,6 +206,9 @@ func (t *tail) status() TailStatus {
 	defer t.mu.Unlock()
 	return TailStatus{t.connected, t.problem, t.last, t.events, len(t.subs), t.dropped}
 }
+
+// isTarget reports whether a text is an at-uri or DID and nothing else.
+func isTarget(s string) bool { return syntax.ValidATURI(s) || syntax.ValidDID(s) }
 
 // filter returns what keeps the rows of a collection ("com.example.*" for all below) and the events of an account. Empty
 // ones keep everything.
@@ -268,7 +281,9 @@ func eventOf(m stream.Message) (*Event, time.Time) {
 			if op.CID.Defined() {
 				r.CID = op.CID.String()
 				if b := records[op.CID]; b != nil {
-					r.Preview = segments(preview(b))
+					if r.Preview = segments(preview(b)); len(r.Preview) == 1 && isTarget(r.Preview[0].Text) {
+						r.Target = r.Preview[0].Text
+					}
 				}
 			}
 			e.Rows = append(e.Rows, r)

@@ -9,14 +9,18 @@ import (
 
 // trace counts events in steps of time, as the pen of a barograph draws on its drum.
 type trace struct {
-	step time.Duration
+	step    time.Duration
+	running bool    // the step that isn't over is shown too
+	bow     float64 // how far the lines of time bow, because the pen sits on an arm
 
 	mu     sync.Mutex
 	counts []uint32 // a ring
 	newest int64    // number of the step that was counted last
 }
 
-func newTrace(step time.Duration, n int) *trace { return &trace{step: step, counts: make([]uint32, n)} }
+func newTrace(step time.Duration, n int, running bool, bow float64) *trace {
+	return &trace{step: step, running: running, bow: bow, counts: make([]uint32, n)}
+}
 
 func (t *trace) number(at time.Time) int64 { return at.UnixNano() / int64(t.step) }
 
@@ -42,8 +46,8 @@ func (t *trace) turn(i int64) {
 	}
 }
 
-// values returns events per second of each step before now, the oldest first. The step that isn't over is left out, so that
-// the line doesn't dip at its end.
+// values returns events per second of each step, the oldest first. The step that isn't over is left out unless steps are so
+// long that nobody would wait for its end: the line dips there.
 func (t *trace) values(now time.Time) []float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -53,7 +57,10 @@ func (t *trace) values(now time.Time) []float64 {
 		c := t.counts[mod(t.newest-int64(len(out)-1-k), len(out))]
 		out[k] = float64(c) / t.step.Seconds()
 	}
-	return out[:len(out)-1] // the step that isn't over
+	if t.running {
+		return out[1:]
+	}
+	return out[:len(out)-1]
 }
 
 func mod(i int64, n int) int64 {
@@ -68,13 +75,13 @@ func mod(i int64, n int) int64 {
 const (
 	chartWidth  = 1000.0
 	chartHeight = 200.0
-	chartBow    = 14.0 // how far the lines of time bow, because the pen sits on an arm
 )
 
 // Chart is a trace as drawn: its paths, and the labels beside them.
 type Chart struct {
 	Line  string    `json:"line"` // path data
 	Area  string    `json:"area"`
+	Pen   string    `json:"pen"` // a dot at the end of the line
 	Max   string    `json:"max"` // label of the top
 	Half  string    `json:"half"`
 	Rate  string    `json:"rate"` // the newest value
@@ -83,12 +90,13 @@ type Chart struct {
 	Grid  []string  `json:"-"` // arcs
 	Rules []string  `json:"-"` // y of the level lines
 	Unit  string    `json:"unit"`
+	bow   float64
 }
 
 // draw makes the chart of a trace. The scale is of square roots, which keeps both a trickle and a burst readable.
 func (t *trace) draw(now time.Time, unit string, per float64) Chart {
 	v := t.values(now)
-	c := Chart{Unit: unit}
+	c := Chart{Unit: unit, bow: t.bow}
 	for i := range v {
 		v[i] *= per
 		c.Peak = max(c.Peak, v[i])
@@ -106,28 +114,32 @@ func (t *trace) draw(now time.Time, unit string, per float64) Chart {
 	b := make([]byte, 0, 16*len(v))
 	for i, x := range v {
 		y := chartHeight - 6 - (chartHeight-24)*math.Sqrt(x/top)
-		px := float64(i)/float64(len(v)-1)*(chartWidth-chartBow) + bow(y)
+		px := float64(i)/float64(len(v)-1)*(chartWidth-t.bow) + arm(t.bow, y)
 		if i == 0 {
 			b = append(b, 'M')
 		} else {
 			b = append(b, 'L')
 		}
+		at := len(b)
 		b = strconv.AppendFloat(b, px, 'f', 1, 64)
 		b = append(b, ' ')
 		b = strconv.AppendFloat(b, y, 'f', 1, 64)
+		if i == len(v)-1 {
+			c.Pen = "M" + string(b[at:]) + "h0"
+		}
 	}
 	c.Line = string(b)
 	base := strconv.FormatFloat(chartHeight, 'f', 0, 64)
-	c.Area = c.Line + "L" + strconv.FormatFloat(chartWidth-chartBow, 'f', 0, 64) + " " + base + "L0 " + base + "Z"
+	c.Area = c.Line + "L" + strconv.FormatFloat(chartWidth-t.bow, 'f', 0, 64) + " " + base + "L0 " + base + "Z"
 	return c
 }
 
 // grid adds the lines of time, n of them with equal distances, and the level lines.
 func (c Chart) grid(n int) Chart {
 	for i := range n + 1 {
-		x := float64(i) / float64(n) * (chartWidth - chartBow)
+		x := float64(i) / float64(n) * (chartWidth - c.bow)
 		f := func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
-		c.Grid = append(c.Grid, "M"+f(x)+" 0Q"+f(x+2*chartBow)+" "+f(chartHeight/2)+" "+f(x)+" "+f(chartHeight))
+		c.Grid = append(c.Grid, "M"+f(x)+" 0Q"+f(x+2*c.bow)+" "+f(chartHeight/2)+" "+f(x)+" "+f(chartHeight))
 	}
 	for i := range 9 {
 		c.Rules = append(c.Rules, strconv.FormatFloat(float64(i)*chartHeight/8, 'f', 0, 64))
@@ -135,10 +147,10 @@ func (c Chart) grid(n int) Chart {
 	return c
 }
 
-// bow is how far the pen's arm moves a point to the side at a height.
-func bow(y float64) float64 {
+// arm is how far the pen's arm moves a point to the side at a height.
+func arm(bow, y float64) float64 {
 	t := y / chartHeight
-	return 4 * chartBow * t * (1 - t)
+	return 4 * bow * t * (1 - t)
 }
 
 // niceTop is the top of the scale: a round number above the peak.

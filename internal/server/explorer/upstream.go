@@ -491,7 +491,9 @@ func (s *Service) linking(ctx context.Context, subject, source, cursor string, l
 	g.SetLimit(maxConcurrent)
 	for i := range p.Records {
 		g.Go(func() error {
-			p.Records[i].Actor = s.actor(gctx, p.Records[i].DID)
+			a := s.actor(gctx, p.Records[i].DID)
+			s.dress(gctx, &a)
+			p.Records[i].Actor = a
 			return nil
 		})
 	}

@@ -90,6 +90,7 @@
     if (rate) rate.textContent = c.rate;
     if (!chart) return;
     chart.querySelector("[data-line]").setAttribute("d", c.line);
+    chart.querySelector("[data-pen]").setAttribute("d", c.pen);
     chart.querySelector("[data-area]").setAttribute("d", c.area);
     chart.querySelector("[data-max]").textContent = c.max;
     chart.querySelector("[data-half]").textContent = c.half;
