@@ -99,6 +99,7 @@ type benchJob struct {
 	Host        string
 	Writers, N  int
 	DIDs, Token []string
+	Health      bool // ask for the health page instead of writing
 }
 
 const benchClientEnv = "BARO_BENCH_CLIENT"
@@ -134,8 +135,13 @@ func TestBenchClient(t *testing.T) {
 		conn, a := conns[w], w%len(job.DIDs)
 		body := fmt.Sprintf(`{"repo":%q,"collection":"app.bsky.feed.post","record":{"$type":"app.bsky.feed.post",`+
 			`"text":"post number %d, of about the usual length of a post","createdAt":"2026-01-02T03:04:05.678Z","langs":["en"]}}`, job.DIDs[a], n)
-		fmt.Fprintf(conn, "POST /xrpc/com.atproto.repo.createRecord HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
-			"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", job.Token[a], len(body), body)
+		if job.Health {
+			body = ""
+			fmt.Fprintf(conn, "GET /xrpc/_health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		} else {
+			fmt.Fprintf(conn, "POST /xrpc/com.atproto.repo.createRecord HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
+				"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", job.Token[a], len(body), body)
+		}
 		if err := conn.Flush(); err != nil {
 			return err
 		}
@@ -161,54 +167,61 @@ func TestBenchClient(t *testing.T) {
 //	go test -run '^$' -bench CreateRecord -benchtime 3000x ./internal/server/pds
 //
 // The client is a process of its own, so cpu-ms/op is what the server takes, the kernel's work for it included. The floor of the same
-// disk is in the same output: a write cannot be faster than one fsync, nor cheaper than that and one signature.
+// disk is in the same output: a write cannot be faster than one fsync, nor cheaper than that, one signature and one HTTP request.
 func BenchmarkCreateRecord(b *testing.B) {
 	b.Run("floor: append and fdatasync 2 kB", benchSync)
 	b.Run("floor: sign", benchSign)
+	b.Run("floor: request", func(b *testing.B) {
+		benchClient(b, benchPDS(b, 1), benchJob{Writers: 1, Health: true})
+	})
 	for _, c := range benchCases {
 		b.Run(c.name, func(b *testing.B) {
-			accounts := benchPDS(b, c.repos)
-			job := benchJob{Host: strings.TrimPrefix(accounts[0].p.URL, "http://"), Writers: c.writers, N: b.N}
-			for _, a := range accounts {
-				job.DIDs, job.Token = append(job.DIDs, string(a.did)), append(job.Token, a.token)
-			}
-			cmd := exec.Command(os.Args[0], "-test.run", "^TestBenchClient$", "-test.v")
-			cmd.Env = append(os.Environ(), benchClientEnv+"=1")
-			cmd.Stderr = os.Stderr
-			in, err := cmd.StdinPipe()
-			if err != nil {
-				b.Fatal(err)
-			}
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				b.Fatal(err)
-			}
-			lines := bufio.NewScanner(out)
-			await := func(want string) {
-				var said []string
-				for lines.Scan() {
-					if lines.Text() == want {
-						return
-					}
-					said = append(said, lines.Text())
-				}
-				b.Errorf("the client ended without saying %q: %q", want, said)
-			}
-			if err := json.NewEncoder(in).Encode(job); err != nil {
-				b.Fatal(err)
-			}
-			await("ready")
-			m := startMeter(b)
-			in.Write([]byte("\n"))
-			await("done")
-			m.stop()
-			if err := cmd.Wait(); err != nil {
-				b.Error(err)
-			}
+			benchClient(b, benchPDS(b, c.repos), benchJob{Writers: c.writers})
 		})
+	}
+}
+
+// benchClient has a client process do b.N requests.
+func benchClient(b *testing.B, accounts []*testAccount, job benchJob) {
+	job.Host, job.N = strings.TrimPrefix(accounts[0].p.URL, "http://"), b.N
+	for _, a := range accounts {
+		job.DIDs, job.Token = append(job.DIDs, string(a.did)), append(job.Token, a.token)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestBenchClient$", "-test.v")
+	cmd.Env = append(os.Environ(), benchClientEnv+"=1")
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	await := func(want string) {
+		var said []string
+		for lines.Scan() {
+			if lines.Text() == want {
+				return
+			}
+			said = append(said, lines.Text())
+		}
+		b.Errorf("the client ended without saying %q: %q", want, said)
+	}
+	if err := json.NewEncoder(in).Encode(job); err != nil {
+		b.Fatal(err)
+	}
+	await("ready")
+	m := startMeter(b)
+	in.Write([]byte("\n"))
+	await("done")
+	m.stop()
+	if err := cmd.Wait(); err != nil {
+		b.Error(err)
 	}
 }
 
