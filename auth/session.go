@@ -114,5 +114,8 @@ func ParseCompatString(text string) (Session, error) {
 		return Session{}, err
 	}
 	s := Session{Handle: syntax.Handle(f[0]), DID: syntax.DID(f[1]), Access: f[2], Refresh: f[3], PDS: origin}
+	if strings.Contains(s.Access+s.Refresh, ":") {
+		return Session{}, errors.New("a session string whose tokens could not be told from what is between them")
+	}
 	return s, s.Check()
 }
