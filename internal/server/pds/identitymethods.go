@@ -210,9 +210,11 @@ func (s *Service) signPlcOperation(ctx context.Context, r *xrpc.Request, in *com
 	if value(in.Token) == "" {
 		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "a confirmation token is needed")
 	}
-	if err := s.checkToken(ctx, info.Account, tokenPLC, *in.Token); err != nil {
+	release, err := s.useToken(ctx, info.Account, tokenPLC, *in.Token)
+	if err != nil {
 		return nil, err
 	}
+	defer release()
 	op, err := s.nextOperation(ctx, info.DID, func(d *plc.Data) error { return editData(d, in) })
 	if err != nil {
 		return nil, plcFailure(err)

@@ -198,11 +198,23 @@ func (s *Service) sendToken(ctx context.Context, r *xrpc.Request, a *account, pu
 	return nil
 }
 
-// checkToken checks a confirmation token and counts the attempt. A good one is used up by the caller, in the batch of what it confirms.
-func (s *Service) checkToken(ctx context.Context, a *account, purpose, token string) error {
-	defer s.accounts.changes.lock("token " + string(a.DID))()
-	invalid := refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is not valid")
+// useToken checks a confirmation token and counts the attempt. A good one is the caller's alone until it calls release; before that it removes
+// the token, durably, when what it confirms is done, or leaves it for another attempt.
+func (s *Service) useToken(ctx context.Context, a *account, purpose, token string) (release func(), err error) {
 	key := tokenKey(a.DID, purpose)
+	release, ok := s.claim("token:" + string(key))
+	if !ok {
+		return nil, refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is being used")
+	}
+	if err := s.checkToken(ctx, key, a, token); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func (s *Service) checkToken(ctx context.Context, key []byte, a *account, token string) error {
+	invalid := refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is not valid")
 	v, err := s.store.Get(key)
 	if errors.Is(err, kv.ErrNotFound) {
 		return invalid
@@ -259,9 +271,11 @@ func (s *Service) deleteAccount(ctx context.Context, r *xrpc.Request, in *comatp
 	if !ok {
 		return nil, refuse(http.StatusUnauthorized, "AuthenticationRequired", "wrong account or password")
 	}
-	if err := s.checkToken(ctx, a, tokenDelete, in.Token); err != nil {
+	release, err := s.useToken(ctx, a, tokenDelete, in.Token)
+	if err != nil {
 		return nil, err
 	}
+	defer release()
 	return nil, s.removeAccount(ctx, a)
 }
 

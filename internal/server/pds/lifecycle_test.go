@@ -299,3 +299,51 @@ func TestSecretsMustNotGetLost(t *testing.T) {
 		n.testPDS = openPDS(t, n.world, n.cfg)
 	}
 }
+
+// racing makes the same call n times at once and says how often it was answered how.
+func (n *network) racing(times int, nsid, token string, in map[string]any) map[string]int {
+	got := make(chan answerOf)
+	for range times {
+		go func() { got <- n.call(nsid, token, in) }()
+	}
+	count := map[string]int{}
+	for range times {
+		a := <-got
+		count[fmt.Sprint(a.Status, a.Name)]++
+	}
+	return count
+}
+
+// A confirmation token confirms one thing once, however many ask at the same time.
+func TestTokensRace(t *testing.T) {
+	var log syncBuffer
+	n := newNetwork(t, Config{Accounts: AccountConfig{LogTokens: true}})
+	n.Service.world.Log = log.logger()
+	a := n.signedUp("alice")
+	did, tok := a.str("did"), a.str("accessJwt")
+	mine, err := keys.Generate(keys.K256, randomReader{n.Service})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		want(t, n.call("com.atproto.identity.requestPlcOperationSignature", tok, nil), 200, "")
+		in := map[string]any{"token": log.token(t), "rotationKeys": []string{mine.Public().DIDKey(), n.accounts.secrets.rotation.Public().DIDKey()}}
+		if got := n.racing(16, "com.atproto.identity.signPlcOperation", tok, in); got["200"] != 1 || got["400InvalidToken"] != 15 {
+			t.Errorf("signPlcOperation: %v", got)
+		}
+	}
+	// What fails does not use the token up.
+	want(t, n.call("com.atproto.identity.requestPlcOperationSignature", tok, nil), 200, "")
+	in := map[string]any{"token": log.token(t), "rotationKeys": []string{"nonsense"}}
+	if r := n.call("com.atproto.identity.signPlcOperation", tok, in); r.Status == 200 {
+		t.Errorf("nonsense was signed: %s", r.Body)
+	}
+	in["rotationKeys"] = []string{mine.Public().DIDKey()}
+	want(t, n.call("com.atproto.identity.signPlcOperation", tok, in), 200, "")
+
+	want(t, n.call("com.atproto.server.requestAccountDelete", tok, nil), 200, "")
+	got := n.racing(8, "com.atproto.server.deleteAccount", "", map[string]any{"did": did, "password": goodPassword, "token": log.token(t)})
+	if got["200"] != 1 || got["200"]+got["400InvalidToken"]+got["401AuthenticationRequired"] != 8 {
+		t.Errorf("deleteAccount: %v", got)
+	}
+}
