@@ -124,9 +124,10 @@ func (s *Service) refreshSession(ctx context.Context, r *xrpc.Request, _ *xrpc.N
 	}, nil
 }
 
-// deleteSession is com.atproto.server.deleteSession: with any refresh token of a session, the session ends.
+// deleteSession is com.atproto.server.deleteSession: with any refresh token of a session, the session ends. An expired one does as well: who
+// comes back after months can still sign out, and one that was exchanged in time expires before its session does.
 func (s *Service) deleteSession(ctx context.Context, r *xrpc.Request, _ *xrpc.None) (*xrpc.None, error) {
-	info, err := s.requireAuth(r.Request, scopeRefresh)
+	info, err := s.readToken(r.Request, true, scopeRefresh)
 	if err != nil {
 		return nil, err
 	}

@@ -385,6 +385,34 @@ func TestRelaxedLoopback(t *testing.T) {
 	}
 }
 
+// Signing out works with a refresh token that is too old for anything else.
+func TestDeleteSessionExpired(t *testing.T) {
+	n := newNetwork(t, Config{})
+	a := n.signedUp("alice")
+	refresh := a.str("refreshJwt")
+	sid, _, _ := strings.Cut(jtiOf(t, refresh), ".")
+	n.clock.Advance(refreshLife + time.Hour)
+	want(t, n.call("com.atproto.server.refreshSession", refresh, nil), 400, "ExpiredToken")
+	want(t, n.call("com.atproto.server.deleteSession", a.str("accessJwt"), nil), 400, "InvalidToken")
+	want(t, n.call("com.atproto.server.deleteSession", refresh[:len(refresh)-2], nil), 400, "InvalidToken")
+	if row, err := n.loadSession(syntax.DID(a.str("did")), sid); row == nil || err != nil {
+		t.Fatalf("session: %v, %v", row, err)
+	}
+	want(t, n.call("com.atproto.server.deleteSession", refresh, nil), 200, "")
+	if row, err := n.loadSession(syntax.DID(a.str("did")), sid); row != nil || err != nil {
+		t.Errorf("session: %+v, %v", row, err)
+	}
+}
+
+func jtiOf(t *testing.T, token string) string {
+	t.Helper()
+	_, c, _, _, err := splitToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Jti
+}
+
 // TestSessionCache compares the cache with what it stands for, call by call.
 func TestSessionCache(t *testing.T) {
 	secret, aud := []byte("secret"), "did:web:x"
