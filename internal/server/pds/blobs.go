@@ -126,7 +126,7 @@ func (s *Service) countBlobs(r *openRepo, changes []recordChange, writes []write
 				continue // in a record that a later write of the same batch replaced
 			}
 			switch {
-			case b.Legacy, !st.row.exists && known[b.Ref]:
+			case !st.row.exists && known[b.Ref]:
 			case !st.row.exists:
 				return nil, &blobError{"BlobNotFound", "there is no blob " + b.Ref.String() + ": upload it first"}
 			case b.MimeType != st.row.MIME:

@@ -177,6 +177,56 @@ func TestBlobRefusals(t *testing.T) {
 	}
 }
 
+// The old form of a blob reference is read and imported, and never written, whatever is known about the record's schema.
+func TestLegacyBlobs(t *testing.T) {
+	p := startPDS(t, testWorld(1), Config{Memory: true})
+	a := p.account("alice")
+	c := cid.Sum(cid.Raw, png)
+	legacy := map[string]any{"cid": c.String(), "mimeType": "image/png"}
+	put := func(collection string, record map[string]any, validate any) answerOf {
+		in := map[string]any{"repo": a.did, "collection": collection, "rkey": "self", "record": record}
+		if validate != nil {
+			in["validate"] = validate
+		}
+		return a.post("com.atproto.repo.putRecord", in)
+	}
+	for _, validate := range []any{nil, false} {
+		for _, where := range []any{legacy, []any{1, map[string]any{"deep": legacy}}, map[string]any{"cid": cid.Sum(cid.DagCBOR, png).String(), "mimeType": "image/png"}} {
+			want(t, put("com.example.thing", withBlob(where), validate), 400, "InvalidRequest")
+		}
+		want(t, put("app.bsky.actor.profile", map[string]any{"avatar": legacy}, validate), 400, "InvalidRequest")
+	}
+	want(t, a.post("com.atproto.repo.applyWrites", map[string]any{"repo": a.did, "writes": []any{
+		map[string]any{"$type": "com.atproto.repo.applyWrites#create", "collection": "com.example.thing", "value": withBlob(legacy)},
+	}}), 400, "InvalidRequest")
+	// What only looks like it is data like any other.
+	for _, v := range []any{
+		map[string]any{"cid": "x", "mimeType": "image/png"},
+		map[string]any{"cid": c.String(), "mimeType": "image/png", "name": "x"},
+		map[string]any{"cid": c.String(), "mimeType": 1},
+		map[string]any{"cid": c.String()},
+	} {
+		want(t, put("com.example.thing", withBlob(v), false), 200, "")
+	}
+
+	src := startPDS(t, testWorld(9), Config{Memory: true})
+	old := src.account("carol")
+	rec, err := data.Encode(withBlob(legacy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := src.commit(old.did, []write{{Action: actCreate, Path: "com.example.thing/old", Record: rec, CID: cid.Sum(cid.DagCBOR, rec)}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b := p.accountWith(old.did, "carol.test", keysOf(t, 5), true)
+	want(t, b.importCAR(src.get("com.atproto.sync.getRepo?did="+string(old.did)).Body), 200, "")
+	got := p.get("com.atproto.repo.getRecord?repo=" + string(old.did) + "&collection=com.example.thing&rkey=old")
+	want(t, got, 200, "")
+	want(t, b.post("com.atproto.repo.putRecord", map[string]any{"repo": b.did, "collection": "com.example.thing", "rkey": "old", "record": got.JSON["value"]}), 400, "InvalidRequest")
+	want(t, b.post("com.atproto.repo.deleteRecord", map[string]any{"repo": b.did, "collection": "com.example.thing", "rkey": "old"}), 200, "")
+	b.p.checkStore(b.did)
+}
+
 func TestBlobUploadCutShort(t *testing.T) {
 	p := startPDS(t, testWorld(1), Config{})
 	a := p.account("alice")

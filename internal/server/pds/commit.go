@@ -254,12 +254,26 @@ func (s *Service) recordOf(r *openRepo, path string) ([]byte, error) {
 	return record, err
 }
 
-// blobsIn lists the blob references of a record. Legacy ones count when they can be blobs at all: only a schema could say for sure.
+// blobsIn lists the blob references of a record that is stored or imported. Legacy ones count when they can be blobs at all: only a schema
+// could say for sure.
 func blobsIn(record []byte) ([]data.Blob, error) {
+	return blobRefs(record, false)
+}
+
+// blobsWritten is blobsIn for a record that a client writes, in which the old form must not be, https://atproto.com/specs/data-model#blob-type.
+// Where no schema says what a map of a CID and a MIME type is, it is taken for one: whoever reads the record would have to as well.
+func blobsWritten(record []byte) ([]data.Blob, error) {
+	return blobRefs(record, true)
+}
+
+func blobRefs(record []byte, written bool) ([]data.Blob, error) {
 	var out []data.Blob
 	for b, err := range data.Blobs(record) {
 		if err != nil {
 			return nil, err
+		}
+		if b.Legacy && written {
+			return nil, fmt.Errorf("the reference to blob %s has an old form that must not be written any more: upload the blob and use what that answers", b.Ref)
 		}
 		if !b.Legacy || b.Ref.Codec() == cid.Raw {
 			out = append(out, b)

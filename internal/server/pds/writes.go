@@ -74,7 +74,7 @@ func (s *Service) prepareRecord(act action, collection, rkey string, record data
 		}
 	}
 	w.CID = cid.Sum(cid.DagCBOR, w.Record)
-	if w.Blobs, err = blobsIn(w.Record); err != nil {
+	if w.Blobs, err = blobsWritten(w.Record); err != nil {
 		return w, invalid("the record: %v", err)
 	}
 	return w, nil
