@@ -165,6 +165,8 @@ type Service struct {
 	stop    context.CancelCauseFunc // ends Run: a failed disk, or Close
 	running context.Context
 	close   sync.Once
+	runMu   sync.Mutex // over the start of Run, against the end of the service
+	runs    sync.WaitGroup
 
 	accounts accountState // account.go
 }
@@ -244,8 +246,17 @@ func (s *Service) fatal(err error) {
 // Handler serves the XRPC methods, the stream and the well-known documents.
 func (s *Service) Handler() http.Handler { return s.mux }
 
-// Run does the background work (garbage, retention, asking to be crawled) until ctx is done or the store fails. It returns the failure.
+// Run does the background work (garbage, retention, asking to be crawled) until ctx is done, the service is closed or the store fails. It
+// returns the failure.
 func (s *Service) Run(ctx context.Context) error {
+	s.runMu.Lock()
+	if s.running.Err() != nil {
+		s.runMu.Unlock()
+		return s.failure()
+	}
+	s.runs.Add(1)
+	s.runMu.Unlock()
+	defer s.runs.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := context.AfterFunc(s.running, cancel)
@@ -260,6 +271,11 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	<-ctx.Done()
 	wg.Wait()
+	return s.failure()
+}
+
+// failure is why the service ended by itself; nil when it runs or was closed.
+func (s *Service) failure() error {
 	if err := context.Cause(s.running); err != nil && !errors.Is(err, errClosed) {
 		return err
 	}
@@ -268,11 +284,14 @@ func (s *Service) Run(ctx context.Context) error {
 
 var errClosed = errors.New("the service is closed")
 
-// Close ends all streams, waits for them and closes the store. Stop serving requests first.
+// Close ends Run and all streams, waits for them and closes the store. Stop serving requests first.
 func (s *Service) Close() error {
 	var err error
 	s.close.Do(func() {
+		s.runMu.Lock()
 		s.stop(errClosed)
+		s.runMu.Unlock()
+		s.runs.Wait()
 		if s.streams != nil {
 			s.streams.Wait()
 		}
