@@ -113,6 +113,9 @@ func (t *trace) draw(now time.Time, unit string, per float64) Chart {
 
 	b := make([]byte, 0, 16*len(v))
 	for i, x := range v {
+		if i > 0 && i < len(v)-1 && x == v[i-1] && x == v[i+1] {
+			continue // on a level
+		}
 		y := chartHeight - 6 - (chartHeight-24)*math.Sqrt(x/top)
 		px := float64(i)/float64(len(v)-1)*(chartWidth-t.bow) + arm(t.bow, y)
 		if i == 0 {
