@@ -5,83 +5,129 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/mst"
 )
 
-// blockSet holds blocks by CID: open addressing on eight bytes of the digest, which is a good hash already.
+// blockSet holds blocks by CID, without a pointer per block: a list of where they lie, and a table of open addressing over
+// it. Eight bytes of the digest are a good hash already; half of them lie in the table, so that a look-up seldom has to
+// look at a block that isn't meant.
 type blockSet struct {
-	list  []block
-	table []int32 // index in list plus one, 0 if free
-	bytes int64
+	chunks [][]byte // what the blocks lie in
+	list   []block
+	table  []uint64 // upper half: of the digest; lower half: index in list plus one; 0 if free
+	bytes  int64
 }
 
 type block struct {
-	cid  cid.CID
-	data []byte
-	used bool
+	cid        cid.CID
+	used       bool
+	chunk      int32
+	start, end int32 // in the chunk
 }
+
+const minChunk, maxChunk = 64 << 10, 8 << 20 // of copied blocks
 
 var _ mst.Source = (*blockSet)(nil)
 
-func (s *blockSet) slot(c *cid.CID) *int32 {
+func (s *blockSet) data(b *block) []byte { return s.chunks[b.chunk][b.start:b.end:b.end] }
+
+// slot returns the slot of c, or the free one where it would be, and what to put there above the index.
+func (s *blockSet) slot(c *cid.CID) (*uint64, uint64) {
+	h := binary.LittleEndian.Uint64(c[cid.Size-8:])
 	mask := uint64(len(s.table) - 1)
-	for h := binary.LittleEndian.Uint64(c[cid.Size-8:]); ; h++ {
+	tag := h &^ (1<<32 - 1)
+	for ; ; h++ {
 		p := &s.table[h&mask]
-		if *p == 0 || s.list[*p-1].cid == *c {
-			return p
+		if *p == 0 || *p&^(1<<32-1) == tag && s.list[uint32(*p)-1].cid == *c {
+			return p, tag
 		}
 	}
 }
 
-// add puts in a block, unless it is there already. It keeps data.
-func (s *blockSet) add(c cid.CID, data []byte) bool {
+// add puts in a block that lies in a chunk, unless it is there already.
+func (s *blockSet) add(c *cid.CID, chunk, start, end int) bool {
 	if 2*len(s.list) >= len(s.table) {
-		if s.list == nil {
-			s.list = make([]block, 0, 16)
-		}
-		s.table = make([]int32, max(32, 2*len(s.table)))
-		for i := range s.list {
-			*s.slot(&s.list[i].cid) = int32(i + 1)
-		}
+		s.grow()
 	}
-	p := s.slot(&c)
+	p, tag := s.slot(c)
 	if *p != 0 {
 		return false
 	}
-	s.list = append(s.list, block{cid: c, data: data})
-	*p = int32(len(s.list))
-	s.bytes += int64(len(data))
+	s.list = append(s.list, block{cid: *c, chunk: int32(chunk), start: int32(start), end: int32(end)})
+	*p = tag | uint64(len(s.list))
+	s.bytes += int64(end - start)
 	return true
 }
 
-func (s *blockSet) get(c cid.CID) *block {
+func (s *blockSet) grow() {
+	s.table = make([]uint64, max(32, 2*len(s.table)))
+	for i := range s.list {
+		p, tag := s.slot(&s.list[i].cid)
+		*p = tag | uint64(i+1)
+	}
+}
+
+// keep puts in a copy of a block, unless it is there already.
+func (s *blockSet) keep(c *cid.CID, data []byte) bool {
+	last := len(s.chunks) - 1
+	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < len(data) {
+		size := minChunk
+		if last >= 0 {
+			size = min(maxChunk, 2*cap(s.chunks[last]))
+		}
+		s.chunks = append(s.chunks, make([]byte, 0, max(size, len(data))))
+		last++
+	}
+	start := len(s.chunks[last])
+	if !s.add(c, last, start, start+len(data)) {
+		return false
+	}
+	s.chunks[last] = append(s.chunks[last], data...)
+	return true
+}
+
+func (s *blockSet) get(c *cid.CID) *block {
 	if len(s.table) == 0 {
 		return nil
 	}
-	if i := *s.slot(&c); i != 0 {
-		return &s.list[i-1]
+	if p, _ := s.slot(c); *p != 0 {
+		return &s.list[uint32(*p)-1]
 	}
 	return nil
 }
 
+// find returns the content of a block and notes that it was wanted.
+func (s *blockSet) find(c *cid.CID) ([]byte, bool) {
+	b := s.get(c)
+	if b == nil {
+		return nil, false
+	}
+	b.used = true
+	return s.data(b), true
+}
+
 // Load implements [mst.Source].
 func (s *blockSet) Load(c cid.CID, _ mst.Pos) ([]byte, error) {
-	if b := s.get(c); b != nil {
-		b.used = true
-		return b.data, nil
+	if b, ok := s.find(&c); ok {
+		return b, nil
 	}
 	return nil, fmt.Errorf("block %s: %w", c, mst.ErrNotFound)
 }
 
 // parse puts in the blocks of a CAR file, as views of it, and returns its roots. Every block is hashed.
 func (s *blockSet) parse(b []byte) ([]cid.CID, error) {
+	if len(b) > math.MaxInt32 {
+		return nil, failf(ReasonBlocksTooBig, "%d bytes", len(b))
+	}
 	sc, err := car.NewScanner(b, car.Options{})
 	if err != nil {
 		return nil, carError(err)
 	}
+	s.chunks = append(s.chunks[:0], b)
 	for {
 		k, err := sc.Next()
 		if err == io.EOF {
@@ -90,8 +136,20 @@ func (s *blockSet) parse(b []byte) ([]cid.CID, error) {
 		if err != nil {
 			return nil, carError(err)
 		}
-		s.add(k.CID, k.Data)
+		end := sc.Offset()
+		s.add(&k.CID, 0, end-len(k.Data), end)
 	}
+}
+
+// reset empties the set for another file. It keeps the memory that most messages need, and nothing of the file.
+func (s *blockSet) reset() {
+	if len(s.table) > 1024 {
+		*s = blockSet{}
+		return
+	}
+	clear(s.chunks)
+	clear(s.table)
+	s.chunks, s.list, s.bytes = s.chunks[:0], s.list[:0], 0
 }
 
 // carError gives an error of package car its reason. Errors of the input itself stay what they are.

@@ -143,14 +143,14 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 		if !op.CID.Defined() {
 			continue
 		}
-		b := blocks.get(op.CID)
-		if b == nil {
+		b, ok := blocks.find(&op.CID)
+		if !ok {
 			return State{}, failf(ReasonMissingRecord, "%s of %s", op.CID, op.Path)
 		}
-		if len(b.data) > MaxRecord {
-			return State{}, failf(ReasonRecordTooBig, "%s has %d bytes, more than %d", op.Path, len(b.data), MaxRecord)
+		if len(b) > MaxRecord {
+			return State{}, failf(ReasonRecordTooBig, "%s has %d bytes, more than %d", op.Path, len(b), MaxRecord)
 		}
-		if err := checkRecord(b.data, o.Records); err != nil {
+		if err := checkRecord(b, o.Records); err != nil {
 			return State{}, &VerifyError{Reason: ReasonRecordEncoding, Detail: op.Path, Err: err}
 		}
 	}
@@ -364,12 +364,11 @@ func readSlice(blocks *blockSet, b []byte, commit cid.CID, did, rev string) (*Co
 	if commit.Defined() && roots[0] != commit {
 		return nil, failf(ReasonCARRoot, "first root is %s, but the commit is %s", roots[0], commit)
 	}
-	block := blocks.get(roots[0])
-	if block == nil {
+	block, ok := blocks.find(&roots[0])
+	if !ok {
 		return nil, failf(ReasonMissingCommit, "%s", roots[0])
 	}
-	block.used = true
-	c, err := DecodeCommit(block.data)
+	c, err := DecodeCommit(block)
 	switch {
 	case err != nil:
 		return nil, err

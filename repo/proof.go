@@ -84,11 +84,11 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 		return p, failf(ReasonCARRoot, "no root")
 	}
 	p.Steps = append(p.Steps, Step{Kind: StepBlocks, Size: len(b), Detail: fmt.Sprintf("%d blocks, each of which hashes to its CID", len(blocks.list))})
-	block := blocks.get(roots[0])
-	if block == nil {
+	block, ok := blocks.find(&roots[0])
+	if !ok {
 		return p, failf(ReasonMissingCommit, "%s", roots[0])
 	}
-	c, err := DecodeCommit(block.data)
+	c, err := DecodeCommit(block)
 	if err != nil {
 		return p, err
 	}
@@ -96,7 +96,7 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 		return p, failf(ReasonCommitDID, "the commit is of %s, not of %s", c.DID, did)
 	}
 	p.Commit, p.CommitCID = c, roots[0]
-	p.Steps = append(p.Steps, Step{Kind: StepCommit, CID: roots[0], Size: len(block.data), Detail: fmt.Sprintf("revision %s of %s", c.Rev, c.DID)})
+	p.Steps = append(p.Steps, Step{Kind: StepCommit, CID: roots[0], Size: len(block), Detail: fmt.Sprintf("revision %s of %s", c.Rev, c.DID)})
 	if key == nil {
 		p.Steps = append(p.Steps, Step{Kind: StepSignature, Skipped: true, Detail: "no key given"})
 	} else {
@@ -118,11 +118,11 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 		p.Steps = append(p.Steps, Step{Kind: StepAbsent, Detail: fmt.Sprintf("no entry for %s where it would be", path)})
 		return p, nil
 	}
-	record := blocks.get(found.Value)
-	if record == nil {
+	record, ok := blocks.find(&found.Value)
+	if !ok {
 		return p, failf(ReasonMissingRecord, "%s", found.Value)
 	}
-	p.CID, p.Record = found.Value, record.data
-	p.Steps = append(p.Steps, Step{Kind: StepRecord, CID: found.Value, Size: len(record.data), Detail: path})
+	p.CID, p.Record = found.Value, record
+	p.Steps = append(p.Steps, Step{Kind: StepRecord, CID: found.Value, Size: len(record), Detail: path})
 	return p, nil
 }

@@ -18,7 +18,7 @@ import (
 // Defaults of [ReadOptions].
 const (
 	DefaultMaxBuffer = 512 << 20
-	DefaultRetain    = 4 << 20
+	DefaultRetain    = 1 << 20 // what processors keep near: more costs time for every record
 )
 
 // ReadOptions adjusts [Open].
@@ -62,7 +62,10 @@ type Reader struct {
 	commit    *Commit
 	commitCID cid.CID
 	held      blockSet // blocks that came too early
-	recent    ring     // blocks that came in time, and may be wanted once more
+	recent    *ring    // blocks that came in time, and may be wanted once more
+	ahead     cid.CID  // the block that was read last and not used yet, undefined if there is none
+	aheadData []byte
+	wasHeld   bool // the block that was wanted last is in held or recent
 	atEnd     bool
 	started   bool
 	report    Report
@@ -84,7 +87,7 @@ func Open(r io.Reader, o ReadOptions) (*Reader, error) {
 	if o.Retain == 0 {
 		o.Retain = DefaultRetain
 	}
-	rd := &Reader{o: o, recent: ring{max: o.Retain}}
+	rd := &Reader{o: o, recent: newRing(o.Retain)}
 	rd.report.Streamable = true
 	if err := rd.open(r); err != nil {
 		return rd, rd.fail(err)
@@ -112,7 +115,7 @@ func (r *Reader) open(src io.Reader) error {
 	r.report.pass(CheckRoot, detail)
 	r.commitCID = roots[0]
 	r.report.Commit = roots[0]
-	block, err := r.want(roots[0])
+	block, err := r.want(&roots[0])
 	if err != nil {
 		if errors.Is(err, mst.ErrNotFound) {
 			return failf(ReasonMissingCommit, "%s", roots[0])
@@ -188,6 +191,10 @@ func (r *Reader) Records() iter.Seq2[Record, error] {
 			yield(Record{}, r.err)
 			return
 		}
+		defer func() {
+			r.recent.free()
+			r.recent = nil
+		}()
 		stopped, err := r.walk(yield)
 		if err == nil && !stopped {
 			err = r.drain()
@@ -207,7 +214,7 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 		if step.Kind == mst.StepDone {
 			break
 		}
-		b, err := r.want(step.CID)
+		b, err := r.want(&step.CID)
 		if err != nil {
 			if !errors.Is(err, mst.ErrNotFound) {
 				return false, err
@@ -225,7 +232,9 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
 			continue
 		}
-		r.retain(step.CID, b)
+		if !r.wasHeld {
+			r.recent.add(&step.CID, b)
+		}
 		r.report.Records++
 		r.report.RecordBytes += int64(len(b))
 		rec := Record{Path: step.Key, CID: step.CID, Data: b}
@@ -268,26 +277,27 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 
 // drain reads what is left of the file.
 func (r *Reader) drain() error {
-	for !r.atEnd {
-		c, b, err := r.next()
-		if err == io.EOF {
-			break
+	for ; ; r.ahead = (cid.CID{}) {
+		if !r.ahead.Defined() {
+			var err error
+			if r.ahead, r.aheadData, err = r.next(); err == io.EOF {
+				break
+			} else if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-		if r.recent.get(c) != nil || r.held.get(c) != nil {
+		if r.recent.get(&r.ahead) != nil || r.held.get(&r.ahead) != nil {
 			r.report.Duplicates++
 			continue
 		}
 		r.report.Unlinked++
-		r.report.UnlinkedBytes += int64(len(b))
+		r.report.UnlinkedBytes += int64(len(r.aheadData))
 	}
 	r.report.pass(CheckHashes, fmt.Sprintf("%d blocks", r.report.Blocks))
 	for i := range r.held.list {
 		if b := &r.held.list[i]; !b.used {
 			r.report.Unlinked++
-			r.report.UnlinkedBytes += int64(len(b.data))
+			r.report.UnlinkedBytes += int64(b.end - b.start)
 		}
 	}
 	detail := ""
@@ -299,6 +309,9 @@ func (r *Reader) drain() error {
 }
 
 func (r *Reader) next() (cid.CID, []byte, error) {
+	if r.atEnd {
+		return cid.CID{}, nil, io.EOF
+	}
 	c, b, err := r.car.Next()
 	if err == io.EOF {
 		r.atEnd = true
@@ -312,43 +325,44 @@ func (r *Reader) next() (cid.CID, []byte, error) {
 	return c, b, nil
 }
 
-// want returns a block, which is valid until the next call. The block is the next one in a streamable file; if it isn't,
-// blocks on the way to it are held.
-func (r *Reader) want(c cid.CID) ([]byte, error) {
-	if b := r.held.get(c); b != nil {
-		b.used = true
-		return b.data, nil
-	}
-	if b := r.recent.get(c); b != nil {
-		return b, nil
-	}
-	for !r.atEnd {
-		got, b, err := r.next()
-		if err == io.EOF {
-			break
+// want returns a block, which is valid until the next call. In a streamable file it is the next one; otherwise it may have
+// been held, or come before; if it hasn't, blocks on the way to it are held.
+func (r *Reader) want(c *cid.CID) ([]byte, error) {
+	for known := false; ; {
+		if !r.ahead.Defined() && !r.atEnd {
+			var err error
+			if r.ahead, r.aheadData, err = r.next(); err != nil && err != io.EOF {
+				return nil, err
+			}
 		}
-		if err != nil {
-			return nil, err
+		if r.ahead == *c {
+			r.ahead = cid.CID{}
+			r.wasHeld = false
+			return r.aheadData, nil
 		}
-		if got == c {
-			return b, nil
+		if !known {
+			if b, ok := r.held.find(c); ok {
+				r.wasHeld = true
+				return b, nil
+			}
+			if b := r.recent.get(c); b != nil {
+				r.wasHeld = true
+				return b, nil
+			}
+			known = true
 		}
-		if r.recent.get(got) != nil || !r.held.add(got, append([]byte(nil), b...)) {
+		if r.atEnd {
+			return nil, fmt.Errorf("block %s: %w", c.String(), mst.ErrNotFound)
+		}
+		if r.recent.get(&r.ahead) != nil || !r.held.keep(&r.ahead, r.aheadData) {
 			r.report.Duplicates++
-			continue
+		} else {
+			r.report.Streamable = false
+			if r.report.Held = r.held.bytes; r.held.bytes > r.o.MaxBuffer {
+				return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted", r.o.MaxBuffer)
+			}
 		}
-		r.report.Streamable = false
-		if r.report.Held = r.held.bytes; r.held.bytes > r.o.MaxBuffer {
-			return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted", r.o.MaxBuffer)
-		}
-	}
-	return nil, fmt.Errorf("block %s: %w", c, mst.ErrNotFound)
-}
-
-// retain keeps a record that came in time.
-func (r *Reader) retain(c cid.CID, b []byte) {
-	if r.held.get(c) == nil {
-		r.recent.add(c, b)
+		r.ahead = cid.CID{}
 	}
 }
 
@@ -360,37 +374,4 @@ func (r *Reader) fail(err error) error {
 		r.report.fail(v)
 	}
 	return err
-}
-
-// ring keeps the blocks that were added last, up to a number of bytes.
-type ring struct {
-	max    int64
-	bytes  int64
-	blocks map[cid.CID][]byte
-	order  []cid.CID
-	head   int
-}
-
-func (g *ring) get(c cid.CID) []byte { return g.blocks[c] }
-
-func (g *ring) add(c cid.CID, b []byte) {
-	const overhead = 128
-	if _, dup := g.blocks[c]; dup || int64(len(b)) > g.max/16 {
-		return
-	}
-	if g.blocks == nil {
-		g.blocks = make(map[cid.CID][]byte)
-	}
-	g.blocks[c] = append([]byte(nil), b...)
-	g.order = append(g.order, c)
-	g.bytes += int64(len(b)) + overhead
-	for g.bytes > g.max {
-		old := g.order[g.head]
-		g.bytes -= int64(len(g.blocks[old])) + overhead
-		delete(g.blocks, old)
-		if g.head++; g.head > len(g.order)/2 {
-			g.order = append(g.order[:0], g.order[g.head:]...)
-			g.head = 0
-		}
-	}
 }
