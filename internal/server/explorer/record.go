@@ -288,7 +288,7 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 			if nodes++; nodes == 1 {
 				pending = pending[1:]
 			}
-			out.Detail = nodeText1(nodes, st)
+			out.Detail = nodeDetail(nodes, st)
 		case repo.StepRecord:
 			out.Title, pending = "Record", pending[1:]
 			out.Detail = "its block, " + bytesText(int64(st.Size)) + ", is what this page shows"
@@ -330,8 +330,8 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 	p.Found, p.CID = true, checked.CID.String()
 }
 
-// nodeText1 describes a node of the tree on the way to the record.
-func nodeText1(i int, st repo.Step) string {
+// nodeDetail describes a node of the tree on the way to the record.
+func nodeDetail(i int, st repo.Step) string {
 	where := "root"
 	if i > 1 {
 		where = "below it"
