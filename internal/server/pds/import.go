@@ -263,7 +263,9 @@ func (im *importer) put(key []byte, c cid.CID, block []byte) error {
 		}
 	}
 	im.batch.Set(key, appendBlock(make([]byte, 0, blockHeader+len(block)), rev, c, block))
-	im.batch.Set(byCIDKey(c, key), nil)
+	if _, layer, err := splitBlockKey(key); err == nil && layer < 0 {
+		im.batch.Set(byCIDKey(c, key), nil)
+	}
 	return im.flush(false)
 }
 
@@ -280,8 +282,8 @@ func (im *importer) flush(all bool) error {
 	return nil
 }
 
-// want returns the block with the given CID: the next of the file, as a rule, else one that is parked, or one that the same file
-// needed before.
+// want returns the block with the given CID: the next of the file, as a rule, else one that is parked, or a record that has been at
+// another path before.
 func (im *importer) want(c cid.CID) ([]byte, error) {
 	if b, ok := im.parked[c]; ok {
 		im.size -= len(b) + parkedCost
@@ -322,7 +324,7 @@ func (im *importer) want(c cid.CID) ([]byte, error) {
 	if err := im.flush(true); err != nil {
 		return nil, err
 	}
-	_, block, err := blockByCID(im.s.store, im.gen, c, false)
+	block, err := recordByCID(im.s.store, im.gen, c)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 //	h  account                         → head row: hosting status, current commit
 //	r  gen path 00 00 (255-layer)      → tree node whose subtree starts at path: rev, CID, bytes
 //	r  gen path 00 01                  → record at path: rev, CID, bytes
-//	x  gen digest[:16] position        → empty; finds a block by CID (position = path 00 …)
+//	x  gen digest[:16] position        → empty; finds a record by CID (position = path 00 01)
 //	f  gen cid path                    → rev; the record at path references the blob
 //	l  gen digest[:16] path            → empty; finds the record of a subject (subject.go)
 //	b  account cid                     → blob row: state, size, MIME type
@@ -98,13 +98,10 @@ func splitBlockKey(key []byte) (path string, layer int, err error) {
 	return "", 0, fmt.Errorf("block key %x: %w", key, errCorrupt)
 }
 
-// byCIDKey leads from a CID to the block row whose key is given.
+// byCIDKey leads from a CID to the record row whose key is given.
 func byCIDKey(c cid.CID, blockKey []byte) []byte {
-	return appendByCIDKey(make([]byte, 0, len(blockKey)+16), c, blockKey)
-}
-
-func appendByCIDKey(b []byte, c cid.CID, blockKey []byte) []byte {
 	digest := c.Digest()
+	b := make([]byte, 0, len(blockKey)+16)
 	b = append(b, tableByCID)
 	b = append(b, blockKey[1:9]...)
 	b = append(b, digest[:16]...)

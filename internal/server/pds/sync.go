@@ -195,13 +195,30 @@ func (s *Service) getBlocks(w http.ResponseWriter, r *xrpc.Request) error {
 		return err
 	}
 	defer snap.Close()
-	body := car.AppendHeader(nil)
+	blocks, rest := map[cid.CID][]byte{head.Commit: head.Block}, map[cid.CID]bool{}
+	size := 0
 	for _, c := range cids {
-		block := head.Block
-		if c != head.Commit {
-			if _, block, err = blockByCID(snap, head.Gen, c, false); err != nil {
+		if blocks[c] == nil {
+			if blocks[c], err = recordByCID(snap, head.Gen, c); err != nil {
 				return err
 			}
+			if blocks[c] == nil {
+				rest[c] = true
+			}
+		}
+		if size += len(blocks[c]); size > maxGetBlocksBytes {
+			return invalid("these blocks take more than %d bytes: ask for fewer at once", maxGetBlocksBytes)
+		}
+	}
+	nodes, err := nodesByCID(r.Context(), snap, head.Gen, rest)
+	if err != nil {
+		return err
+	}
+	body := car.AppendHeader(nil)
+	for _, c := range cids {
+		block := blocks[c]
+		if block == nil {
+			block = nodes[c]
 		}
 		if block == nil {
 			return badRequest("BlockNotFound", "there is no block "+c.String()+" in this repository")

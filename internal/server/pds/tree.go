@@ -2,6 +2,7 @@ package pds
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 func beUint64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
 // treeSource gives a tree its nodes from the block table. A child is the next row after its left neighbour, so that a load is one seek;
-// when rows of commits that are still on their way are missing or rows they replace are in the way, the CID index finds the node.
+// when rows that commits on their way are going to remove lie between, it comes a little later.
 type treeSource struct {
 	from kv.Reader
 	gen  uint64
@@ -47,70 +48,83 @@ func (t treeSource) LoadFirst(c cid.CID, at mst.Pos) ([]byte, string, error) {
 	default:
 		ok = it.SeekGE(nodeKey(t.gen, at.After, max(at.Layer, 0)))
 	}
-	if ok {
+	for ; ok; ok = it.Next() {
 		_, got, data, err := splitBlock(it.Value())
 		if err != nil {
 			return nil, "", err
 		}
-		if got == c {
-			return nodeRow(it.Key(), data)
+		if got != c {
+			continue
+		}
+		first, layer, err := splitBlockKey(it.Key())
+		if err != nil {
+			return nil, "", err
+		}
+		if layer >= 0 { // else a record that looks like a node
+			return append([]byte(nil), data...), first, nil
 		}
 	}
 	if err := it.Err(); err != nil {
 		return nil, "", fmt.Errorf("reading tree node %s: %w", c, err)
 	}
-	key, data, err := blockByCID(t.from, t.gen, c, true)
-	if err != nil {
-		return nil, "", err
-	}
-	if data == nil {
-		return nil, "", fmt.Errorf("tree node %s: %w", c, mst.ErrNotFound)
-	}
-	return nodeRow(key, data)
+	return nil, "", fmt.Errorf("tree node %s: %w", c, mst.ErrNotFound)
 }
 
-func nodeRow(key, data []byte) ([]byte, string, error) {
-	first, layer, err := splitBlockKey(key)
-	if err != nil {
-		return nil, "", err
-	}
-	if layer < 0 {
-		return nil, "", fmt.Errorf("record %s where a tree node should be: %w", first, errCorrupt)
-	}
-	return append([]byte(nil), data...), first, nil
-}
-
-// blockByCID finds a block through the index; the data is nil when there is none. With nodes set it passes over records.
-func blockByCID(from kv.Reader, gen uint64, c cid.CID, nodes bool) (key, data []byte, err error) {
+// recordByCID finds a record's block through the index; nil when there is none.
+func recordByCID(from kv.Reader, gen uint64, c cid.CID) ([]byte, error) {
 	prefix := byCIDPrefix(gen, c)
 	it := from.Iter(prefix, kv.PrefixEnd(prefix))
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		key := blockKeyFromIndex(it.Key())
-		if _, layer, err := splitBlockKey(key); err != nil {
-			return nil, nil, err
-		} else if nodes && layer < 0 {
-			continue
-		}
-		v, err := from.Get(key)
+		v, err := from.Get(blockKeyFromIndex(it.Key()))
 		if errors.Is(err, kv.ErrNotFound) {
 			continue // only seen outside of a snapshot, between two reads
 		}
 		if err != nil {
-			return nil, nil, fmt.Errorf("reading block %s: %w", c, err)
+			return nil, fmt.Errorf("reading block %s: %w", c, err)
 		}
 		_, got, data, err := splitBlock(v)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if got == c { // the index has half of the digest only
-			return key, data, nil
+			return data, nil
 		}
 	}
 	if err := it.Err(); err != nil {
-		return nil, nil, fmt.Errorf("looking up block %s: %w", c, err)
+		return nil, fmt.Errorf("looking up block %s: %w", c, err)
 	}
-	return nil, nil, nil
+	return nil, nil
+}
+
+// nodesByCID finds tree nodes; those that are not there are missing in the answer. Nodes have no index: each write replaces a handful of
+// them, and hardly anybody asks for one by its CID. So this reads the repository, like an export, until it has them all.
+func nodesByCID(ctx context.Context, from kv.Reader, gen uint64, want map[cid.CID]bool) (map[cid.CID][]byte, error) {
+	found := make(map[cid.CID][]byte, len(want))
+	it := from.Iter(genRange(tableBlock, gen))
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok && len(found) < len(want); ok = it.Next() {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if _, layer, err := splitBlockKey(it.Key()); err != nil {
+			return nil, err
+		} else if layer < 0 {
+			continue
+		}
+		_, c, data, err := splitBlock(it.Value())
+		if err != nil {
+			return nil, err
+		}
+		if want[c] {
+			found[c] = append([]byte(nil), data...)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("looking for tree nodes: %w", err)
+	}
+	return found, nil
 }
 
 // storedTree opens the tree of a durable head.
@@ -131,14 +145,12 @@ func putNode(b kv.Batch, gen uint64, rev syntax.TID, n *mst.NodeBlock) {
 }
 
 // rowBuffer is the memory in which rows are put together; a batch copies what it is given.
-type rowBuffer struct{ key, index, value []byte }
+type rowBuffer struct{ key, value []byte }
 
 func (r *rowBuffer) putNode(b kv.Batch, gen uint64, rev syntax.TID, n *mst.NodeBlock) {
 	r.key = appendNodeKey(r.key[:0], gen, n.First, n.Layer)
-	r.index = appendByCIDKey(r.index[:0], n.CID, r.key)
 	r.value = appendBlock(slices.Grow(r.value[:0], blockHeader+len(n.Bytes)), rev, n.CID, n.Bytes)
 	b.Set(r.key, r.value)
-	b.Set(r.index, nil)
 }
 
 // removeNodes comes before putNodes: a new node can have the position of an old one, whose row needs no deletion then.
@@ -147,9 +159,6 @@ func removeNodes(b kv.Batch, gen uint64, change mst.Change) {
 	at := 0 // both lists are in the order of position
 	for i := range change.Removed {
 		n := &change.Removed[i]
-		keys.key = appendNodeKey(keys.key[:0], gen, n.First, n.Layer)
-		keys.index = appendByCIDKey(keys.index[:0], n.CID, keys.key)
-		b.Delete(keys.index)
 		order := -1
 		for at < len(change.Added) {
 			a := &change.Added[at]
@@ -159,6 +168,7 @@ func removeNodes(b kv.Batch, gen uint64, change mst.Change) {
 			at++
 		}
 		if order != 0 {
+			keys.key = appendNodeKey(keys.key[:0], gen, n.First, n.Layer)
 			b.Delete(keys.key)
 		}
 	}
