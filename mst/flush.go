@@ -1,6 +1,7 @@
 package mst
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -51,6 +52,9 @@ func (t *Tree) hash(n *node) {
 		if c := n.ents[i].right; c != nil {
 			t.hash(c)
 		}
+	}
+	if t.buf == nil {
+		t.buf = make([]byte, 0, 1<<10)
 	}
 	t.buf = n.append(t.buf[:0])
 	n.cid = cid.Sum(cid.DagCBOR, t.buf)
@@ -135,6 +139,9 @@ func (t *Tree) firstOf(n *node, lo, hi string) (string, error) {
 // Nodes that were there before can be loaded from the source whether or not the change has been stored yet; but it has to
 // be before [Tree.Trim] forgets any.
 func (t *Tree) Flush() (Change, error) {
+	if t.arena != nil {
+		return Change{}, errors.New("mst: a tree in an arena can't be flushed")
+	}
 	var ch Change
 	size, nodes := t.root.unsavedBound()
 	fresh := make([]*node, 0, nodes)
@@ -192,7 +199,7 @@ func (t *Tree) Flush() (Change, error) {
 			}
 			ch.Removed = append(ch.Removed, NodeRef{CID: n.cid, First: first, Layer: int(n.layer)})
 		}
-		if back.few != nil {
+		if back.n > 0 {
 			ch.Added = slices.DeleteFunc(ch.Added, func(b NodeBlock) bool { return back.has(&b.CID) })
 		}
 		slices.SortFunc(ch.Removed, func(a, b NodeRef) int {
@@ -212,7 +219,7 @@ func (t *Tree) Flush() (Change, error) {
 // Clone returns an independent copy of the tree in time proportional to its unflushed changes. The two share what is saved,
 // so that both belong to the same goroutine.
 func (t *Tree) Clone() *Tree {
-	return &Tree{root: cloneUnsaved(t.root), src: t.src, opts: t.opts, removed: slices.Clone(t.removed)}
+	return &Tree{root: cloneUnsaved(t.root), src: t.src, opts: t.opts, removed: slices.Clone(t.removed), arena: t.arena}
 }
 
 func cloneUnsaved(n *node) *node {

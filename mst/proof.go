@@ -2,6 +2,7 @@ package mst
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/barograph/baro/cid"
 )
@@ -108,7 +109,8 @@ func (t *Tree) CoverBeside(added []NodeBlock, keys ...string) ([]PathNode, error
 
 // cidSet is a set that is small as a rule: the nodes that one record changes.
 type cidSet struct {
-	few  []cid.CID
+	few  [16]cid.CID
+	n    int // in few
 	many map[cid.CID]struct{}
 }
 
@@ -117,12 +119,7 @@ func (s *cidSet) has(c *cid.CID) bool {
 		_, ok := s.many[*c]
 		return ok
 	}
-	for i := range s.few {
-		if s.few[i] == *c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(s.few[:s.n], *c)
 }
 
 // add puts in c, and reports whether it is new.
@@ -132,11 +129,9 @@ func (s *cidSet) add(c *cid.CID) bool {
 		return false
 	case s.many != nil:
 		s.many[*c] = struct{}{}
-	case len(s.few) < 24:
-		if s.few == nil {
-			s.few = make([]cid.CID, 0, 24)
-		}
-		s.few = append(s.few, *c)
+	case s.n < len(s.few):
+		s.few[s.n] = *c
+		s.n++
 	default:
 		s.many = map[cid.CID]struct{}{*c: {}}
 		for _, f := range s.few {
