@@ -653,3 +653,63 @@ func TestFailedEditChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestArena does the same to trees with and without an arena, which is used again and again.
+func TestArena(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	var arena mst.Arena
+	for round := range 60 {
+		base := mst.New()
+		n := rnd.IntN(400)
+		for i := range n {
+			base.Put(fmt.Sprintf("com.example.note/%06d", rnd.IntN(5000)), value(i))
+		}
+		src := mst.MapSource{}
+		ch, err := base.Flush()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range ch.Added {
+			src[b.CID] = b.Bytes
+		}
+		a, b := arena.Open(ch.Root, src, mst.Options{}), mst.Open(ch.Root, src)
+		for i := range rnd.IntN(300) {
+			key := fmt.Sprintf("com.example.note/%06d", rnd.IntN(5000))
+			var p, q cid.CID
+			var had, has bool
+			if rnd.IntN(2) == 0 {
+				p, had, err = a.Put(key, value(i))
+				q, has, _ = b.Put(key, value(i))
+			} else {
+				p, had, err = a.Delete(key)
+				q, has, _ = b.Delete(key)
+			}
+			if err != nil || p != q || had != has {
+				t.Fatalf("round %d: %v, %v in the arena, %v, %v outside; %v", round, p, had, q, has, err)
+			}
+			if x, _ := a.Root(); i%16 == 0 {
+				if y, _ := b.Root(); x != y {
+					t.Fatalf("round %d: the roots differ", round)
+				}
+			}
+		}
+		var keys []string
+		for e, err := range b.Walk() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			keys = append(keys, e.Key)
+		}
+		i := 0
+		for e, err := range a.Walk() {
+			if err != nil || i >= len(keys) || e.Key != keys[i] {
+				t.Fatalf("round %d: %q, %v", round, e.Key, err)
+			}
+			i++
+		}
+		if _, err := a.Flush(); err == nil {
+			t.Fatal("a tree in an arena was flushed")
+		}
+		arena.Close()
+	}
+}

@@ -118,23 +118,24 @@ func (s *blockSet) Load(c cid.CID, _ mst.Pos) ([]byte, error) {
 	return nil, fmt.Errorf("block %s: %w", c, mst.ErrNotFound)
 }
 
-// parse puts in the blocks of a CAR file, as views of it, and returns its roots. Every block is hashed.
-func (s *blockSet) parse(b []byte) ([]cid.CID, error) {
+// parse puts in the blocks of a CAR file, as views of it, and returns its first root, undefined if there is
+// none. Every block is hashed.
+func (s *blockSet) parse(b []byte) (cid.CID, error) {
 	if len(b) > math.MaxInt32 {
-		return nil, failf(ReasonBlocksTooBig, "%d bytes", len(b))
+		return cid.CID{}, failf(ReasonBlocksTooBig, "%d bytes", len(b))
 	}
 	sc, err := car.NewScanner(b, car.Options{})
 	if err != nil {
-		return nil, carError(err)
+		return cid.CID{}, carError(err)
 	}
 	s.chunks = append(s.chunks[:0], b)
 	for {
 		k, err := sc.Next()
 		if err == io.EOF {
-			return sc.Roots(), nil
+			return sc.Root(), nil
 		}
 		if err != nil {
-			return nil, carError(err)
+			return cid.CID{}, carError(err)
 		}
 		end := sc.Offset()
 		s.add(&k.CID, 0, end-len(k.Data), end)

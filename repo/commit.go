@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -107,64 +108,79 @@ func (c *Commit) Verify(key *keys.PublicKey) error {
 // valid syntax. Prev has to be there, as a link or null. An error is a [*VerifyError] with [ReasonCommitShape],
 // [ReasonCommitVersion] or one of the syntax reasons. The signature is not verified.
 func DecodeCommit(b []byte) (*Commit, error) {
-	c, err := decodeCommit(b)
-	if err != nil {
+	c := new(Commit)
+	if err := c.decode(b, "", ""); err != nil {
 		return nil, err
 	}
 	if c.Version != Version {
-		return nil, failf(ReasonCommitVersion, "version %d, want %d", c.Version, Version)
+		return nil, c.wrongVersion()
 	}
+	c.Sig = bytes.Clone(c.Sig)
 	return c, nil
+}
+
+func (c *Commit) wrongVersion() error {
+	return failf(ReasonCommitVersion, "version %d, want %d", c.Version, Version)
 }
 
 // DecodeLegacyCommit reads a commit of version 3 or 2. Version 2, which differs in that rev may be absent, is no longer
 // found in the network, but in old files.
 func DecodeLegacyCommit(b []byte) (*Commit, error) {
-	c, err := decodeCommit(b)
-	if err != nil {
+	c := new(Commit)
+	if err := c.decode(b, "", ""); err != nil {
 		return nil, err
 	}
 	if c.Version != Version && c.Version != LegacyVersion {
 		return nil, failf(ReasonCommitVersion, "version %d, want %d or %d", c.Version, Version, LegacyVersion)
 	}
+	c.Sig = bytes.Clone(c.Sig)
 	return c, nil
 }
 
-func decodeCommit(b []byte) (*Commit, error) {
+// decode reads any version. The signature is a view of b. DID and rev, if they are what the caller expects, spare the
+// copies; they are checked as any other.
+func (c *Commit) decode(b []byte, expectDID syntax.DID, expectRev syntax.TID) error {
+	*c = Commit{}
 	shape := func(err error) error {
 		return &VerifyError{Reason: ReasonCommitShape, Detail: "decoding the commit", Err: err}
 	}
 	if err := cbor.Valid(b); err != nil {
-		return nil, shape(err)
+		return shape(err)
 	}
 	r := cbor.NewReader(b)
 	n, err := r.Map()
 	if err != nil {
-		return nil, shape(err)
+		return shape(err)
 	}
-	var c Commit
-	var did, rev string
 	var seen [6]bool
 	var prev []byte
 	for range n {
 		k, err := r.MapKey(prev)
 		if err != nil {
-			return nil, shape(err)
+			return shape(err)
 		}
 		prev = k
 		i := -1
 		switch string(k) {
 		case "did":
 			i = 0
-			did, err = r.Text()
+			var did []byte
+			if did, err = r.TextBytes(); string(did) == string(expectDID) {
+				c.DID = expectDID
+			} else {
+				c.DID = syntax.DID(did)
+			}
 		case "rev":
 			i = 1
-			rev, err = r.Text()
+			var rev []byte
+			if rev, err = r.TextBytes(); string(rev) == string(expectRev) {
+				c.Rev = expectRev
+			} else {
+				c.Rev = syntax.TID(rev)
+			}
 		case "sig":
 			i = 2
-			var sig []byte
-			sig, err = r.Bytes()
-			c.Sig = append([]byte(nil), sig...)
+			c.Sig, err = r.Bytes()
 		case "data":
 			i = 3
 			c.Data, err = r.Link()
@@ -181,34 +197,34 @@ func decodeCommit(b []byte) (*Commit, error) {
 			i = 5
 			c.Version, err = r.Int()
 		default:
-			return nil, failf(ReasonCommitShape, "unknown field %q", k)
+			return failf(ReasonCommitShape, "unknown field %q", k)
 		}
 		if err != nil {
-			return nil, shape(fmt.Errorf("field %s: %w", k, err))
+			return shape(fmt.Errorf("field %s: %w", k, err))
 		}
 		seen[i] = true
 	}
 	for i, name := range [...]string{"did", "rev", "sig", "data", "prev", "version"} {
 		if !seen[i] && !(name == "rev" && c.Version == LegacyVersion) {
-			return nil, failf(ReasonCommitShape, "field %s is missing", name)
+			return failf(ReasonCommitShape, "field %s is missing", name)
 		}
 	}
 	if c.Data.Codec() != cid.DagCBOR {
-		return nil, failf(ReasonCommitShape, "data has codec 0x%02x", byte(c.Data.Codec()))
+		return failf(ReasonCommitShape, "data has codec 0x%02x", byte(c.Data.Codec()))
 	}
 	if c.Prev != nil && c.Prev.Codec() != cid.DagCBOR {
-		return nil, failf(ReasonCommitShape, "prev has codec 0x%02x", byte(c.Prev.Codec()))
+		return failf(ReasonCommitShape, "prev has codec 0x%02x", byte(c.Prev.Codec()))
 	}
 	if len(c.Sig) != 64 {
-		return nil, failf(ReasonCommitShape, "signature of %d bytes, want 64", len(c.Sig))
+		return failf(ReasonCommitShape, "signature of %d bytes, want 64", len(c.Sig))
 	}
-	if c.DID, err = syntax.ParseDID(did); err != nil {
-		return nil, &VerifyError{Reason: ReasonDIDSyntax, Detail: "in the commit", Err: err}
+	if _, err = syntax.ParseDID(string(c.DID)); err != nil {
+		return &VerifyError{Reason: ReasonDIDSyntax, Detail: "in the commit", Err: err}
 	}
 	if seen[1] {
-		if c.Rev, err = syntax.ParseTID(rev); err != nil {
-			return nil, &VerifyError{Reason: ReasonRevSyntax, Detail: "in the commit", Err: err}
+		if _, err = syntax.ParseTID(string(c.Rev)); err != nil {
+			return &VerifyError{Reason: ReasonRevSyntax, Detail: "in the commit", Err: err}
 		}
 	}
-	return &c, nil
+	return nil
 }

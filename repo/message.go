@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/barograph/baro/cbor"
@@ -125,9 +126,10 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 		return State{}, failf(ReasonLegacy, "no prevData, or an op without prev")
 	}
 
-	var blocks blockSet
-	c, err := readSlice(&blocks, m.Blocks, m.Commit, m.Repo, m.Rev)
-	if err != nil {
+	v := verifiers.Get().(*verifier)
+	defer v.free()
+	c, blocks := &v.commit, &v.blocks
+	if err := v.readSlice(m.Blocks, m.Commit, m.Repo, m.Rev); err != nil {
 		return State{}, err
 	}
 	if !o.SkipSignature {
@@ -156,14 +158,14 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 	}
 
 	open := func() *mst.Tree {
-		return mst.OpenOptions(c.Data, &blocks, mst.Options{HashChecked: true, CheckKey: CheckPath})
+		return v.arena.Open(c.Data, blocks, mst.Options{HashChecked: true, CheckKey: CheckPath})
 	}
 	switch {
 	case first:
-		if err = invert(open(), m.Ops, EmptyRoot); err == nil {
+		if err = v.invert(open(), m.Ops, EmptyRoot); err == nil {
 			break
 		}
-		if v := (*VerifyError)(nil); errors.As(err, &v) && v.Reason == ReasonTree {
+		if e := (*VerifyError)(nil); errors.As(err, &e) && e.Reason == ReasonTree {
 			return State{}, err
 		}
 		if o.Legacy == LegacyReject {
@@ -173,7 +175,7 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 	case legacy:
 		err = checkOutcome(open(), m.Ops)
 	default:
-		err = invert(open(), m.Ops, m.PrevData)
+		err = v.invert(open(), m.Ops, m.PrevData)
 	}
 	if err != nil {
 		return State{}, err
@@ -215,12 +217,13 @@ func VerifySync(m SyncMessage, key *keys.PublicKey, prev *State, o VerifyOptions
 	if prev != nil && m.Rev < string(prev.Rev) {
 		return State{}, failf(ReasonStaleRev, "%s is older than %s", m.Rev, prev.Rev)
 	}
-	var blocks blockSet
-	c, err := readSlice(&blocks, m.Blocks, cid.CID{}, m.DID, m.Rev)
-	if err != nil {
+	v := verifiers.Get().(*verifier)
+	defer v.free()
+	c := &v.commit
+	if err := v.readSlice(m.Blocks, cid.CID{}, m.DID, m.Rev); err != nil {
 		return State{}, err
 	}
-	if n := len(blocks.list); n != 1 {
+	if n := len(v.blocks.list); n != 1 {
 		return State{}, failf(ReasonExtraBlocks, "%d blocks, want the commit alone", n)
 	}
 	if !o.SkipSignature {
@@ -351,40 +354,63 @@ func onlyCreates(ops []Op) bool {
 	return true
 }
 
-// readSlice reads a message's CAR slice and its commit, and holds the commit against the message's fields. An undefined
-// commit stands for whatever the root names.
-func readSlice(blocks *blockSet, b []byte, commit cid.CID, did, rev string) (*Commit, error) {
-	roots, err := blocks.parse(b)
-	if err != nil {
-		return nil, err
-	}
-	if len(roots) == 0 {
-		return nil, failf(ReasonCARRoot, "no root")
-	}
-	if commit.Defined() && roots[0] != commit {
-		return nil, failf(ReasonCARRoot, "first root is %s, but the commit is %s", roots[0], commit)
-	}
-	block, ok := blocks.find(&roots[0])
-	if !ok {
-		return nil, failf(ReasonMissingCommit, "%s", roots[0])
-	}
-	c, err := DecodeCommit(block)
-	switch {
-	case err != nil:
-		return nil, err
-	case string(c.DID) != did:
-		return nil, failf(ReasonCommitDID, "the commit is of %s, the message of %s", c.DID, did)
-	case string(c.Rev) != rev:
-		return nil, failf(ReasonCommitRev, "the commit has revision %s, the message %s", c.Rev, rev)
-	}
-	return c, nil
+// verifier is the memory that verifying a message takes. Messages come by the thousands per second, so it is used again.
+type verifier struct {
+	blocks blockSet
+	commit Commit // its signature is a view of the message
+	arena  mst.Arena
+	undo   []mst.Op
 }
 
-func invert(tree *mst.Tree, ops []Op, want cid.CID) error {
-	undo := make([]mst.Op, len(ops))
-	for i := range ops {
-		undo[i] = mst.Op{Key: ops[i].Path, Value: ops[i].CID, Prev: ops[i].Prev}
+var verifiers = sync.Pool{New: func() any { return new(verifier) }}
+
+// free gives the memory back, without anything of the message.
+func (v *verifier) free() {
+	v.blocks.reset()
+	v.arena.Close()
+	v.commit = Commit{}
+	clear(v.undo)
+	verifiers.Put(v)
+}
+
+// readSlice reads a message's CAR slice and its commit, and holds the commit against the message's fields. An undefined
+// commit stands for whatever the root names.
+func (v *verifier) readSlice(b []byte, commit cid.CID, did, rev string) error {
+	root, err := v.blocks.parse(b)
+	if err != nil {
+		return err
 	}
+	if !root.Defined() {
+		return failf(ReasonCARRoot, "no root")
+	}
+	if commit.Defined() && root != commit {
+		return failf(ReasonCARRoot, "first root is %s, but the commit is %s", root, commit)
+	}
+	block, ok := v.blocks.find(&root)
+	if !ok {
+		return failf(ReasonMissingCommit, "%s", root)
+	}
+	c := &v.commit
+	err = c.decode(block, syntax.DID(did), syntax.TID(rev))
+	switch {
+	case err != nil:
+		return err
+	case c.Version != Version:
+		return c.wrongVersion()
+	case string(c.DID) != did:
+		return failf(ReasonCommitDID, "the commit is of %s, the message of %s", c.DID, did)
+	case string(c.Rev) != rev:
+		return failf(ReasonCommitRev, "the commit has revision %s, the message %s", c.Rev, rev)
+	}
+	return nil
+}
+
+func (v *verifier) invert(tree *mst.Tree, ops []Op, want cid.CID) error {
+	undo := v.undo[:0]
+	for i := range ops {
+		undo = append(undo, mst.Op{Key: ops[i].Path, Value: ops[i].CID, Prev: ops[i].Prev})
+	}
+	v.undo = undo
 	if len(ops) == 0 {
 		// Nothing to undo, but the top node of the tree still has to be one.
 		if _, err := tree.Layer(); err != nil {

@@ -76,17 +76,17 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 		return p, &VerifyError{Reason: ReasonPathSyntax, Err: err}
 	}
 	var blocks blockSet
-	roots, err := blocks.parse(b)
+	root, err := blocks.parse(b)
 	if err != nil {
 		return p, err
 	}
-	if len(roots) == 0 {
+	if !root.Defined() {
 		return p, failf(ReasonCARRoot, "no root")
 	}
 	p.Steps = append(p.Steps, Step{Kind: StepBlocks, Size: len(b), Detail: fmt.Sprintf("%d blocks, each of which hashes to its CID", len(blocks.list))})
-	block, ok := blocks.find(&roots[0])
+	block, ok := blocks.find(&root)
 	if !ok {
-		return p, failf(ReasonMissingCommit, "%s", roots[0])
+		return p, failf(ReasonMissingCommit, "%s", root)
 	}
 	c, err := DecodeCommit(block)
 	if err != nil {
@@ -95,8 +95,8 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 	if c.DID != did {
 		return p, failf(ReasonCommitDID, "the commit is of %s, not of %s", c.DID, did)
 	}
-	p.Commit, p.CommitCID = c, roots[0]
-	p.Steps = append(p.Steps, Step{Kind: StepCommit, CID: roots[0], Size: len(block), Detail: fmt.Sprintf("revision %s of %s", c.Rev, c.DID)})
+	p.Commit, p.CommitCID = c, root
+	p.Steps = append(p.Steps, Step{Kind: StepCommit, CID: root, Size: len(block), Detail: fmt.Sprintf("revision %s of %s", c.Rev, c.DID)})
 	if key == nil {
 		p.Steps = append(p.Steps, Step{Kind: StepSignature, Skipped: true, Detail: "no key given"})
 	} else {
