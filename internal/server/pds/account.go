@@ -19,8 +19,8 @@ import (
 
 // AccountConfig is what an operator decides about accounts and sign-in. The zero value is right for a server on the open internet.
 type AccountConfig struct {
-	// RelaxLoopback makes the sign-in and sign-up limits a hundred times larger for callers on this machine: for a local network, where every client shares
-	// one address.
+	// RelaxLoopback makes the sign-in and sign-up limits a hundred times larger for callers on this machine, and doesn't limit their other requests at
+	// all: for a local network, where every client shares one address.
 	RelaxLoopback bool
 	// LogTokens writes the confirmation tokens that would go out by e-mail to the log instead. Only for development.
 	LogTokens bool
@@ -98,6 +98,7 @@ type accountState struct {
 	directory *identity.Directory
 	plc       *plcClient
 	limits    limits
+	traffic   limits // apart, because everybody's requests are counted in it
 	replay    replayCache
 	counts    countCache
 	tokens    sessionCache

@@ -37,7 +37,7 @@ func benchPDS(b *testing.B, repos int) []*testAccount {
 	b.Helper()
 	w := testWorld(1)
 	w.FS = vfs.Default
-	p := startPDS(b, w, Config{Dir: b.TempDir()})
+	p := startPDS(b, w, Config{Dir: b.TempDir(), Accounts: AccountConfig{RelaxLoopback: true}})
 	var out []*testAccount
 	for i := range repos {
 		out = append(out, p.account(fmt.Sprint("user", i)))

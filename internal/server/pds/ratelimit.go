@@ -9,10 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
 )
 
-// limitRule allows a number of calls in a window that begins with the first of them.
+// limitRule allows a number of calls, or of points that calls cost, in a window that begins with the first of them.
 type limitRule struct {
 	calls  int
 	window time.Duration
@@ -28,7 +29,19 @@ var limitRules = map[string][]limitRule{
 	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}},
 	"deleteAccount":   {{50, 5 * time.Minute}},
 	"admin":           {{600, 5 * time.Minute}},
+
+	"requests": {{3000, 5 * time.Minute}}, // of one address, of any kind but for
+	"exports":  {{6000, 5 * time.Minute}}, // getRepo
+	"writes":   {{5000, time.Hour}, {35000, 24 * time.Hour}},
+	"uploads":  {{1000, 24 * time.Hour}},
 }
+
+// What a write costs, of an account's points for writes.
+const (
+	createPoints = 3
+	putPoints    = 2
+	deletePoints = 1
+)
 
 // relaxed is how many times more a caller on this machine may do with RelaxLoopback.
 const relaxed = 100
@@ -53,7 +66,44 @@ type limits struct {
 	counts map[limitKey]*limitCount
 }
 
-func (s *Service) openLimits() { s.accounts.limits.counts = map[limitKey]*limitCount{} }
+func (s *Service) openLimits() {
+	s.accounts.limits.counts = map[limitKey]*limitCount{}
+	s.accounts.traffic.counts = map[limitKey]*limitCount{}
+}
+
+// throttle counts a request of any kind by its address, and answers it when there were too many.
+func (s *Service) throttle(w http.ResponseWriter, r *http.Request, nsid string) bool {
+	addr := s.clientAddr(r)
+	if nsid == "_health" || s.unlimited(addr) {
+		return false
+	}
+	name := "requests"
+	if nsid == "com.atproto.sync.getRepo" {
+		name = "exports"
+	}
+	err := s.accounts.traffic.count(s.world.Clock.Now(), w.Header(), name, addressKey(addr), 1, 1)
+	if err == nil {
+		return false
+	}
+	if (addr.IsLoopback() || addr.IsPrivate()) && r.Header.Get("X-Forwarded-For") != "" {
+		s.world.Log.Warn("a proxy's requests are limited as if they were one caller's: make it a trusted proxy", "address", addr.String())
+	}
+	xrpc.WriteError(w, r, err)
+	return true
+}
+
+// limitAccount counts what an account does, by points.
+func (s *Service) limitAccount(r *http.Request, h http.Header, name string, did syntax.DID, points int) error {
+	if s.unlimited(s.clientAddr(r)) {
+		return nil
+	}
+	return s.accounts.traffic.count(s.world.Clock.Now(), h, name, string(did), points, 1)
+}
+
+// unlimited says whether a caller is on this machine and may do as much as it likes, but for guessing passwords.
+func (s *Service) unlimited(addr netip.Addr) bool {
+	return s.cfg.Accounts.RelaxLoopback && addr.IsLoopback()
+}
 
 // limit counts one call of r under a name, an account (or whatever else the rule counts by; may be empty) and the caller's address. It
 // refuses the call with RateLimitExceeded when there were too many. The answer's RateLimit-* headers tell in any case.
@@ -68,18 +118,23 @@ func (s *Service) limitBy(r *xrpc.Request, name, who string) error {
 
 func (s *Service) count(r *http.Request, h http.Header, name, who string) error {
 	generosity := 1
-	if s.cfg.Accounts.RelaxLoopback && s.clientAddr(r).IsLoopback() {
+	if s.unlimited(s.clientAddr(r)) {
 		generosity = relaxed
 	}
-	now := s.world.Clock.Now()
-	l := &s.accounts.limits
+	return s.accounts.limits.count(s.world.Clock.Now(), h, name, who, 1, generosity)
+}
+
+// count takes points from the rules of a name, or refuses and takes none.
+func (l *limits) count(now time.Time, h http.Header, name, who string, points, generosity int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// The rule that leaves the least is the one that is told.
 	var tightest *limitCount
 	var told limitRule
 	left := 0
-	for i, rule := range limitRules[name] {
+	rules := limitRules[name]
+	var counters [2]*limitCount
+	for i, rule := range rules {
 		rule.calls *= generosity
 		k := limitKey{name, i, who}
 		c := l.counts[k]
@@ -88,19 +143,27 @@ func (s *Service) count(r *http.Request, h http.Header, name, who string) error 
 			c = &limitCount{ends: now.Add(rule.window)}
 			l.counts[k] = c
 		}
-		c.calls++
-		if rest := rule.calls - c.calls; tightest == nil || rest < left {
+		counters[i] = c
+		if rest := rule.calls - c.calls - points; tightest == nil || rest < left {
 			tightest, told, left = c, rule, rest
 		}
 	}
 	if tightest == nil {
 		return nil
 	}
+	refused := left < 0
+	if refused {
+		left += points
+	} else {
+		for _, c := range counters[:len(rules)] {
+			c.calls += points
+		}
+	}
 	h.Set("RateLimit-Limit", strconv.Itoa(told.calls))
 	h.Set("RateLimit-Remaining", strconv.Itoa(max(left, 0)))
 	h.Set("RateLimit-Reset", strconv.FormatInt(tightest.ends.Unix(), 10))
 	h.Set("RateLimit-Policy", strconv.Itoa(told.calls)+";w="+strconv.Itoa(int(told.window/time.Second)))
-	if left >= 0 {
+	if !refused {
 		return nil
 	}
 	wait := max(int64(tightest.ends.Sub(now)/time.Second)+1, 1)

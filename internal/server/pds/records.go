@@ -186,6 +186,9 @@ func (s *Service) uploadBlobHTTP(w http.ResponseWriter, r *xrpc.Request) error {
 	if r.ContentLength > s.cfg.MaxBlobBytes {
 		return &xrpc.Error{Status: http.StatusRequestEntityTooLarge, Name: "BlobTooLarge", Message: "the blob is larger than this server takes"}
 	}
+	if err := s.limitAccount(r.Request, w.Header(), "uploads", info.DID, 1); err != nil {
+		return err
+	}
 	b, err := s.upload(r.Context(), info.DID, r.Body, r.Header.Get("Content-Type"), r.ContentLength)
 	if err != nil {
 		return answer(err)

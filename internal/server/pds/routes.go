@@ -13,7 +13,7 @@ const version = "baro"
 
 // routes puts all methods together. Each handler authenticates by itself.
 func (s *Service) routes() *xrpc.Server {
-	x := xrpc.NewServer(xrpc.ServerOptions{Log: s.world.Log})
+	x := xrpc.NewServer(xrpc.ServerOptions{Log: s.world.Log, Before: s.throttle})
 	s.routesAccounts(x)
 
 	one := xrpc.RouteOptions{Auth: s.authWrite, MaxBody: maxRecordBody}

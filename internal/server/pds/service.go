@@ -244,7 +244,15 @@ func (s *Service) fatal(err error) {
 }
 
 // Handler serves the XRPC methods, the stream and the well-known documents.
-func (s *Service) Handler() http.Handler { return s.mux }
+func (s *Service) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Requests of methods are counted behind the headers that let a page read a refusal.
+		if !strings.HasPrefix(r.URL.Path, "/xrpc/") && s.throttle(w, r, "") {
+			return
+		}
+		s.mux.ServeHTTP(w, r)
+	})
+}
 
 // Run does the background work (garbage, retention, asking to be crawled) until ctx is done, the service is closed or the store fails. It
 // returns the failure.

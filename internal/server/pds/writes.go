@@ -186,6 +186,9 @@ func (s *Service) createRecord(ctx context.Context, r *xrpc.Request, in *comatpr
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limitAccount(r.Request, r.Out, "writes", did, createPoints); err != nil {
+		return nil, err
+	}
 	swap, err := parseSwap("swapCommit", in.SwapCommit)
 	if err != nil {
 		return nil, err
@@ -208,6 +211,9 @@ func (s *Service) createRecord(ctx context.Context, r *xrpc.Request, in *comatpr
 func (s *Service) putRecord(ctx context.Context, r *xrpc.Request, in *comatproto.RepoPutRecord_Input) (*comatproto.RepoPutRecord_Output, error) {
 	did, err := s.writer(r, in.Repo)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.limitAccount(r.Request, r.Out, "writes", did, putPoints); err != nil {
 		return nil, err
 	}
 	swap, err := parseSwap("swapCommit", in.SwapCommit)
@@ -241,6 +247,9 @@ func (s *Service) deleteRecord(ctx context.Context, r *xrpc.Request, in *comatpr
 	if err != nil {
 		return nil, err
 	}
+	if err := s.limitAccount(r.Request, r.Out, "writes", did, deletePoints); err != nil {
+		return nil, err
+	}
 	swap, err := parseSwap("swapCommit", in.SwapCommit)
 	if err != nil {
 		return nil, err
@@ -271,6 +280,20 @@ func (s *Service) applyWrites(ctx context.Context, r *xrpc.Request, in *comatpro
 	}
 	if len(in.Writes) > repo.MaxOps {
 		return nil, invalid("%d writes, at most %d are possible in one commit", len(in.Writes), repo.MaxOps)
+	}
+	points := 0
+	for i := range in.Writes {
+		switch in.Writes[i].Value.(type) {
+		case *comatproto.RepoApplyWrites_Create:
+			points += createPoints
+		case *comatproto.RepoApplyWrites_Update:
+			points += putPoints
+		default:
+			points += deletePoints
+		}
+	}
+	if err := s.limitAccount(r.Request, r.Out, "writes", did, points); err != nil {
+		return nil, err
 	}
 	writes := make([]write, 0, len(in.Writes))
 	results := make([]comatproto.RepoApplyWrites_Output_Results_Elem, len(in.Writes))
