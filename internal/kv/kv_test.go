@@ -311,6 +311,30 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestDiskFullAtOpen opens a store whose log cannot be written out: an error, and not the hope that the disk gets larger.
+func TestDiskFullAtOpen(t *testing.T) {
+	var full atomic.Bool
+	mem := vfs.NewMem()
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.HasSuffix(op.Path, ".sst") && op.Kind == errorfs.OpFileWrite {
+			return &os.PathError{Op: "write", Path: op.Path, Err: syscall.ENOSPC}
+		}
+		return nil
+	}))
+	s := mustOpen(t, "db", kv.PebbleOptions{FS: fs})
+	mustSet(t, s, true, "k", "v")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	full.Store(true)
+	defer full.Store(false) // lets Pebble's retries end
+	told := false
+	_, err := kv.OpenPebble("db", kv.PebbleOptions{FS: fs, OnFatal: func(error) { told = true }})
+	if !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "\n") || told {
+		t.Errorf("%v; told as fatal: %v", err, told)
+	}
+}
+
 // TestGroupCommit has many writers share an fsync.
 func TestGroupCommit(t *testing.T) {
 	var syncs atomic.Int64

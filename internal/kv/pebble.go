@@ -109,13 +109,46 @@ func OpenPebble(dir string, o PebbleOptions) (Store, error) {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // ~1 % of Gets for a missing key read a block
 	}
 	po.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
-	db, err := pebble.Open(dir, po)
-	if err != nil {
-		lock.Close()
+	if err := s.open(dir, po); err != nil {
 		return nil, fmt.Errorf("opening the store in %s: %w", dir, err)
 	}
-	s.db = db
 	return s, nil
+}
+
+// open opens the database. Pebble writes while it does, and tries what fails again for ever: when the disk does not take it, its goroutine
+// is left behind with the lock, for the process has nothing else to do but end.
+func (s *pebbleStore) open(dir string, po *pebble.Options) error {
+	failed := make(chan error, 1)
+	onFatal := s.onFatal
+	s.onFatal = func(err error) { failed <- err }
+	type opened struct {
+		db  *pebble.DB
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		db, err := pebble.Open(dir, po)
+		done <- opened{db, err}
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			s.lock.Close()
+			return o.err
+		}
+		s.db = o.db
+	case err := <-failed:
+		return err
+	}
+	s.failing.Lock()
+	s.onFatal = onFatal
+	s.failing.Unlock()
+	select {
+	case err := <-failed: // in the last moment
+		return errors.Join(err, s.Close())
+	default:
+		return nil
+	}
 }
 
 type pebbleStore struct {
@@ -125,6 +158,7 @@ type pebbleStore struct {
 	onFatal func(error)
 	fatal   atomic.Pointer[FatalError]
 	once    sync.Once
+	failing sync.Mutex // guards onFatal
 }
 
 // fail remembers the first fatal error before it tells of it: Pebble's Apply returns nil after its logger's Fatalf did, and
@@ -133,7 +167,10 @@ func (s *pebbleStore) fail(err error) {
 	s.once.Do(func() {
 		fe := &FatalError{err}
 		s.fatal.Store(fe)
-		s.onFatal(fe)
+		s.failing.Lock()
+		onFatal := s.onFatal
+		s.failing.Unlock()
+		onFatal(fe)
 	})
 }
 
