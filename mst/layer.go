@@ -19,12 +19,15 @@ const (
 func Layer[S string | []byte](key S) int {
 	// The copy keeps the conversion off the heap, whatever the key's type.
 	var buf [128]byte
-	var sum [32]byte
 	if len(key) <= len(buf) {
-		sum = sha256.Sum256(buf[:copy(buf[:], key)])
-	} else {
-		sum = sha256.Sum256([]byte(key))
+		return layerOf(buf[:copy(buf[:], key)])
 	}
+	return layerOf([]byte(key))
+}
+
+// layerOf is Layer without the copy.
+func layerOf(key []byte) int {
+	sum := sha256.Sum256(key)
 	zeros := 0
 	for i := 0; i < len(sum); i += 8 {
 		z := bits.LeadingZeros64(binary.BigEndian.Uint64(sum[i:]))

@@ -94,6 +94,13 @@ func (r *nodeReader) head(major byte) (int, error) {
 }
 
 func (r *nodeReader) link(c *cid.CID) error {
+	// All that a link may begin with, in one look. What doesn't is told by the slow way what is wrong.
+	if b := r.b[r.off:]; len(b) >= len(linkHead)+cid.Size && string(b[:6]) == linkHead+"\x01" && string(b[7:9]) == "\x12\x20" &&
+		(b[6] == byte(cid.DagCBOR) || b[6] == byte(cid.Raw)) {
+		*c = cid.CID(b[len(linkHead) : len(linkHead)+cid.Size])
+		r.off += len(linkHead) + cid.Size
+		return nil
+	}
 	if err := r.literal(linkHead); err != nil {
 		return err
 	}
@@ -246,11 +253,11 @@ func (n *Node) Check(layer int, lo, hi []byte, checkKey func(key []byte) error) 
 	if len(hi) > 0 && bytes.Compare(last, hi) >= 0 {
 		return 0, &Error{Rule: RuleBounds, Key: string(last), Detail: fmt.Sprintf("not less than %q, the key to the right of the subtree", hi)}
 	}
-	top := Layer(first)
+	top := layerOf(first)
 	for i := range n.Entries {
 		e := &n.Entries[i]
 		if i > 0 {
-			if l := Layer(e.Key); l != top {
+			if l := layerOf(e.Key); l != top {
 				return 0, &Error{Rule: RuleLayer, Key: string(e.Key), Detail: fmt.Sprintf("belongs on layer %d, but lies beside a key of layer %d", l, top)}
 			}
 		}

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -158,7 +159,7 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 	}
 
 	open := func() *mst.Tree {
-		return v.arena.Open(c.Data, blocks, mst.Options{HashChecked: true, CheckKey: CheckPath})
+		return v.arena.Open(c.Data, blocks, mst.Options{HashChecked: true, CheckKey: v.check})
 	}
 	switch {
 	case first:
@@ -360,9 +361,15 @@ type verifier struct {
 	commit Commit // its signature is a view of the message
 	arena  mst.Arena
 	undo   []mst.Op
+	paths  pathChecker
+	check  func(path []byte) error // paths.check
 }
 
-var verifiers = sync.Pool{New: func() any { return new(verifier) }}
+var verifiers = sync.Pool{New: func() any {
+	v := new(verifier)
+	v.check = v.paths.check
+	return v
+}}
 
 // free gives the memory back, without anything of the message.
 func (v *verifier) free() {
@@ -467,6 +474,22 @@ func treeError(err error) error {
 // CheckPath checks a record path: a collection in normal form (the authority in lower case), a slash and a record key.
 // It is meant for [mst.Options.CheckKey] and [mst.NewWalker].
 func CheckPath(path []byte) error { return checkPath(path) }
+
+// pathChecker is [CheckPath] for many paths in order. Most of them are in the same collection as the one before.
+type pathChecker struct {
+	collection []byte // that of the last good path, with the slash
+}
+
+func (p *pathChecker) check(path []byte) error {
+	if n := len(p.collection); n > 0 && bytes.HasPrefix(path, p.collection) && syntax.ValidRecordKey(path[n:]) {
+		return nil
+	}
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	p.collection = append(p.collection[:0], path[:bytes.IndexByte(path, '/')+1]...)
+	return nil
+}
 
 func checkPath[S string | []byte](path S) error {
 	if !syntax.ValidPath(path) {

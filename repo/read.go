@@ -206,7 +206,8 @@ func (r *Reader) Records() iter.Seq2[Record, error] {
 }
 
 func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) {
-	w := mst.NewWalker(r.commit.Data, CheckPath)
+	var paths pathChecker
+	w := mst.NewWalker(r.commit.Data, paths.check)
 	var dirty, large int
 	var firstDirty, firstLarge string
 	for {

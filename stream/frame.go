@@ -144,13 +144,18 @@ func (f *Frame) Message() (Message, error) {
 	if f.Op != OpMessage {
 		return nil, nil
 	}
+	if f.Type == TypeCommit { // by far the most, and without the calls through an interface, which cost allocations
+		m := new(Commit)
+		if err := m.decode(f); err != nil {
+			return nil, frameErr("%s: %w", f.Type, err)
+		}
+		return m, nil
+	}
 	var m interface {
 		Message
-		decode(*Frame) error
+		decode(Frame) error
 	}
 	switch f.Type {
-	case TypeCommit:
-		m = new(Commit)
 	case TypeSync:
 		m = new(Sync)
 	case TypeIdentity:
@@ -162,7 +167,7 @@ func (f *Frame) Message() (Message, error) {
 	default:
 		return nil, nil
 	}
-	if err := m.decode(f); err != nil {
+	if err := m.decode(*f); err != nil {
 		return nil, frameErr("%s: %w", f.Type, err)
 	}
 	return m, nil

@@ -292,27 +292,26 @@ func appendInt(b []byte, key string, v int64) []byte {
 // its text and not one for each field.
 type texts struct {
 	head string
-	r    *cbor.Reader
 }
 
 // text reads a string.
-func (t *texts) text() (string, error) {
-	b, err := t.r.TextBytes()
+func (t texts) text(r *cbor.Reader) (string, error) {
+	b, err := r.TextBytes()
 	if err != nil {
 		return "", err
 	}
-	end := t.r.Offset()
+	end := r.Offset()
 	if end > len(t.head) {
 		return string(b), nil
 	}
 	return t.head[end-len(b) : end], nil
 }
 
-func (t *texts) optionalText() (string, error) {
-	if t.r.IsNull() {
-		return "", t.r.Null()
+func (t texts) optionalText(r *cbor.Reader) (string, error) {
+	if r.IsNull() {
+		return "", r.Null()
 	}
-	return t.text()
+	return t.text(r)
 }
 
 func link(r *cbor.Reader) (cid.CID, error) {
@@ -363,7 +362,7 @@ const (
 
 func (m *Commit) decode(f *Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload[:f.textEnd]), r: &r}
+	t := texts{head: string(f.Payload[:f.textEnd])}
 	n, err := r.Map()
 	if err != nil {
 		return err
@@ -376,24 +375,24 @@ func (m *Commit) decode(f *Frame) error {
 		}
 		switch string(key) {
 		case "ops":
-			m.Ops, err = decodeOps(&r, &t)
+			m.Ops, err = decodeOps(&r, t)
 			seen |= bitOps
 		case "rev":
-			m.Rev, err = t.text()
+			m.Rev, err = t.text(&r)
 			seen |= bitRev
 		case "seq":
 			m.Seq, err = r.Int()
 			seen |= bitSeq
 		case "repo":
-			m.Repo, err = t.text()
+			m.Repo, err = t.text(&r)
 			seen |= bitDID
 		case "time":
-			m.Time, err = t.text()
+			m.Time, err = t.text(&r)
 			seen |= bitTime
 		case "blobs":
 			m.Blobs, err = decodeLinks(&r)
 		case "since":
-			m.Since, err = t.optionalText()
+			m.Since, err = t.optionalText(&r)
 		case "blocks":
 			m.Blocks, err = r.Bytes()
 			seen |= bitBlocks
@@ -421,7 +420,7 @@ func (m *Commit) decode(f *Frame) error {
 	return nil
 }
 
-func decodeOps(r *cbor.Reader, t *texts) ([]Op, error) {
+func decodeOps(r *cbor.Reader, t texts) ([]Op, error) {
 	n, err := r.Array()
 	if err != nil {
 		return nil, err
@@ -441,7 +440,7 @@ func decodeOps(r *cbor.Reader, t *texts) ([]Op, error) {
 	return ops, nil
 }
 
-func (o *Op) decode(r *cbor.Reader, t *texts) error {
+func (o *Op) decode(r *cbor.Reader, t texts) error {
 	n, err := r.Map()
 	if err != nil {
 		return err
@@ -456,7 +455,7 @@ func (o *Op) decode(r *cbor.Reader, t *texts) error {
 		case "cid":
 			o.CID, err = link(r)
 		case "path":
-			o.Path, err = t.text()
+			o.Path, err = t.text(r)
 			seen |= bitPath
 		case "prev":
 			o.Prev, err = link(r)
@@ -506,22 +505,22 @@ func decodeLinks(r *cbor.Reader) ([]cid.CID, error) {
 	return links, nil
 }
 
-func (m *Sync) decode(f *Frame) error {
+func (m *Sync) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload[:f.textEnd]), r: &r}
+	t := texts{head: string(f.Payload[:f.textEnd])}
 	return fields(&r, bitSeq|bitDID|bitBlocks|bitRev|bitTime, "seq, did, blocks, rev, time", func(key string) (bit uint, err error) {
 		switch key {
 		case "did":
-			m.DID, err = t.text()
+			m.DID, err = t.text(&r)
 			return bitDID, err
 		case "rev":
-			m.Rev, err = t.text()
+			m.Rev, err = t.text(&r)
 			return bitRev, err
 		case "seq":
 			m.Seq, err = r.Int()
 			return bitSeq, err
 		case "time":
-			m.Time, err = t.text()
+			m.Time, err = t.text(&r)
 			return bitTime, err
 		case "blocks":
 			m.Blocks, err = r.Bytes()
@@ -531,63 +530,63 @@ func (m *Sync) decode(f *Frame) error {
 	})
 }
 
-func (m *Identity) decode(f *Frame) error {
+func (m *Identity) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload), r: &r}
+	t := texts{head: string(f.Payload)}
 	return fields(&r, bitSeq|bitDID|bitTime, "seq, did, time", func(key string) (bit uint, err error) {
 		switch key {
 		case "did":
-			m.DID, err = t.text()
+			m.DID, err = t.text(&r)
 			return bitDID, err
 		case "seq":
 			m.Seq, err = r.Int()
 			return bitSeq, err
 		case "time":
-			m.Time, err = t.text()
+			m.Time, err = t.text(&r)
 			return bitTime, err
 		case "handle":
-			m.Handle, err = t.optionalText()
+			m.Handle, err = t.optionalText(&r)
 			return 0, err
 		}
 		return 0, r.Skip()
 	})
 }
 
-func (m *Account) decode(f *Frame) error {
+func (m *Account) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload), r: &r}
+	t := texts{head: string(f.Payload)}
 	return fields(&r, bitSeq|bitDID|bitTime|bitActive, "seq, did, time, active", func(key string) (bit uint, err error) {
 		switch key {
 		case "did":
-			m.DID, err = t.text()
+			m.DID, err = t.text(&r)
 			return bitDID, err
 		case "seq":
 			m.Seq, err = r.Int()
 			return bitSeq, err
 		case "time":
-			m.Time, err = t.text()
+			m.Time, err = t.text(&r)
 			return bitTime, err
 		case "active":
 			m.Active, err = r.Bool()
 			return bitActive, err
 		case "status":
-			m.Status, err = t.optionalText()
+			m.Status, err = t.optionalText(&r)
 			return 0, err
 		}
 		return 0, r.Skip()
 	})
 }
 
-func (m *Info) decode(f *Frame) error {
+func (m *Info) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{r: &r}
+	t := texts{}
 	return fields(&r, bitName, "name", func(key string) (bit uint, err error) {
 		switch key {
 		case "name":
-			m.Name, err = t.text()
+			m.Name, err = t.text(&r)
 			return bitName, err
 		case "message":
-			m.Text, err = t.optionalText()
+			m.Text, err = t.optionalText(&r)
 			return 0, err
 		}
 		return 0, r.Skip()
@@ -596,14 +595,14 @@ func (m *Info) decode(f *Frame) error {
 
 func (e *Error) decode(payload []byte) error {
 	r := cbor.NewReader(payload)
-	t := texts{r: &r}
+	t := texts{}
 	err := fields(&r, bitName, "error", func(key string) (bit uint, err error) {
 		switch key {
 		case "error":
-			e.Name, err = t.text()
+			e.Name, err = t.text(&r)
 			return bitName, err
 		case "message":
-			e.Message, err = t.optionalText()
+			e.Message, err = t.optionalText(&r)
 			return 0, err
 		}
 		return 0, r.Skip()
