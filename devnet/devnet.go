@@ -162,10 +162,11 @@ func (n *Network) start(ctx context.Context) error {
 	n.urls = URLs{PLC: n.url("plc"), PDS: n.url("pds"), Relay: n.url("relay"), Links: n.url("links"), Explorer: n.url("explorer")}
 	res.pds = n.PDS()
 	for _, s := range n.services {
-		var err error
-		if s.server, err = s.make(); err != nil {
+		made, err := s.make()
+		if err != nil { // made is not nil then but an interface that holds nil
 			return fmt.Errorf("starting %s: %w", s.name, err)
 		}
+		s.server = made
 		n.serve(s)
 	}
 	return n.awaitAnswers(ctx)

@@ -335,6 +335,15 @@ func TestUnusableFolder(t *testing.T) {
 		t.Errorf("a folder below a file: %v", err)
 	}
 	dir := t.TempDir()
+	for _, service := range []string{"plc", "links"} { // the first one and a later one
+		in := filepath.Join(dir, "of-"+service)
+		if err := errors.Join(os.Mkdir(in, 0o700), os.WriteFile(filepath.Join(in, service), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := devnet.Start(t.Context(), devnet.Options{Dir: in}); err == nil || !strings.Contains(err.Error(), "starting "+service) {
+			t.Errorf("a file in place of a service's folder: %v", err)
+		}
+	}
 	if err := os.WriteFile(filepath.Join(dir, "network.json"), []byte(`{"version":99}`), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -152,7 +152,8 @@ func (e *env) serve(ctx context.Context, s *single, named []string, start func(u
 		_, err = fmt.Fprintf(e.stdout, "%s is up at %s\n", s.name, at)
 	}
 	eg.Go(func() error { return err })
-	return errors.Join(ignoreCanceled(eg.Wait()), svc.Close())
+	err = ignoreCanceled(eg.Wait())
+	return first(err, svc.Close())
 }
 
 // guarded is the machine as a service sees it, whose connections go to public addresses, to what the operator allowed and to the servers

@@ -112,7 +112,18 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 			fmt.Fprintln(e.stderr, "stopping …")
 		}
 	}
-	return errors.Join(err, n.Err(), n.Close())
+	closed := n.Close()
+	return first(n.Err(), err, closed)
+}
+
+// first is the error that the others follow from: one line is enough.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // upError adds what a person can do about it.
