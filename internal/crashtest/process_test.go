@@ -96,18 +96,25 @@ func (w *tail) String() string {
 	return string(w.b)
 }
 
+// command is a run of baro with a crash point, or none.
+func command(t testing.TB, point string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(program(t), args...)
+	for _, v := range os.Environ() { // whose settings for this program, and for these tests, are not meant
+		if !strings.HasPrefix(v, "BARO_") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	cmd.Env = append(cmd.Env, "BARO_CRASHPOINT="+point)
+	return cmd
+}
+
 // start runs `baro up` on a data directory and waits until it answers, or until it has died of the crash point: then exited is closed
 // and there are no URLs.
 func start(t testing.TB, dir, point string, args ...string) *process {
 	t.Helper()
 	p := &process{exited: make(chan struct{}), stderr: &tail{}}
-	p.cmd = exec.Command(program(t), append([]string{"up", "--data", dir, "--json", "--port-base", "0"}, args...)...)
-	for _, v := range os.Environ() { // whose settings for this program, and for these tests, are not meant
-		if !strings.HasPrefix(v, "BARO_") {
-			p.cmd.Env = append(p.cmd.Env, v)
-		}
-	}
-	p.cmd.Env = append(p.cmd.Env, "BARO_CRASHPOINT="+point)
+	p.cmd = command(t, point, append([]string{"up", "--data", dir, "--json", "--port-base", "0"}, args...)...)
 	p.cmd.Stderr = p.stderr
 	// A pipe of our own: that of os/exec is closed when the process ends, with what it said last still in it.
 	stdout, w, err := os.Pipe()
