@@ -106,23 +106,27 @@ func Parse[S string | []byte](s S) (CID, error) {
 	if s[0] != 'b' {
 		return c, fmt.Errorf("%w: multibase prefix %q, want \"b\" (lower-case base32)", ErrInvalid, s[0])
 	}
-	// 58 characters carry 290 bits: 288 of the CID and two that must be zero.
-	var bits, bad uint64
-	var n, o uint
-	for i := 1; i < StringSize; i++ {
-		v := decodeTable[s[i]]
-		bad |= uint64(v)
-		bits = bits<<5 | uint64(v&31)
-		if n += 5; n >= 8 {
-			n -= 8
-			c[o] = byte(bits >> n)
-			o++
-		}
+	// 58 characters carry 290 bits: 288 of the CID and two that must be zero. Eight characters are five bytes.
+	t := &decodeTable
+	var bad byte
+	for i, o := 1, 0; o < Size-1; i, o = i+8, o+5 {
+		g := s[i : i+8]
+		v0, v1, v2, v3, v4, v5, v6, v7 := t[g[0]], t[g[1]], t[g[2]], t[g[3]], t[g[4]], t[g[5]], t[g[6]], t[g[7]]
+		bad |= v0 | v1 | v2 | v3 | v4 | v5 | v6 | v7
+		d := c[o : o+5]
+		d[0] = v0<<3 | v1>>2
+		d[1] = v1<<6 | v2<<1 | v3>>4
+		d[2] = v3<<4 | v4>>1
+		d[3] = v4<<7 | v5<<2 | v6>>3
+		d[4] = v6<<5 | v7
 	}
+	v0, v1 := t[s[StringSize-2]], t[s[StringSize-1]]
+	bad |= v0 | v1
+	c[Size-1] = v0<<3 | v1>>2
 	if bad > 31 {
 		return CID{}, fmt.Errorf("%w: character outside lower-case base32", ErrInvalid)
 	}
-	if bits&3 != 0 {
+	if v1&3 != 0 {
 		return CID{}, fmt.Errorf("%w: trailing bits are not zero", ErrInvalid)
 	}
 	if err := c.check(); err != nil {

@@ -20,19 +20,31 @@ func checkATURI[S text](s S) string {
 	if len(s) < len(atScheme) || string(s[:len(atScheme)]) != atScheme {
 		return `must start with "at://"`
 	}
+	// Each part is checked and ends in one pass.
 	rest := s[len(atScheme):]
-	i := slash(rest)
-	if r := checkAtIdentifier(rest[:i]); r != "" {
+	i, r := 0, ""
+	if isDID(rest) {
+		if i, r = spanDID(rest); r == "" && i < len(rest) && rest[i] != '/' {
+			r = "character not allowed"
+		}
+	} else {
+		i = slash(rest)
+		r = checkHandle(rest[:i])
+	}
+	if r != "" {
 		return "authority: " + r
 	}
 	if i == len(rest) {
 		return ""
 	}
 	rest = rest[i+1:]
-	if i = slash(rest); i == 0 {
+	if len(rest) == 0 || rest[0] == '/' {
 		return "empty path segment"
 	}
-	if r := checkNSID(rest[:i]); r != "" {
+	if i, r = spanNSID(rest); r == "" && i < len(rest) && rest[i] != '/' {
+		r = "character not allowed"
+	}
+	if r != "" {
 		return "collection: " + r
 	}
 	if i == len(rest) {

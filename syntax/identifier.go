@@ -12,32 +12,37 @@ func ParseDID(s string) (DID, error) { return parse[DID](KindDID, s, checkDID(s)
 func ValidDID[S ~string | ~[]byte](s S) bool { return checkDID(s) == "" }
 
 func checkDID[S text](s S) string {
-	n := len(s)
-	switch {
-	case n > MaxDID:
-		return "longer than 2048 bytes"
-	case n < 4 || s[0] != 'd' || s[1] != 'i' || s[2] != 'd' || s[3] != ':':
-		return `must start with "did:"`
+	n, reason := spanDID(s)
+	if reason == "" && n < len(s) {
+		return "character not allowed"
+	}
+	return reason
+}
+
+// spanDID checks the DID that s begins with, and returns its length: up to the first byte that no DID has.
+func spanDID[S text](s S) (int, string) {
+	if len(s) < 4 || s[0] != 'd' || s[1] != 'i' || s[2] != 'd' || s[3] != ':' {
+		return 0, `must start with "did:"`
 	}
 	i := 4
-	for i < n && class[s[i]]&cLower != 0 {
+	for i < len(s) && class[s[i]]&cLower != 0 {
 		i++
 	}
-	if i == 4 || i == n || s[i] != ':' {
-		return "method must be lower-case letters and end with a colon"
+	if i == 4 || i == len(s) || s[i] != ':' {
+		return 0, "method must be lower-case letters and end with a colon"
 	}
-	if i++; i == n {
-		return "nothing after the method"
+	i++
+	start := i
+	i = span(s, i, cDID)
+	switch {
+	case i > MaxDID:
+		return 0, "longer than 2048 bytes"
+	case i == start:
+		return 0, "nothing after the method"
+	case s[i-1] == ':' || s[i-1] == '%':
+		return 0, "must not end with a colon or percent sign"
 	}
-	for ; i < n; i++ {
-		if class[s[i]]&(cAlnum|cDIDRest) == 0 {
-			return "character not allowed"
-		}
-	}
-	if s[n-1] == ':' || s[n-1] == '%' {
-		return "must not end with a colon or percent sign"
-	}
-	return ""
+	return i, ""
 }
 
 // Method returns the method name, such as "plc".
@@ -174,10 +179,14 @@ func ParseAtIdentifier(s string) (AtIdentifier, error) {
 }
 
 func checkAtIdentifier[S text](s S) string {
-	if len(s) >= 4 && s[0] == 'd' && s[1] == 'i' && s[2] == 'd' && s[3] == ':' {
+	if isDID(s) {
 		return checkDID(s)
 	}
 	return checkHandle(s)
+}
+
+func isDID[S text](s S) bool {
+	return len(s) >= 4 && s[0] == 'd' && s[1] == 'i' && s[2] == 'd' && s[3] == ':'
 }
 
 // IsDID reports whether the identifier is a DID rather than a handle.
@@ -218,46 +227,53 @@ func ParseNSID(s string) (NSID, error) { return parse[NSID](KindNSID, s, checkNS
 func ValidNSID[S ~string | ~[]byte](s S) bool { return checkNSID(s) == "" }
 
 func checkNSID[S text](s S) string {
-	n := len(s)
-	if n > MaxNSID {
-		return "longer than 317 bytes"
+	n, reason := spanNSID(s)
+	if reason == "" && n < len(s) {
+		return "character not allowed"
 	}
+	return reason
+}
+
+// spanNSID checks the NSID that s begins with, and returns its length: up to the first byte that no NSID has.
+func spanNSID[S text](s S) (int, string) {
 	start, segments := 0, 0
 	var seen uint8 // classes that occur in the current segment
-	for i := 0; ; i++ {
-		if i < n && s[i] != '.' {
-			c := class[s[i]]
-			if c&cHost == 0 {
-				return "character not allowed"
-			}
+	i := 0
+	for ; i < len(s); i++ {
+		c := class[s[i]]
+		if c&cHost != 0 {
 			seen |= c
 			continue
 		}
-		switch {
-		case i == start:
-			return "empty segment"
-		case i-start > 63:
-			return "segment longer than 63 bytes"
-		}
-		segments++
-		if i == n {
+		if s[i] != '.' {
 			break
 		}
-		if s[start] == '-' || s[i-1] == '-' {
-			return "segment must not start or end with a hyphen"
+		switch {
+		case i == start:
+			return 0, "empty segment"
+		case i-start > 63:
+			return 0, "segment longer than 63 bytes"
+		case s[start] == '-' || s[i-1] == '-':
+			return 0, "segment must not start or end with a hyphen"
+		case segments == 0 && class[s[0]]&cLetter == 0:
+			return 0, "first segment must start with a letter"
 		}
-		if segments == 1 && class[s[0]]&cLetter == 0 {
-			return "first segment must start with a letter"
-		}
+		segments++
 		start, seen = i+1, 0
 	}
 	switch {
-	case segments < 3:
-		return "must have at least three segments"
+	case i > MaxNSID:
+		return 0, "longer than 317 bytes"
+	case i == start:
+		return 0, "empty segment"
+	case i-start > 63:
+		return 0, "segment longer than 63 bytes"
+	case segments < 2:
+		return 0, "must have at least three segments"
 	case class[s[start]]&cLetter == 0 || seen&cHyphen != 0:
-		return "name must be letters and digits and start with a letter"
+		return 0, "name must be letters and digits and start with a letter"
 	}
-	return ""
+	return i, ""
 }
 
 // Authority returns the host name that owns n, in host order and lower case: "feed.bsky.app" for "app.bsky.feed.post".
@@ -312,10 +328,8 @@ func checkRecordKey[S text](s S) string {
 	case s[0] == '.' && (n == 1 || n == 2 && s[1] == '.'):
 		return "must not be . or .."
 	}
-	for i := range n {
-		if class[s[i]]&(cAlnum|cKeyRest) == 0 {
-			return "character not allowed"
-		}
+	if span(s, 0, cKey) < n {
+		return "character not allowed"
 	}
 	return ""
 }
@@ -334,16 +348,17 @@ func ParsePath(s string) (NSID, RecordKey, error) {
 func ValidPath[S ~string | ~[]byte](s S) bool { return checkPath(s) == "" }
 
 func checkPath[S text](s S) string {
-	for i := range len(s) {
-		if s[i] == '/' {
-			if r := checkNSID(s[:i]); r != "" {
-				return "collection: " + r
-			}
-			if r := checkRecordKey(s[i+1:]); r != "" {
-				return "record key: " + r
-			}
-			return ""
-		}
+	n, reason := spanNSID(s)
+	switch {
+	case reason != "":
+		return "collection: " + reason
+	case n == len(s):
+		return "must be a collection, a slash and a record key"
+	case s[n] != '/':
+		return "collection: character not allowed"
 	}
-	return "must be a collection, a slash and a record key"
+	if r := checkRecordKey(s[n+1:]); r != "" {
+		return "record key: " + r
+	}
+	return ""
 }

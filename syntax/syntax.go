@@ -78,13 +78,13 @@ func parse[T ~string](k Kind, s, reason string) (T, error) {
 
 // Character classes; a byte may be in several.
 const (
-	cLower   = 1 << iota
-	cUpper   //
-	cDigit   //
-	cHyphen  //
-	cDIDRest // . _ : %
-	cKeyRest // . _ : ~
-	cScheme  // + - .
+	cLower  = 1 << iota
+	cUpper  //
+	cDigit  //
+	cHyphen //
+	cDID    // of a DID: letters, digits, . _ : % -
+	cKey    // of a record key: letters, digits, . _ : ~ -
+	cScheme // + - .
 )
 
 const (
@@ -95,22 +95,37 @@ const (
 
 var class = func() (t [256]uint8) {
 	for c := 'a'; c <= 'z'; c++ {
-		t[c] = cLower
+		t[c] = cLower | cDID | cKey
 	}
 	for c := 'A'; c <= 'Z'; c++ {
-		t[c] = cUpper
+		t[c] = cUpper | cDID | cKey
 	}
 	for c := '0'; c <= '9'; c++ {
-		t[c] = cDigit
+		t[c] = cDigit | cDID | cKey
 	}
 	t['-'] = cHyphen
-	for set, chars := range map[uint8]string{cDIDRest: "._:%-", cKeyRest: "._:~-", cScheme: "+-."} {
+	for set, chars := range map[uint8]string{cDID: "._:%-", cKey: "._:~-", cScheme: "+-."} {
 		for i := range len(chars) {
 			t[chars[i]] |= set
 		}
 	}
 	return t
 }()
+
+// span returns the index of the first byte from the i-th on that isn't in the set, which is one bit of the classes. It looks at eight bytes at a time as long as it can.
+func span[S text](s S, i int, set uint8) int {
+	for len(s)-i >= 8 {
+		g := s[i : i+8]
+		if class[g[0]]&class[g[1]]&class[g[2]]&class[g[3]]&class[g[4]]&class[g[5]]&class[g[6]]&class[g[7]]&set == 0 {
+			break
+		}
+		i += 8
+	}
+	for i < len(s) && class[s[i]]&set != 0 {
+		i++
+	}
+	return i
+}
 
 // CheckFormat reports whether s is of the lexicon string format k: nil or an *[Error]. It differs from the Parse functions in
 // one format: language asks for well-formed tags only, not valid ones. Formats that are not known pass, because a newer

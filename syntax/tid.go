@@ -36,10 +36,9 @@ func checkTID[S text](s S) string {
 	if len(s) != tidSize {
 		return "must be 13 characters"
 	}
-	var all uint8
-	for i := range tidSize {
-		all |= tidTable[s[i]]
-	}
+	s = s[:tidSize]
+	t := &tidTable
+	all := t[s[0]] | t[s[1]] | t[s[2]] | t[s[3]] | t[s[4]] | t[s[5]] | t[s[6]] | t[s[7]] | t[s[8]] | t[s[9]] | t[s[10]] | t[s[11]] | t[s[12]]
 	if all > 31 {
 		return "character outside the sortable base32 alphabet"
 	}
