@@ -1,10 +1,12 @@
 package data
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
 	"reflect"
 	"strconv"
+	"sync/atomic"
 	"unicode/utf8"
 	"unsafe"
 
@@ -33,8 +35,34 @@ type nullable struct {
 	null  bool
 }
 
+// emptyInterface is the layout of any: a pointer, such as the codec is given as a rule, is the second word itself.
+type emptyInterface struct {
+	typ, data unsafe.Pointer
+}
+
+// quick remembers plans of pointer types, because looking them up in a map would take a tenth of the time of a record.
+var quick [256]atomic.Pointer[quickPlan]
+
+type quickPlan struct {
+	typ  unsafe.Pointer
+	node *node
+}
+
 // addressOf returns the plan of a value and a pointer to it.
 func addressOf(v any) (*node, unsafe.Pointer, error) {
+	e := (*emptyInterface)(unsafe.Pointer(&v))
+	slot := &quick[uintptr(e.typ)>>5%uintptr(len(quick))]
+	if q := slot.Load(); q != nil && q.typ == e.typ && e.data != nil {
+		return q.node, e.data, nil
+	}
+	n, p, err := addressOfSlow(v)
+	if err == nil && reflect.TypeOf(v).Kind() == reflect.Pointer {
+		slot.Store(&quickPlan{e.typ, n})
+	}
+	return n, p, err
+}
+
+func addressOfSlow(v any) (*node, unsafe.Pointer, error) {
 	if v == nil {
 		return nil, nil, valueError(RuleValue, "nil")
 	}
@@ -76,7 +104,7 @@ func (n *node) append(dst []byte, p unsafe.Pointer, left int) ([]byte, error) {
 	switch n.op {
 	case opString:
 		s := *(*string)(p)
-		if !utf8.ValidString(s) {
+		if !validText(s) {
 			return dst, valueError(RuleUTF8, strconv.QuoteToASCII(s[:min(len(s), 64)]))
 		}
 		return cbor.AppendText(dst, s), nil
@@ -125,6 +153,19 @@ func (n *node) append(dst []byte, p unsafe.Pointer, left int) ([]byte, error) {
 		return n.appendUnion(dst, (*unionValue)(p), left)
 	}
 	return dst, unsupported(n.typ, "")
+}
+
+// validText is utf8.ValidString, faster for ASCII.
+func validText(s string) bool {
+	if len(s) < 8 {
+		return utf8.ValidString(s)
+	}
+	b := unsafe.Slice(unsafe.StringData(s), len(s))
+	all := binary.LittleEndian.Uint64(b[len(b)-8:])
+	for ; len(b) > 8; b = b[8:] {
+		all |= binary.LittleEndian.Uint64(b)
+	}
+	return all&0x8080808080808080 == 0 || utf8.ValidString(s)
 }
 
 func appendRaw(dst []byte, raw Raw) ([]byte, error) {
@@ -259,7 +300,7 @@ func (n *node) appendStruct(dst []byte, p unsafe.Pointer, typed bool, left int) 
 		}
 		dst = append(dst, f.head...)
 		switch {
-		case f.node.op == opString && utf8.ValidString(*(*string)(fp)):
+		case f.node.op == opString && validText(*(*string)(fp)):
 			dst = cbor.AppendText(dst, *(*string)(fp))
 		case f.null && f.node.op == opPointer && *(*unsafe.Pointer)(fp) == nil:
 			dst = cbor.AppendNull(dst)
