@@ -97,7 +97,11 @@ func codecRows() []bench {
 				}), each(mix, func(b []byte) { check(validate(b)) })
 		}},
 	)
-	return append(rows, postRows()...)
+	rows = append(rows, postRows("", func(*appbsky.FeedPost) bool { return true })...)
+	return append(rows, postRows("-rich", func(p *appbsky.FeedPost) bool {
+		_, images := p.Embed.Value.(*appbsky.EmbedImages)
+		return p.Reply != nil && len(p.Facets) > 0 && images
+	})...)
 }
 
 // sameTranscoding makes sure that the peer does the same work.
@@ -113,7 +117,7 @@ func sameTranscoding(b, js []byte) {
 	}
 }
 
-func postRows() []bench {
+func postRows(suffix string, want func(*appbsky.FeedPost) bool) []bench {
 	g := newGenerator(2)
 	const n = 128
 	raw := make([][]byte, n)
@@ -122,7 +126,11 @@ func postRows() []bench {
 	size := 0
 	for i := range n {
 		g.tid()
-		raw[i] = encode(g.post())
+		p := g.post()
+		for !want(p) {
+			p = g.post()
+		}
+		raw[i] = encode(p)
 		size += len(raw[i])
 		ours[i], theirs[i] = new(appbsky.FeedPost), new(bsky.FeedPost)
 		check(data.Unmarshal(raw[i], ours[i]))
@@ -134,13 +142,16 @@ func postRows() []bench {
 		}
 	}
 	what := fmt.Sprintf("posts of %d B on average", size/n)
+	if suffix != "" {
+		what = "replies with facets and images, " + what
+	}
 	return []bench{
-		{name: "post-decode", what: what + " into the generated struct", peer: indigo, floor: "scan", of: peerOverOurs, target: 7, allocs: 10, setup: func() (work, work, work) {
+		{name: "post-decode" + suffix, what: what + " into the generated struct", peer: indigo, floor: "scan", of: peerOverOurs, target: 7, allocs: 10, setup: func() (work, work, work) {
 			return each(raw, func(b []byte) { check(data.Unmarshal(b, new(appbsky.FeedPost))) }),
 				each(raw, func(b []byte) { check(new(bsky.FeedPost).UnmarshalCBOR(bytes.NewReader(b))) }),
 				each(raw, func(b []byte) { check(validate(b)) })
 		}},
-		{name: "post-encode", what: what + " from the generated struct", peer: indigo, floor: "memcpy", of: peerOverOurs, target: 2, allocs: 1, setup: func() (work, work, work) {
+		{name: "post-encode" + suffix, what: what + " from the generated struct", peer: indigo, floor: "memcpy", of: peerOverOurs, target: 2, allocs: 1, setup: func() (work, work, work) {
 			buf := make([]byte, 1<<16)
 			return each(ours, func(p *appbsky.FeedPost) { must(data.Marshal(p)) }),
 				each(theirs, func(p *bsky.FeedPost) {

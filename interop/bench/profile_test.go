@@ -1,0 +1,27 @@
+package main
+
+import (
+	"os"
+	"testing"
+)
+
+// BenchmarkRow runs our side of the row named by $BENCH_ROW under the test runner, for its profiles.
+func BenchmarkRow(b *testing.B) {
+	name := os.Getenv("BENCH_ROW")
+	if name == "" {
+		b.Skip("BENCH_ROW names no row")
+	}
+	for _, group := range []func() []bench{codecRows, syntaxRows, treeRows, repoRows, commitRows} {
+		for _, r := range group() {
+			if r.name != name {
+				continue
+			}
+			ours, _, _ := r.setup()
+			b.ReportAllocs()
+			for b.Loop() {
+				ours.f()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*ours.ops), "ns/operation")
+		}
+	}
+}
