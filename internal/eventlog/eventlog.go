@@ -16,6 +16,8 @@
 // Sequence numbers start at Options.FirstSeq, have no gaps, and are never given twice, also not after a crash or after
 // all events were trimmed. A number is only ever seen by readers when its event is on disk. When a write fails, the log
 // stops for good: see [FatalError].
+//
+// What was said about somebody can be forgotten: see Tx.Forget. Readers find no event at such numbers then.
 package eventlog
 
 import (
@@ -76,6 +78,9 @@ type Options struct {
 	FirstSeq     int64         // the first number of a new log; 0: 1
 	Clock        world.Clock   // nil: the system's
 	OnFatal      func(error)   // called once when the log stops for good; it is expected to end the process
+
+	// Subject says whom the event of a frame is about; needed by Tx.Forget. It must be pure, and keep nothing of the frame.
+	Subject func(frame []byte) string
 }
 
 // Event is a durable event. The frame is shared by all readers and must not be changed.
@@ -83,6 +88,8 @@ type Event struct {
 	Seq   int64
 	Time  time.Time // when it was submitted, to the microsecond; never before the event in front of it
 	Frame []byte
+
+	gone bool // erased; only in the ring
 }
 
 // Tx is a change of state with the events that tell of it. Either part may be empty.
@@ -95,6 +102,9 @@ type Tx struct {
 	// Batch holds changes of state that were collected before; it is applied before Ops, and can be reused when Submit
 	// has returned.
 	Batch kv.Batch
+	// Forget names subjects, as Options.Subject does. No event about them from before this transaction is read any more, from
+	// the moment at which it is on disk; the frames are erased little by little by [Log.KeepTrimmed].
+	Forget []string
 	// Waited says that the caller is going to call Wait right away, with a context that cannot end. Wait then writes to disk
 	// by itself when nobody else does, which spares two changes of goroutine. Until then, or until another transaction
 	// comes along, nothing may be written.
@@ -114,9 +124,11 @@ type Log struct {
 	batch    kv.Batch
 	group    *group
 	events   []Event
-	pending  bool // batch holds a transaction
-	roused   bool // it is for the log's goroutine to flush
-	flushing bool // somebody flushes, and owns spare
+	forgets  []forget       // of what is pending
+	jobs     map[string]job // what has to be erased, with what is pending
+	pending  bool           // batch holds a transaction
+	roused   bool           // it is for the log's goroutine to flush
+	flushing bool           // somebody flushes, and owns spare
 	spare    struct {
 		batch  kv.Batch
 		events []Event
@@ -137,9 +149,11 @@ type Log struct {
 	durable uint64 // bytes of all frames up to head
 	base    uint64 // bytes of all frames before floor
 	wake    chan struct{}
+	hidden  *hidden // nil when nothing is; never changed, but replaced
 	rerr    error
 
-	trimMu sync.Mutex
+	trimMu sync.Mutex    // held while old events go, or are erased
+	erase  chan struct{} // tells KeepTrimmed that there is something to erase
 	fatal  sync.Once
 	stats  struct{ groups, txs uint64 } // under rmu
 }
@@ -218,6 +232,7 @@ func Open(store kv.Store, o Options) (*Log, error) {
 		store: store, o: o,
 		batch: store.NewBatch(), scratch: store.NewBatch(), group: newGroup(),
 		stopped: make(chan struct{}), wake: make(chan struct{}),
+		jobs: map[string]job{}, erase: make(chan struct{}, 1),
 	}
 	l.spare.batch = store.NewBatch()
 	l.work.L, l.room.L = &l.mu, &l.mu
@@ -232,6 +247,9 @@ func Open(store kv.Store, o Options) (*Log, error) {
 // than Options.PendingBytes wait there already. The functions of tx run in here, in the order of the log, and must not
 // call it.
 func (l *Log) Submit(tx Tx) *Pending {
+	if len(tx.Forget) > 0 && l.o.Subject == nil {
+		panic("eventlog: Tx.Forget needs Options.Subject")
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.err == nil && l.pending && l.batch.Size() > l.o.PendingBytes {
@@ -267,6 +285,7 @@ func (l *Log) Submit(tx Tx) *Pending {
 	if tx.Ops != nil {
 		l.batch.Append(l.scratch)
 	}
+	l.forget(tx.Forget)
 	for _, ev := range l.events[at:] {
 		l.total += uint64(len(ev.Frame))
 		var key [64]byte
@@ -337,8 +356,8 @@ func (l *Log) push(g *group, lead bool) {
 // flush writes everything that is pending. The caller holds l.mu, which is released meanwhile.
 func (l *Log) flush() {
 	l.flushing = true
-	batch, events, g, total := l.batch, l.events, l.group, l.total
-	l.batch, l.events, l.group = l.spare.batch, l.spare.events, newGroup()
+	batch, events, forgets, g, total := l.batch, l.events, l.forgets, l.group, l.total
+	l.batch, l.events, l.forgets, l.group = l.spare.batch, l.spare.events, nil, newGroup()
 	l.pending, l.roused = false, false
 	if len(events) > 0 {
 		var key [64]byte
@@ -353,7 +372,7 @@ func (l *Log) flush() {
 		l.fail(err, g)
 	} else {
 		crashpoint.Hit("eventlog/after-apply")
-		l.publish(events, total, g.txs)
+		l.publish(events, forgets, total, g.txs)
 		close(g.done)
 	}
 
@@ -390,11 +409,12 @@ func (l *Log) apply(batch kv.Batch) (err error) {
 }
 
 // publish shows durable events to the readers.
-func (l *Log) publish(events []Event, total, txs uint64) {
+func (l *Log) publish(events []Event, forgets []forget, total, txs uint64) {
 	l.rmu.Lock()
 	defer l.rmu.Unlock()
 	l.stats.groups++
 	l.stats.txs += txs
+	l.hide(forgets)
 	if len(events) == 0 {
 		return
 	}
@@ -475,7 +495,8 @@ func (l *Log) Close() error {
 // Stats are figures of a log.
 type Stats struct {
 	Head, Floor int64
-	Bytes       uint64 // of the frames from floor to head
+	Bytes       uint64 // of the frames from floor to head; erased ones count until they are trimmed
+	Forgetting  int    // subjects whose frames are being erased
 	RingEvents  int
 	RingBytes   int
 	Groups, Txs uint64 // fsyncs, and transactions that shared them, since the log was opened
@@ -485,16 +506,18 @@ type Stats struct {
 func (l *Log) Stats() Stats {
 	l.rmu.RLock()
 	defer l.rmu.RUnlock()
-	return Stats{Head: l.head, Floor: l.floor, Bytes: l.durable - l.base, RingEvents: len(l.ring.events()), RingBytes: l.ring.bytes,
+	return Stats{Head: l.head, Floor: l.floor, Bytes: l.durable - l.base, Forgetting: l.hidden.len(), RingEvents: len(l.ring.events()), RingBytes: l.ring.bytes,
 		Groups: l.stats.groups, Txs: l.stats.txs}
 }
 
-// Keys of the log: prefix, 'e', number of an event; prefix, 'm', name of a fact about the log.
+// Keys of the log: prefix, 'e', number of an event; prefix, 'g', subject to forget; prefix, 'm', name of a fact about the
+// log.
 const (
-	keyEvent = 'e'
-	keyMeta  = 'm'
-	keyNext  = 'n' // next number, bytes of all frames so far, time of the newest event
-	keyFloor = 'f' // oldest number
+	keyEvent  = 'e'
+	keyForget = 'g'
+	keyMeta   = 'm'
+	keyNext   = 'n' // next number, bytes of all frames so far, time of the newest event
+	keyFloor  = 'f' // oldest number
 )
 
 func (l *Log) eventKey(dst []byte, seq int64) []byte {
@@ -507,8 +530,20 @@ func (l *Log) metaKey(dst []byte, name byte) []byte {
 }
 
 // A stored event is its time, the bytes of all frames up to and including it, and the frame. The running total lets
-// Trim find the event to cut at by bisection.
-const valueHeader = 16
+// Trim find the event to cut at by bisection. An erased event has a mark in its time and the size of its frame in place of
+// the frame, so that time and totals stay what they were.
+const (
+	valueHeader = 16
+	erasedMark  = 1 << 63
+)
+
+type value struct {
+	time   time.Time
+	total  uint64
+	frame  []byte
+	size   uint64 // of the frame, also when it was erased
+	erased bool
+}
 
 func appendValue(dst []byte, ev Event, total uint64) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(ev.Time.UnixMicro()))
@@ -516,11 +551,26 @@ func appendValue(dst []byte, ev Event, total uint64) []byte {
 	return append(dst, ev.Frame...)
 }
 
-func cutValue(v []byte) (t time.Time, total uint64, frame []byte, err error) {
-	if len(v) < valueHeader {
-		return time.Time{}, 0, nil, fmt.Errorf("a stored event has %d bytes", len(v))
+func (v *value) appendErased(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, uint64(v.time.UnixMicro())|erasedMark)
+	dst = binary.BigEndian.AppendUint64(dst, v.total)
+	return binary.BigEndian.AppendUint64(dst, v.size)
+}
+
+func cutValue(b []byte) (v value, err error) {
+	if len(b) < valueHeader {
+		return v, fmt.Errorf("a stored event has %d bytes", len(b))
 	}
-	return time.UnixMicro(int64(binary.BigEndian.Uint64(v))), binary.BigEndian.Uint64(v[8:]), v[valueHeader:], nil
+	at := binary.BigEndian.Uint64(b)
+	v = value{time: time.UnixMicro(int64(at &^ erasedMark)), total: binary.BigEndian.Uint64(b[8:]), frame: b[valueHeader:]}
+	v.size = uint64(len(v.frame))
+	if v.erased = at&erasedMark != 0; v.erased {
+		if len(v.frame) != 8 {
+			return v, fmt.Errorf("a stored event that was erased has %d bytes", len(b))
+		}
+		v.size, v.frame = binary.BigEndian.Uint64(v.frame), nil
+	}
+	return v, nil
 }
 
 func appendNext(dst []byte, next int64, total uint64, last int64) []byte {
@@ -568,6 +618,9 @@ func (l *Log) load() error {
 	}
 	l.floor = first
 	l.head, l.durable, l.base = l.next-1, l.total, l.total
+	if err := l.loadJobs(); err != nil {
+		return err
+	}
 	if l.floor <= l.head {
 		var err error
 		if _, l.base, err = l.place(l.floor); err != nil {

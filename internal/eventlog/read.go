@@ -27,17 +27,19 @@ func (l *Log) Floor() int64 {
 }
 
 // Read returns events from number from on, at most max of them (0: as many as fit in Options.ReadBytes), and waits
-// until there is at least one. A number that is not given yet is waited for, so a caller that wants to refuse cursors of
+// until there is at least one. Numbers are left out where an event was forgotten, and nowhere else. A number that is not given yet is waited for, so a caller that wants to refuse cursors of
 // the future compares with Head first. A number below Floor gives an [*OutdatedError].
 func (l *Log) Read(ctx context.Context, from int64, max int) ([]Event, error) {
 	for {
 		l.rmu.RLock()
-		err, floor, head, wake := l.rerr, l.floor, l.head, l.wake
+		err, floor, head, wake, hidden := l.rerr, l.floor, l.head, l.wake, l.hidden
 		var events []Event
+		next := from
 		if err == nil && from >= floor {
-			events = l.ring.from(from, max, l.o.ReadBytes)
+			events, next = l.ring.from(from, max, l.o.ReadBytes)
 		}
 		l.rmu.RUnlock()
+		events = l.visible(events, hidden)
 		switch {
 		case err != nil:
 			return nil, err
@@ -45,12 +47,21 @@ func (l *Log) Read(ctx context.Context, from int64, max int) ([]Event, error) {
 			return nil, &OutdatedError{From: from, Floor: floor}
 		case len(events) > 0:
 			return events, nil
+		case next > from: // nothing but what was forgotten
+			from = next
 		case from <= head:
-			if events, err = l.readDisk(from, head, max); err != nil {
+			if events, next, err = l.readDisk(from, head, max, hidden); err != nil {
 				return nil, fmt.Errorf("reading event %d: %w", from, err)
 			}
 			if len(events) > 0 {
 				return events, nil
+			}
+			if next > from {
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
+				from = next
+				continue
 			}
 			// Not there: trimmed since the floor was looked at, which the next look tells, or the store lost it.
 			if from >= l.Floor() {
@@ -67,37 +78,46 @@ func (l *Log) Read(ctx context.Context, from int64, max int) ([]Event, error) {
 	}
 }
 
-// readDisk reads the events from..head, as far as max and the size of one read allow. It returns none when the first
-// is not there.
-func (l *Log) readDisk(from, head int64, max int) (events []Event, err error) {
+// maxSkipped is how many forgotten events one look at the disk passes over.
+const maxSkipped = 10_000
+
+// readDisk reads the events from..head, as far as max and the size of one read allow, and says with which number to go
+// on: with from when it is not there.
+func (l *Log) readDisk(from, head int64, max int, hidden *hidden) (events []Event, next int64, err error) {
 	it := l.store.Iter(l.eventKey(nil, from), l.eventKey(nil, head+1))
 	defer func() {
 		if cerr := it.Close(); err == nil {
 			err = cerr
 		}
 	}()
-	size, want := 0, from
-	for ok := it.First(); ok; ok = it.Next() {
+	size, next := 0, from
+	for ok := it.First(); ok && next-from < maxSkipped+int64(len(events)); ok = it.Next() {
 		k := it.Key()
 		seq := int64(binary.BigEndian.Uint64(k[len(k)-8:]))
-		if seq != want {
+		if seq != next {
 			break
 		}
-		t, _, frame, err := cutValue(it.Value())
+		v, err := cutValue(it.Value())
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		size += len(frame)
+		ev := Event{Seq: seq, Time: v.time, Frame: v.frame}
+		if v.erased || l.hides(hidden, &ev) {
+			next++
+			continue
+		}
+		size += len(v.frame)
 		if len(events) > 0 && size > l.o.ReadBytes {
 			break
 		}
-		events = append(events, Event{Seq: seq, Time: t, Frame: bytes.Clone(frame)})
+		ev.Frame = bytes.Clone(v.frame)
+		events = append(events, ev)
+		next++
 		if len(events) == max {
 			break
 		}
-		want++
 	}
-	return events, nil
+	return events, next, nil
 }
 
 // SeqAt is the number of the first event that was submitted at t or later; Head()+1 when there is none yet.
@@ -134,8 +154,8 @@ func (l *Log) place(seq int64) (t time.Time, before uint64, err error) {
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("event %d: %w", seq, err)
 	}
-	t, total, frame, err := cutValue(v)
-	return t, total - uint64(len(frame)), err
+	row, err := cutValue(v)
+	return row.time, row.total - row.size, err
 }
 
 // Trim removes the events that the retention at the time now does not keep, and says how many. The number of the next
@@ -197,13 +217,30 @@ func (l *Log) Trim(now time.Time) (int64, error) {
 	return cut - floor, nil
 }
 
-// KeepTrimmed trims at once and then every so often until ctx ends, and returns what went wrong if something did.
+// KeepTrimmed trims at once and then every so often until ctx ends, erases in between what is to be forgotten, and returns
+// what went wrong if something did.
 func (l *Log) KeepTrimmed(ctx context.Context, every time.Duration) error {
 	for {
 		if _, err := l.Trim(l.o.Clock.Now()); err != nil {
 			return err
 		}
-		if world.Sleep(ctx, l.o.Clock, every) != nil {
+		for more := true; more; {
+			var err error
+			if more, err = l.Erase(); err != nil {
+				return err
+			}
+			if more && world.Sleep(ctx, l.o.Clock, erasePause) != nil {
+				return nil
+			}
+		}
+		t := l.o.Clock.NewTimer(every)
+		select {
+		case <-t.C():
+		case <-l.erase:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
@@ -250,22 +287,47 @@ func (r *ring) dropBelow(seq int64) {
 	r.compact()
 }
 
-// from copies the events from seq on; none when the ring does not hold seq.
-func (r *ring) from(seq int64, max, size int) []Event {
+// clear lets go of the frame of an event.
+func (r *ring) clear(seq int64) {
 	evs := r.events()
 	if len(evs) == 0 || seq < evs[0].Seq || seq > evs[len(evs)-1].Seq {
-		return nil
+		return
+	}
+	ev := &evs[seq-evs[0].Seq]
+	r.bytes -= len(ev.Frame)
+	ev.Frame, ev.gone = nil, true
+}
+
+// from copies the events from seq on, without those that are gone, and says with which number to go on: with seq when the
+// ring does not hold it.
+func (r *ring) from(seq int64, max, size int) (out []Event, next int64) {
+	evs := r.events()
+	if len(evs) == 0 || seq < evs[0].Seq || seq > evs[len(evs)-1].Seq {
+		return nil, seq
 	}
 	evs = evs[seq-evs[0].Seq:]
 	if max > 0 && len(evs) > max {
 		evs = evs[:max]
 	}
+	gone := 0
 	for i, ev := range evs {
 		size -= len(ev.Frame)
-		if i > 0 && size < 0 {
+		if i > gone && size < 0 {
 			evs = evs[:i]
 			break
 		}
+		if ev.gone {
+			gone++
+		}
 	}
-	return append([]Event(nil), evs...)
+	if len(evs) == gone {
+		return nil, evs[len(evs)-1].Seq + 1
+	}
+	out = make([]Event, 0, len(evs)-gone)
+	for _, ev := range evs {
+		if !ev.gone {
+			out = append(out, ev)
+		}
+	}
+	return out, evs[len(evs)-1].Seq + 1
 }
