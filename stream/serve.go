@@ -31,8 +31,9 @@ type Source interface {
 	Head() int64
 	// Floor returns the sequence number of the oldest event that is kept, or one above Head if none is.
 	Floor() int64
-	// Read appends to dst up to max events with seq ≥ from, in order and without leaving any out, and returns it. It
-	// waits until there is at least one or ctx ends. It fails when from is below Floor and events are gone.
+	// Read appends to dst up to max events with seq ≥ from, in order, and returns it. Numbers are left out only where an
+	// event is not to be replayed any more. It waits until there is at least one or ctx ends. It fails when from is below
+	// Floor and events are gone.
 	Read(ctx context.Context, from int64, max int, dst []Event) ([]Event, error)
 }
 
