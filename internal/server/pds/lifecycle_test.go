@@ -171,6 +171,48 @@ func TestDeleteAccount(t *testing.T) {
 	n.signedUp("alice") // name and address are free again
 }
 
+// What an account said before it was deleted is not replayed; what others said is, also those that were taken down.
+func TestDeletedAccountIsNotReplayed(t *testing.T) {
+	p := startPDS(t, testWorld(1), Config{Memory: true})
+	a, b := p.account("alice"), p.account("bob")
+	for range 3 {
+		want(t, a.create("com.example.thing", "", map[string]any{}), 200, "")
+		want(t, b.create("com.example.thing", "", map[string]any{}), 200, "")
+	}
+	others := 0
+	for _, m := range p.frames() {
+		if m.Subject() == string(b.did) {
+			others++
+		}
+	}
+	if err := p.submitAccountEvents(context.Background(), b.did, accountChange{Account: true, Status: hostingTakendown}); err != nil {
+		t.Fatal(err)
+	}
+	row, err := p.Service.account(a.did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.removeAccount(context.Background(), row); err != nil {
+		t.Fatal(err)
+	}
+	for _, erased := range []bool{false, true} {
+		frames := p.frames()
+		if len(frames) != others+2 || others < 6 {
+			t.Errorf("%d events, want %d", len(frames), others+2)
+		}
+		for i, m := range frames {
+			if gone, ok := m.(*stream.Account); m.Subject() == string(a.did) && (!ok || gone.Status != stream.StatusDeleted || i != len(frames)-1) {
+				t.Errorf("replayed: %+v", m)
+			}
+		}
+		if !erased {
+			if more, err := p.log.Erase(); more || err != nil {
+				t.Errorf("erasing: %v, %v", more, err)
+			}
+		}
+	}
+}
+
 func TestSignPlcOperation(t *testing.T) {
 	var log syncBuffer
 	n := newNetwork(t, Config{Accounts: AccountConfig{LogTokens: true}})

@@ -213,6 +213,7 @@ func (s *Service) open() error {
 		Clock:     s.world.Clock,
 		FirstSeq:  1,
 		OnFatal:   s.fatal,
+		Subject:   stream.SubjectOf,
 	})
 	if err != nil {
 		return fmt.Errorf("opening the event log: %w", err)

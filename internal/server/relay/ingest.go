@@ -236,7 +236,11 @@ func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte
 		s.mu.Unlock()
 	}
 	a.account, a.known = next, true
-	a.last = s.log.Submit(eventlog.Tx{Events: frames, Ops: func(b kv.Batch) {
+	var forget []string
+	if m, ok := t.msg.(*stream.Account); ok && !m.Active && m.Status == stream.StatusDeleted {
+		forget = []string{m.DID} // what is deleted is not replayed either
+	}
+	a.last = s.log.Submit(eventlog.Tx{Events: frames, Forget: forget, Ops: func(b kv.Batch) {
 		b.Set(key(prefixAccount, string(t.did)), a.append(nil))
 		if old != nil {
 			old.mu.Lock()

@@ -116,6 +116,7 @@ func New(cfg Config, w world.World) (*Service, error) {
 	s.store = store
 	s.log, err = eventlog.Open(store, eventlog.Options{
 		Prefix: []byte{prefixLog}, Retention: cfg.Retention, MaxBytes: cfg.MaxBytes, Clock: w.Clock, OnFatal: s.fatal,
+		Subject: stream.SubjectOf,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the relay's log: %w", err), store.Close())

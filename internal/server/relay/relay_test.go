@@ -480,6 +480,40 @@ func TestSlowIdentities(t *testing.T) {
 	}
 }
 
+// What an account said before it was deleted is not replayed, neither at once nor after a restart, and the rest is.
+func TestDeletedAccountIsNotReplayed(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host()
+	a, b := n.account(h, 0), n.account(h, 1)
+	cfg := relay.Config{Dir: t.TempDir(), Hosts: []string{h.srv.URL}}
+	svc, url, stop := startRelay(t, n, cfg)
+	h.say(&stream.Identity{DID: string(a.did), Time: a.now(), Handle: a.handle})
+	h.say(&stream.Account{DID: string(a.did), Time: a.now(), Active: true})
+	for range 3 {
+		h.say(a.commit())
+		h.say(b.commit())
+	}
+	h.say(&stream.Account{DID: string(b.did), Time: b.now(), Status: stream.StatusTakendown})
+	h.say(&stream.Account{DID: string(a.did), Time: a.now(), Status: stream.StatusDeleted})
+	eventually(t, "ten events", func() bool { return svc.Head() == 10 })
+	check := func(when string) {
+		t.Helper()
+		f := follow(t, svc, url, 0)
+		for range 4 { // a takedown is another matter
+			if m := f.next(); m.Subject() != string(b.did) {
+				t.Fatalf("%s: %+v is replayed", when, m)
+			}
+		}
+		if m, ok := f.next().(*stream.Account); !ok || m.Status != stream.StatusDeleted || m.Seq != 10 {
+			t.Errorf("%s: at last came %+v", when, m)
+		}
+	}
+	check("at once")
+	stop()
+	svc, url, _ = startRelay(t, n, cfg)
+	check("after a restart")
+}
+
 // What breaks the framing ends the connection and is counted.
 func TestBrokenFrames(t *testing.T) {
 	n := newNetwork(t)
