@@ -155,6 +155,15 @@ func (w *Walker) Node(data []byte) error {
 	return nil
 }
 
+// Last returns the node that was given last, whose links are wanted next. It is valid until the next call of another
+// method, and not to be changed.
+func (w *Walker) Last() *Node {
+	if w.depth == 0 {
+		return nil
+	}
+	return &w.frames[w.depth-1].node
+}
+
 // Item is a node or a record of a tree, as [Tree.Items] yields them.
 type Item struct {
 	CID   cid.CID

@@ -229,6 +229,9 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			if err := w.Node(b); err != nil {
 				return false, treeError(err)
 			}
+			if len(r.held.list) > 1024 {
+				r.held.warm(w.Last())
+			}
 			st := w.Stats()
 			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
 			continue
