@@ -35,7 +35,7 @@ func main() {
 		asJSON  = flag.Bool("json", false, "print one JSON object per row")
 		brief   = flag.Bool("short", false, "leave out the long rows and measure for a shorter time")
 		gate    = flag.Bool("check", false, "fail if a ratio or the allocations have become worse; implies -short, writes nothing")
-		accept  = flag.Bool("accept", false, "write what falls short now, and the allocations, into the files that -check reads")
+		accept  = flag.Bool("accept", false, "also write what falls short now, and the allocations, into the files that -check reads")
 		only    = flag.String("run", "", "measure only the rows whose name matches the regular expression; writes nothing")
 		results = flag.String("o", "results", "folder for the results")
 	)
@@ -75,15 +75,17 @@ func main() {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
 		writeTable(os.Stdout, rows)
 	}
-	switch {
-	case *gate:
+	if *gate {
 		if bad := old.check(rows); len(bad) > 0 {
 			fmt.Fprintf(os.Stderr, "\nworse than accepted:\n  %s\n", strings.Join(bad, "\n  "))
 			os.Exit(1)
 		}
-	case *accept:
+		return
+	}
+	if *accept {
 		old.write(*results, rows)
-	case *only == "" && !*brief:
+	}
+	if *only == "" && !*brief {
 		check(os.MkdirAll(*results, 0o755))
 		f := must(os.Create(*results + "/bench.md"))
 		writeHead(f)
