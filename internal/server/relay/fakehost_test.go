@@ -110,10 +110,12 @@ type fakeHost struct {
 	srv *httptest.Server
 	log *eventlog.Log
 
-	hmu    sync.Mutex
-	latest map[syntax.DID]*repo.Update
-	active map[syntax.DID]bool
-	asked  chan struct{} // if set, getRepoStatus tells that it was asked, and waits for hold
+	hmu     sync.Mutex
+	latest  map[syntax.DID]*repo.Update
+	all     []*repo.Update
+	active  map[syntax.DID]bool
+	blocked chan struct{} // if set, getBlocks takes from it twice before it answers
+	asked   chan struct{} // if set, getRepoStatus tells that it was asked, and waits for hold
 }
 
 type hostSource struct{ *eventlog.Log }
@@ -149,11 +151,20 @@ func (n *network) host() *fakeHost {
 		json.NewEncoder(w).Encode(map[string]string{"cid": u.CommitCID.String(), "rev": string(u.Commit.Rev)})
 	})
 	mux.HandleFunc("/xrpc/com.atproto.sync.getBlocks", func(w http.ResponseWriter, r *http.Request) {
+		if h.blocked != nil {
+			<-h.blocked
+			<-h.blocked
+		}
 		h.hmu.Lock()
 		defer h.hmu.Unlock()
-		u := h.latest[syntax.DID(r.URL.Query().Get("did"))]
 		w.Header().Set("Content-Type", car.MediaType)
-		w.Write(car.AppendBlock(car.AppendHeader(nil), u.CommitCID, u.Block))
+		b := car.AppendHeader(nil)
+		for _, u := range h.all {
+			if u.CommitCID.String() == r.URL.Query().Get("cids") {
+				b = car.AppendBlock(b, u.CommitCID, u.Block)
+			}
+		}
+		w.Write(b)
 	})
 	mux.HandleFunc("/xrpc/com.atproto.sync.getRepoStatus", func(w http.ResponseWriter, r *http.Request) {
 		if h.asked != nil {
@@ -249,6 +260,7 @@ func (a *fakeAccount) commit() *stream.Commit {
 	a.tree, a.last = next, u
 	a.host.hmu.Lock()
 	a.host.latest[a.did] = u
+	a.host.all = append(a.host.all, u)
 	a.host.hmu.Unlock()
 	return message(u.Message(since, syntax.Datetime(a.now())))
 }

@@ -36,6 +36,7 @@ type host struct {
 	connected bool
 	following bool
 	asking    int // questions about inactive accounts that are under way
+	waiting   int // bytes of its frames that wait for keys
 	events    uint64
 	lastEvent time.Time
 }

@@ -33,6 +33,7 @@ const (
 	dropDesync       = "desynchronized"
 	dropAccountLimit = "account-limit"
 	dropNoChange     = "no-change"
+	dropQueue        = "key-queue"
 )
 
 // task is an event for a worker, or the newest commit of an account that was fetched to mend its chain.
@@ -46,6 +47,7 @@ type task struct {
 	asked bool // the host's answer about an account that it had called inactive; no message
 	alive bool // of asked: the account is active
 	said  int  // of asked: cached.said when the question went out
+	fresh bool // doc was fetched again since the account's events wait; without a frame: they need not wait any more
 
 	// What lookUp found out; not for retry.
 	doc    *identity.Document
@@ -73,6 +75,10 @@ type cached struct {
 	said      int  // how often its host has spoken about its status
 	mending   bool
 	mendAfter time.Time
+	hasty     bool       // the last attempt to mend came at once after another
+	missed    syntax.TID // newest revision that was dropped while the chain was being mended
+	overflow  bool       // events were dropped that waiting had no room for
+	waiting   []task     // events, in order, of which the first may be signed with a key that is being fetched
 }
 
 func newWorker(s *Service) *worker {
@@ -118,6 +124,17 @@ func (w *worker) handle(t task) {
 		w.answered(t, a)
 		return
 	}
+	if t.fresh && t.msg == nil && !t.mend {
+		w.goOn(t, a)
+		return
+	}
+	if len(a.waiting) > 0 {
+		if !w.wait(t, a) {
+			w.s.drop(t.host, t.frame.Seq, dropQueue, string(t.did), nil)
+			a.overflow = true
+		}
+		return
+	}
 	var reason string
 	switch m := t.msg.(type) {
 	case *stream.Commit:
@@ -129,13 +146,17 @@ func (w *worker) handle(t task) {
 	case *stream.Account:
 		reason, err = w.status(t, a, m)
 	}
-	if w.s.ctx.Err() != nil && reason != "" {
-		return // interrupted: it comes again
+	if len(a.waiting) > 0 || w.s.ctx.Err() != nil && reason != "" {
+		return // it is not decided, or interrupted: then it comes again
 	}
 	if t.mend {
 		a.mending = false
 		if reason != "" && reason != dropNoChange {
 			w.s.stats.drop("mend-" + reason)
+		}
+		if reason == "" && a.desync && !a.hasty {
+			a.hasty, a.mendAfter = true, time.Time{}
+			w.mend(task{host: t.host, did: t.did}, a)
 		}
 		return
 	}
@@ -211,7 +232,7 @@ func (w *worker) evict() {
 		if len(w.accounts) <= cachedMax/2 {
 			return
 		}
-		if a.mending || a.asking {
+		if a.mending || a.asking || len(a.waiting) > 0 {
 			continue
 		}
 		if a.last != nil {
@@ -336,22 +357,21 @@ func sameHost(pds string, h *host) bool {
 	return pds == h.row.Origin
 }
 
-// verified calls verify with the account's key, and if the signature is bad once more with the key that it has now.
-func (w *worker) verified(did syntax.DID, doc *identity.Document, verify func(key *keys.PublicKey) (repo.State, error)) (repo.State, string, error) {
-	st, err := verify(doc.SigningKey)
-	if reasonOf(err) == repo.ReasonSignature {
-		again, fresh, rerr := w.s.dir.Refresh(w.s.ctx, did)
-		if rerr == nil && fresh && again.SigningKey != nil {
-			st, err = verify(again.SigningKey)
-		}
-	}
+// verified calls verify with the account's key. If the signature is bad, the account's events wait until its key was fetched
+// again, and then it is called once more.
+func (w *worker) verified(t task, a *cached, verify func(key *keys.PublicKey) (repo.State, error)) (repo.State, string, error) {
+	st, err := verify(t.doc.SigningKey)
 	if err == nil {
 		return st, "", nil
 	}
-	if r := reasonOf(err); r != "" {
-		return st, string(r), err
+	r := reasonOf(err)
+	switch {
+	case r == repo.ReasonSignature && !t.fresh:
+		w.refresh(t, a)
+	case r == "":
+		r = "verification"
 	}
-	return st, "verification", err
+	return st, string(r), err
 }
 
 func reasonOf(err error) repo.Reason {
@@ -389,6 +409,9 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 		return dropInactive, nil
 	}
 	if a.desync {
+		if rev, err := syntax.ParseTID(m.Rev); err == nil {
+			a.missed = max(a.missed, rev)
+		}
 		w.mend(t, a)
 		return dropDesync, nil
 	}
@@ -402,7 +425,7 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 	}
 	prev := a.state()
 	o := w.s.verifyOptions()
-	st, reason, err := w.verified(t.did, doc, func(key *keys.PublicKey) (repo.State, error) {
+	st, reason, err := w.verified(t, a, func(key *keys.PublicKey) (repo.State, error) {
 		return repo.VerifyCommit(msg, key, prev, o)
 	})
 	if reason != "" {
@@ -430,7 +453,7 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 	prev := a.state()
 	msg := repo.SyncMessage{DID: m.DID, Rev: m.Rev, Time: m.Time, Blocks: m.Blocks, FrameSize: len(t.frame.Raw)}
 	o := w.s.verifyOptions()
-	st, reason, err := w.verified(t.did, doc, func(key *keys.PublicKey) (repo.State, error) {
+	st, reason, err := w.verified(t, a, func(key *keys.PublicKey) (repo.State, error) {
 		return repo.VerifySync(msg, key, prev, o)
 	})
 	if reason != "" {
@@ -445,6 +468,9 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 	}
 	next := account{rev: st.Rev, data: st.Data, commit: scan.Root(), host: t.host.name}
 	if t.mend {
+		// A commit that came after the host gave its newest one is missing now. What it says of itself is not verified, so that
+		// is believed once.
+		next.desync, a.missed = a.missed > st.Rev, ""
 		w.s.stats.resynced.Add(1)
 		w.pass(t, a, next, encode(m))
 	} else {

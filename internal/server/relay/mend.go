@@ -34,6 +34,7 @@ func (w *worker) mend(t task, a *cached) {
 		s.resyncing.Add(-1)
 		return // the next event of the account tries again
 	}
+	a.hasty = a.hasty && a.mendAfter.IsZero()
 	a.mending, a.mendAfter = true, now.Add(mendEvery)
 	s.wg.Go(func() {
 		defer s.resyncing.Add(-1)
@@ -59,11 +60,20 @@ func (s *Service) client(h *host) *xrpc.Client {
 	return &xrpc.Client{Host: h.row.Origin, HTTP: s.http}
 }
 
-// newest fetches the newest commit of an account as a #sync message. Nothing of it is verified yet.
-func (s *Service) newest(ctx context.Context, h *host, did syntax.DID) (*stream.Sync, error) {
+// newest fetches the newest commit of an account as a #sync message. Nothing of it is verified yet. An account that commits
+// between the two questions has another newest commit then, so it is asked again.
+func (s *Service) newest(ctx context.Context, h *host, did syntax.DID) (m *stream.Sync, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	c := s.client(h)
+	for range 3 {
+		if m, err = s.newestOnce(ctx, s.client(h), did); err == nil {
+			return m, nil
+		}
+	}
+	return nil, err
+}
+
+func (s *Service) newestOnce(ctx context.Context, c *xrpc.Client, did syntax.DID) (*stream.Sync, error) {
 	latest, err := comatproto.SyncGetLatestCommit.Call(ctx, c, &comatproto.SyncGetLatestCommit_Params{Did: string(did)})
 	if err != nil {
 		return nil, err
@@ -164,4 +174,66 @@ func (s *Service) askActive(ctx context.Context, h *host, did syntax.DID) bool {
 	defer cancel()
 	st, err := comatproto.SyncGetRepoStatus.Call(ctx, s.client(h), &comatproto.SyncGetRepoStatus_Params{Did: string(did)})
 	return err == nil && st.Active
+}
+
+// Bounds of what waits for keys.
+const (
+	waitMost  = 64       // events of one account
+	waitBytes = 16 << 20 // of frames of one host
+)
+
+// refresh fetches the account's document again, since its key may have changed. Until that is done t and what the account
+// says next wait; the other accounts of the worker don't.
+func (w *worker) refresh(t task, a *cached) {
+	s := w.s
+	w.hold(t, a)
+	s.wg.Go(func() {
+		result := task{host: t.host, did: t.did, fresh: true}
+		if doc, fresh, err := s.dir.Refresh(s.ctx, t.did); err == nil && fresh {
+			result.doc = doc
+		}
+		select {
+		case w.in <- result:
+		case <-s.ctx.Done():
+		}
+	})
+}
+
+func (w *worker) hold(t task, a *cached) {
+	a.waiting = append(a.waiting, t)
+	t.host.mu.Lock()
+	t.host.waiting += len(t.frame.Raw)
+	t.host.mu.Unlock()
+}
+
+// wait puts an event behind those that wait, if there is room.
+func (w *worker) wait(t task, a *cached) bool {
+	t.host.mu.Lock()
+	full := t.host.waiting+len(t.frame.Raw) > waitBytes
+	t.host.mu.Unlock()
+	if !t.mend && (full || len(a.waiting) >= waitMost) {
+		return false
+	}
+	w.hold(t, a)
+	return true
+}
+
+// goOn deals with what has waited for the document of t, which is nil if there is none newer.
+func (w *worker) goOn(t task, a *cached) {
+	waiting := a.waiting
+	a.waiting = nil
+	for i, next := range waiting {
+		next.host.mu.Lock()
+		next.host.waiting -= len(next.frame.Raw)
+		next.host.mu.Unlock()
+		next.fresh = i == 0
+		if t.doc != nil {
+			next.doc, next.docErr = t.doc, nil
+		}
+		w.handle(next)
+	}
+	if a.overflow && len(a.waiting) == 0 {
+		a.overflow = false
+		w.broken(t, a)
+	}
 }

@@ -205,6 +205,36 @@ func TestMendsBrokenChain(t *testing.T) {
 	}
 }
 
+// A commit that comes between the host's answer and its arrival here is mended as well, without the next one.
+func TestMendsWhatCameMeanwhile(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host()
+	a := n.account(h, 0)
+	h.blocked = make(chan struct{})
+	svc, url, _ := startRelay(t, n, relay.Config{Memory: true, Hosts: []string{h.srv.URL}})
+	f := follow(t, svc, url, 0)
+	h.say(a.commit())
+	f.next()
+	a.commit()              // lost
+	h.say(a.commit())       // breaks the chain
+	h.blocked <- struct{}{} // the newest commit is known
+	h.say(a.commit())
+	eventually(t, "it is dropped", func() bool { return svc.Status().Drops["desynchronized"] == 1 })
+	close(h.blocked)
+	for {
+		if m, ok := f.next().(*stream.Sync); !ok {
+			t.Fatalf("got %+v", m)
+		} else if m.Rev == string(a.last.Commit.Rev) {
+			break
+		}
+	}
+	c := a.commit()
+	h.say(c)
+	if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
+		t.Errorf("at last came %+v", m)
+	}
+}
+
 func TestRotatedKey(t *testing.T) {
 	n := newNetwork(t)
 	h := n.host()
@@ -287,6 +317,70 @@ func TestRecheckDelaysNobody(t *testing.T) {
 	slow.say(c)
 	if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
 		t.Errorf("at last came %+v", m)
+	}
+}
+
+// Fetching a key again, for a signature that is bad, delays nobody but the account, whose events stay in order.
+func TestRefreshDelaysNobody(t *testing.T) {
+	n := newNetwork(t)
+	h := n.host()
+	a, b := n.account(h, 0), n.account(h, 1)
+	svc, url, _ := startRelay(t, n, relay.Config{Memory: true, Workers: 1, Hosts: []string{h.srv.URL}})
+	f := follow(t, svc, url, 0)
+	h.say(a.commit())
+	f.next()
+	n.mu.Lock()
+	n.held[a.did] = true
+	n.mu.Unlock()
+	good := a.key
+	a.key, _ = keys.Generate(keys.K256, n.w.Rand)
+	lie := a.fork()
+	a.key = good
+	h.say(lie)
+	var later []*stream.Commit
+	for range 5 {
+		later = append(later, a.commit())
+		h.say(later[len(later)-1])
+		c := b.commit()
+		h.say(c)
+		if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	close(n.hold)
+	for _, c := range later {
+		if m, ok := f.next().(*stream.Commit); !ok || m.Commit != c.Commit {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	if st := svc.Status(); len(st.Drops) != 1 || st.Drops["signature"] != 1 {
+		t.Errorf("status: %+v", st)
+	}
+	// More than can wait is mended.
+	n.mu.Lock()
+	n.hold = make(chan struct{})
+	n.mu.Unlock()
+	a.key, _ = keys.Generate(keys.K256, n.w.Rand)
+	lie = a.fork()
+	a.key = good
+	h.say(lie)
+	for range 100 {
+		h.say(a.commit())
+	}
+	eventually(t, "the queue is full", func() bool { return svc.Status().Drops["key-queue"] > 0 })
+	close(n.hold)
+	c := a.last.CommitCID
+	for {
+		switch m := f.next().(type) {
+		case *stream.Sync:
+			if m.Rev == string(a.last.Commit.Rev) {
+				return
+			}
+		case *stream.Commit:
+			if m.Commit == c {
+				return
+			}
+		}
 	}
 }
 
@@ -485,7 +579,7 @@ func TestDeletedAccountIsNotReplayed(t *testing.T) {
 	n := newNetwork(t)
 	h := n.host()
 	a, b := n.account(h, 0), n.account(h, 1)
-	cfg := relay.Config{Dir: t.TempDir(), Hosts: []string{h.srv.URL}}
+	cfg := relay.Config{Dir: t.TempDir(), Workers: 1, Hosts: []string{h.srv.URL}}
 	svc, url, stop := startRelay(t, n, cfg)
 	h.say(&stream.Identity{DID: string(a.did), Time: a.now(), Handle: a.handle})
 	h.say(&stream.Account{DID: string(a.did), Time: a.now(), Active: true})
