@@ -257,6 +257,9 @@ func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte
 		s.mu.Unlock()
 	}
 	a.account, a.known = next, true
+	if len(frames) > 0 {
+		s.stats.accepted.Add(1)
+	}
 	var forget []string
 	if m, ok := t.msg.(*stream.Account); ok && !m.Active && m.Status == stream.StatusDeleted {
 		forget = []string{m.DID} // what is deleted is not replayed either
@@ -280,9 +283,6 @@ func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte
 			h.putCursor(b)
 		}
 	}})
-	if len(frames) > 0 {
-		s.stats.accepted.Add(1)
-	}
 }
 
 // forward encodes the frame as it came, under our number.
