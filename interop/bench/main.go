@@ -185,12 +185,12 @@ func duration(ns *float64) string {
 	switch {
 	case ns == nil:
 		return ""
-	case *ns < 1e4:
+	case *ns < 1e3:
 		return fmt.Sprintf("%.3g ns", *ns)
-	case *ns < 1e7:
-		return fmt.Sprintf("%.4g µs", *ns/1e3)
+	case *ns < 1e6:
+		return fmt.Sprintf("%.3g µs", *ns/1e3)
 	}
-	return fmt.Sprintf("%.4g ms", *ns/1e6)
+	return fmt.Sprintf("%.3g ms", *ns/1e6)
 }
 
 func count(n *float64) string {
