@@ -152,8 +152,10 @@ type writer struct {
 	a     *account
 	id    string
 	rng   *rand.Rand
-	mine  []string // paths that it made and that are there
 	pause time.Duration
+
+	mine   []string // paths that it made and that are there
+	unsure []byte   // a blob whose upload had no answer
 }
 
 func (w *writer) step(ctx context.Context, r *round) error {
@@ -165,6 +167,8 @@ func (w *writer) step(ctx context.Context, r *round) error {
 		}
 	}
 	switch n := w.rng.IntN(100); {
+	case n >= 88, w.unsure != nil:
+		return w.image(ctx, r)
 	case n < 30:
 		return w.create(ctx, r)
 	case n < 50:
@@ -173,10 +177,8 @@ func (w *writer) step(ctx context.Context, r *round) error {
 		return w.put(ctx, r, fmt.Sprintf("shared-%d", w.rng.IntN(3)))
 	case n < 75:
 		return w.delete(ctx, r)
-	case n < 88:
-		return w.batch(ctx, r)
 	default:
-		return w.image(ctx, r)
+		return w.batch(ctx, r)
 	}
 }
 
@@ -256,31 +258,41 @@ func (w *writer) batch(ctx context.Context, r *round) error {
 
 // image uploads a blob and references it, or references one that was uploaded before. Now and then it leaves that for later.
 func (w *writer) image(ctx context.Context, r *round) error {
-	var blob object
 	w.a.mu.Lock()
+	var blob object
 	if n := len(w.a.uploads); n > 0 {
 		blob = w.a.uploads[n-1]
 		w.a.uploads = w.a.uploads[:n-1]
 	}
 	w.a.mu.Unlock()
+	again := false
 	if blob == nil {
-		body := append([]byte("\x89PNG\r\n\x1a\n"), bytes.Repeat(fmt.Append(nil, r.next(), "."), 1+w.rng.IntN(20_000)/8)...)
-		got, err := r.c.call(context.WithoutCancel(ctx), http.MethodPost, r.urls.PDS+"/xrpc/com.atproto.repo.uploadBlob", w.a.access, "image/png", body)
+		// An upload without an answer is done again: it may have left a part of itself.
+		again = w.unsure != nil
+		if !again {
+			w.unsure = append([]byte("\x89PNG\r\n\x1a\n"), bytes.Repeat(fmt.Append(nil, r.next(), "."), 1+w.rng.IntN(20_000)/8)...)
+		}
+		got, err := r.c.call(context.WithoutCancel(ctx), http.MethodPost, r.urls.PDS+"/xrpc/com.atproto.repo.uploadBlob", w.a.access, "image/png", w.unsure)
 		if err := gone(got, err); err != nil {
 			return err
 		}
 		blob, _ = got.json()["blob"].(object)
-		if blob == nil || blobCID(blob) != cid.Sum(cid.Raw, body).String() {
+		if blob == nil || blobCID(blob) != cid.Sum(cid.Raw, w.unsure).String() {
 			return fmt.Errorf("uploadBlob: %s", got)
 		}
-		if w.rng.IntN(4) == 0 {
+		w.unsure = nil
+		if !again && w.rng.IntN(4) == 0 {
 			w.a.mu.Lock()
 			w.a.uploads = append(w.a.uploads, blob)
 			w.a.mu.Unlock()
 			return nil
 		}
 	}
-	return w.refer(ctx, r, blob)
+	err := w.refer(ctx, r, blob)
+	if err == nil && again {
+		w.mine = w.mine[:len(w.mine)-1] // it stays until it was looked at
+	}
+	return err
 }
 
 func (w *writer) refer(ctx context.Context, r *round, blob object) error {
