@@ -16,7 +16,6 @@
 //	repo     commits, records, proofs, verification
 //	lexicon  schemas and the validation of records
 //	plc      did:plc operations
-//	label    labels
 //
 // Wire types are generated from the schemas in lexicons into api/comatproto, api/appbsky and so on.
 //
