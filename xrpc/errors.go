@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"syscall"
 )
 
 // Error is an answer that is no success: what a client got, or what a handler wants sent.
@@ -95,6 +96,9 @@ func asError(err error) (*Error, bool) {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return ErrPayloadTooLarge.With("the body is larger than %d bytes", tooLarge.Limit), true
+	}
+	if errors.Is(err, syscall.ENOSPC) { // whoever runs it may be the one who reads this
+		return ErrNotEnoughResources.With("the server has no space left to write to"), false
 	}
 	return ErrInternal.With("internal server error"), false
 }

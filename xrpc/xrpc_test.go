@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,6 +72,8 @@ func newServer(t *testing.T, o xrpc.ServerOptions) (*xrpc.Client, *bytes.Buffer)
 			return nil, errTooLong
 		case "secret":
 			return nil, errors.New("the password is swordfish")
+		case "full":
+			return nil, fmt.Errorf("storing: %w", &fs.PathError{Op: "write", Path: "/srv/swordfish", Err: syscall.ENOSPC})
 		case "panic":
 			panic("swordfish")
 		case "nil":
@@ -167,7 +171,8 @@ func TestErrors(t *testing.T) {
 	}{
 		"long": {400, "TooLong", "4 characters"}, "name": {400, "TooLong", ""},
 		"secret": {500, "InternalServerError", "internal server error"}, "panic": {500, "InternalServerError", "internal server error"},
-		"nil": {500, "InternalServerError", "internal server error"}, strings.Repeat("x", 2000): {413, "PayloadTooLarge", "the body has 2011 bytes, at most 1000 are accepted"},
+		"full": {503, "NotEnoughResources", "the server has no space left to write to"},
+		"nil":  {500, "InternalServerError", "internal server error"}, strings.Repeat("x", 2000): {413, "PayloadTooLarge", "the body has 2011 bytes, at most 1000 are accepted"},
 	} {
 		_, err := put.Call(ctx, c, &putInput{Text: text})
 		var e *xrpc.Error
