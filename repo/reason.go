@@ -2,6 +2,7 @@ package repo
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/barograph/baro/mst"
 )
@@ -101,7 +102,7 @@ func (e *VerifyError) Error() string {
 		s += ": " + e.Detail
 	}
 	if e.Err != nil {
-		s += ": " + e.Err.Error()
+		s += ": " + strings.TrimPrefix(e.Err.Error(), s+": ") // a broken CAR file says so itself
 	}
 	return s
 }
