@@ -45,7 +45,7 @@ type Options struct {
 	Memory bool   // keep everything in memory, and nothing after Close
 
 	Ports Ports  // 0: the port that Dir remembers, else a free one
-	Bind  string // address to listen on; default 127.0.0.1
+	Bind  string // address to listen on, see CheckBind; default 127.0.0.1
 
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // told by the services
@@ -140,12 +140,16 @@ func start(ctx context.Context, o Options, rebuilt chan<- error) (*Network, erro
 }
 
 func (n *Network) start(ctx context.Context) error {
+	loopback, err := bindAddress(n.o.Bind)
+	if err != nil {
+		return err
+	}
 	if !n.o.Memory {
 		if err := n.takeLock(); err != nil {
 			return err
 		}
 	}
-	res := &resolver{domain: HandleDomain}
+	res := &resolver{domain: HandleDomain, loopback: loopback}
 	guard := netguard.NewDialer(netguard.Options{Resolver: res})
 	n.world.Resolver, n.world.Dialer = res, guard
 	n.http = n.world.HTTPClient(netguard.ClientOptions{Timeout: time.Minute, MaxBody: -1, UserAgent: "barograph-devnet"})
@@ -193,6 +197,9 @@ func (n *Network) listen() error {
 		return err
 	}
 	n.fresh = remembered == nil
+	if remembered != nil {
+		n.ports = remembered.Ports // also of services that don't run now
+	}
 	want := n.o.Ports
 	if remembered != nil {
 		if want.PDS != 0 && want.PDS != remembered.Ports.PDS {

@@ -443,3 +443,40 @@ func TestOthersAreNotPlantedAmong(t *testing.T) {
 		t.Errorf("not planted when told to: %+v, %v", d, err)
 	}
 }
+
+// TestBind starts networks at all addresses that localhost may lead to.
+func TestBind(t *testing.T) {
+	for _, bind := range []string{"localhost", "0.0.0.0", "::1", "::"} {
+		if err := devnet.CheckBind(bind); err != nil {
+			t.Errorf("%s: %v", bind, err)
+		}
+	}
+	for _, bind := range []string{"192.0.2.1", "127.0.0.9", "nonsense", "2001:db8::1"} {
+		if err := devnet.CheckBind(bind); err == nil {
+			t.Errorf("%s: accepted", bind)
+		}
+		if _, err := devnet.Start(t.Context(), devnet.Options{Memory: true, Bind: bind}); err == nil {
+			t.Errorf("%s: started", bind)
+		}
+	}
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	}
+	l.Close()
+	n := start(t, devnet.Options{Memory: true, Bind: "::1"})
+	if _, err := n.PlantDemo(t.Context(), devnet.DemoOptions{Accounts: 2}); err != nil {
+		t.Fatal(err)
+	}
+	c := &xrpc.Client{Host: n.URLs().Relay, HTTP: n.HTTP()}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		out, err := comatproto.SyncListRepos.Call(t.Context(), c, nil)
+		if err == nil && len(out.Repos) == 2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the relay has not found the accounts: %v %v", out, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
