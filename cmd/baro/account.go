@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -21,6 +22,7 @@ func newAccount(e *env) *cobra.Command {
 		Short: "Create an account, log in and out",
 		Long: "Sessions are kept below the user's state folder, in files that only you can read; passwords are not kept. Several\n" +
 			"accounts may be logged in: the one of the last login is used unless --as names another.",
+		Example: "  baro account create carol.test\n  baro account login alice.test\n  baro account ls",
 	}
 	cmd.AddCommand(newAccountCreate(e), newAccountLogin(e), newAccountLogout(e), newAccountLs(e), newAccountUse(e))
 	return cmd
@@ -96,7 +98,7 @@ func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) erro
 	case errors.Is(err, comatproto.ErrHandleNotAvailable):
 		return withHint(err, "choose another handle")
 	case errors.Is(err, comatproto.ErrUnsupportedDomain):
-		return withHint(err, "%s", domainsHint(ctx, n))
+		return domainsHint(ctx, n, err)
 	case err != nil:
 		return err
 	}
@@ -104,12 +106,16 @@ func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) erro
 }
 
 // domainsHint tells which handles a PDS gives.
-func domainsHint(ctx context.Context, n *network) string {
+func domainsHint(ctx context.Context, n *network, refused error) error {
 	out, err := comatproto.ServerDescribeServer.Call(ctx, n.xrpc(), nil)
 	if err != nil || len(out.AvailableUserDomains) == 0 {
-		return "this server gives other handles"
+		return withHint(refused, "this server gives other handles")
 	}
-	return fmt.Sprintf("handles of this server end in %s", inert(fmt.Sprint(out.AvailableUserDomains)))
+	domains := inert(strings.Join(out.AvailableUserDomains, ", "))
+	if strings.Contains(refused.Error(), domains) {
+		return refused // it says so itself
+	}
+	return withHint(refused, "handles of this server end in %s", domains)
 }
 
 func newAccountLogin(e *env) *cobra.Command {

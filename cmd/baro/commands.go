@@ -2,20 +2,13 @@ package main
 
 import "github.com/spf13/cobra"
 
-// commands are the subcommands of baro, each made by a function of its own file, in the order of the help page.
-var commands = []func(*env) *cobra.Command{
-	newUp,
-	newGet,
-	newLs,
-	newRepo,
-	newFirehose,
-	newAccount,
-	newPLC,
-	newPDS,
-	newRelay,
-	newLinks,
-	newExplorer,
-	newVersion,
-	newConfig,
-	newMan,
+// groups are the subcommands of baro, each made by a function of its own file, in the order of the help page.
+var groups = []struct {
+	title    string
+	commands []func(*env) *cobra.Command
+}{
+	{"A network on this machine", []func(*env) *cobra.Command{newUp}},
+	{"Read, check and write", []func(*env) *cobra.Command{newGet, newLs, newRepo, newFirehose, newAccount}},
+	{"The servers, each alone", []func(*env) *cobra.Command{newPLC, newPDS, newRelay, newLinks, newExplorer}},
+	{"About baro", []func(*env) *cobra.Command{newConfig, newVersion, newMan}},
 }

@@ -185,7 +185,7 @@ func (c *config) apply(cmd *cobra.Command) error {
 			return
 		}
 		if err := f.Value.Set(value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: bad value %q for %s: %w", origin, value, f.Name, err))
+			errs = append(errs, fmt.Errorf("%s: bad value %q for %s: %w", origin, value, f.Name, valueError(f, err)))
 		}
 	})
 	return errors.Join(errs...)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func newFirehose(e *env) *cobra.Command {
 	fl.BoolVar(&f.verify, "verify", false, "check every commit")
 	fl.BoolVar(&f.strict, "strict", false, "with --verify, end at the first failed check")
 	fl.StringSliceVar(&f.collections, "collection", nil, "only commits with a change in this collection, or in those of a prefix such as app.bsky.feed.*; may be repeated")
-	fl.StringSliceVar(&f.dids, "did", nil, "only events of this account; may be repeated")
+	fl.StringSliceVar(&f.dids, "did", nil, "only events of this account, a DID or a handle; may be repeated")
 	fl.Int64Var(&f.cursor, "cursor", -1, "go on after the event with this number; 0: from the oldest that is kept (default: from now on)")
 	fl.IntVar(&f.limit, "limit", 0, "stop after so many lines; 0: never")
 	fl.BoolVar(&f.noRecords, "no-records", false, "leave the records out")
@@ -96,7 +97,7 @@ type eventFilter struct {
 	dids     map[string]bool
 }
 
-func newEventFilter(collections, dids []string) (*eventFilter, error) {
+func newEventFilter(collections []string) (*eventFilter, error) {
 	f := &eventFilter{exact: map[string]bool{}, dids: map[string]bool{}}
 	for _, c := range collections {
 		if p, ok := strings.CutSuffix(c, "*"); ok && (p == "" || strings.HasSuffix(p, ".")) {
@@ -109,14 +110,23 @@ func newEventFilter(collections, dids []string) (*eventFilter, error) {
 		}
 		f.exact[string(n)] = true
 	}
-	for _, d := range dids {
-		did, err := syntax.ParseDID(d)
-		if err != nil {
-			return nil, usagef("--did %q: want a DID such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", d)
+	return f, nil
+}
+
+// accounts adds the accounts whose events are wanted. A handle is looked up once: it is the account that is followed.
+func (f *eventFilter) accounts(ctx context.Context, ns *networks, ids []syntax.AtIdentifier) error {
+	for _, id := range ids {
+		did := id.DID()
+		if !id.IsDID() {
+			a, err := ns.lookup(ctx, id)
+			if err != nil {
+				return err
+			}
+			did = a.DID
 		}
 		f.dids[string(did)] = true
 	}
-	return f, nil
+	return nil
 }
 
 func (f *eventFilter) path(p string) bool {
@@ -171,10 +181,11 @@ type keyAnswer struct {
 const (
 	firehoseAhead   = 512
 	firehoseLookups = 64
+	firstAttempts   = 3 // connections that may fail before there has been any; a stream that was there is waited for
 )
 
 func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) error {
-	filter, err := newEventFilter(f.collections, f.dids)
+	filter, err := newEventFilter(f.collections)
 	switch {
 	case err != nil:
 		return err
@@ -185,15 +196,33 @@ func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) err
 	case f.strict && !f.verify:
 		return usagef("--strict takes --verify")
 	}
+	var ids []syntax.AtIdentifier
+	for _, d := range f.dids {
+		id, err := parseAccount(d)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, id)
+	}
 	ns, err := e.networks(ctx, f.networkFlags)
 	if err != nil {
 		return err
 	}
+	if err := filter.accounts(ctx, ns, ids); err != nil {
+		return err
+	}
 	n := ns.list[0]
+	outer := ctx
+	ctx, giveUp := context.WithCancelCause(ctx)
+	connected, attempts := false, 0 // as the goroutine that reads sees it
 	o := stream.SubscribeOptions{
 		DialOptions: stream.DialOptions{NetDialContext: n.guard.DialContext, Header: map[string][]string{"User-Agent": {userAgent}}},
-		OnConnect:   func() { e.log.Info("connected", "host", n.relay) },
+		OnConnect:   func() { connected = true; e.log.Info("connected", "host", n.relay) },
 		OnDisconnect: func(err error, wait time.Duration) {
+			if attempts++; !connected && attempts == firstAttempts {
+				giveUp(fmt.Errorf("there is no stream at %s: %w", n.relay, err))
+				return
+			}
 			fmt.Fprintf(e.stderr, "baro: the stream of %s ended, next attempt in %s: %s\n", n.relay, wait.Round(time.Millisecond), inert(err.Error()))
 		},
 	}
@@ -201,12 +230,10 @@ func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) err
 		o.After = &f.cursor
 	}
 
-	outer := ctx
-	ctx, cancel := context.WithCancel(ctx)
 	jobs := make(chan *firehoseJob, firehoseAhead)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer cancel()
+	defer giveUp(nil)
 	wg.Go(func() {
 		defer close(jobs)
 		slots := make(chan struct{}, firehoseLookups)
@@ -286,6 +313,12 @@ func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) err
 		if lines == f.limit {
 			break
 		}
+	}
+	if err := context.Cause(ctx); outer.Err() == nil && err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return err // advise says what that means
+		}
+		return withHint(err, "is this machine online? A local network is started with 'baro up'")
 	}
 	if failed > 0 {
 		return notVerified(fmt.Errorf("%d of %d events failed a check", failed, lines))

@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/devnet"
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/server/links"
 	"github.com/barograph/baro/internal/world"
+	"github.com/barograph/baro/xrpc"
 )
 
 // linksFlags are those of the link index and of its rebuild.
@@ -79,6 +85,9 @@ func newLinksRebuild(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if _, err := os.Stat(dir); err != nil && !local {
+				return withHint(fmt.Errorf("there is no link index in %s: %w", s.data, err), "name its data directory with --data")
+			}
 			if local && !e.config.given(cmd, "relay") {
 				err = devnet.RebuildLinks(ctx, devnet.Options{Dir: s.data, Ports: ports, Log: e.log, Version: version().Version})
 			} else {
@@ -91,6 +100,9 @@ func newLinksRebuild(e *env) *cobra.Command {
 					return err
 				}
 				defer svc.Close()
+				if err := answers(ctx, f.relay, w); err != nil {
+					return advise(fmt.Errorf("the link index was left as it is: %w", err))
+				}
 				err = svc.Rebuild(ctx)
 			}
 			if err != nil {
@@ -105,4 +117,11 @@ func newLinksRebuild(e *env) *cobra.Command {
 	fl.StringSliceVar(&s.allow, "allow", nil, "private host:port that may be connected to (repeat for more)")
 	f.add(cmd)
 	return cmd
+}
+
+// answers asks a relay for its first account, so that nothing is dropped for one that is not there.
+func answers(ctx context.Context, relay string, w world.World) error {
+	c := &xrpc.Client{Host: relay, HTTP: w.HTTPClient(netguard.ClientOptions{Timeout: 20 * time.Second, UserAgent: userAgent})}
+	_, err := comatproto.SyncListRepos.Call(ctx, c, &comatproto.SyncListRepos_Params{Limit: new(int64(1))})
+	return err
 }

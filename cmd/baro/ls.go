@@ -107,6 +107,9 @@ func (e *env) ls(ctx context.Context, arg string, f lsFlags) error {
 			break
 		}
 	}
+	if n+bad == 0 && !e.json {
+		fmt.Fprintf(e.stderr, "%s has no records in %s\n", a.who(), collection)
+	}
 	if bad > 0 {
 		return fmt.Errorf("%d records could not be read", bad)
 	}

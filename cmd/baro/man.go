@@ -10,9 +10,10 @@ import (
 
 func newMan(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "man DIR",
-		Short: "Write the manual pages into a folder",
-		Args:  cobra.ExactArgs(1),
+		Use:     "man DIR",
+		Short:   "Write the manual pages into a folder",
+		Example: "  baro man ~/.local/share/man/man1\n  man baro-up",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("making the folder of the manual pages: %w", err)

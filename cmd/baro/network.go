@@ -11,12 +11,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/auth"
+	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/client"
 	"github.com/barograph/baro/devnet"
 	"github.com/barograph/baro/identity"
@@ -181,7 +183,7 @@ func (r *localResolver) LookupTXT(ctx context.Context, name string) ([]string, e
 	if refusal, ok := errors.AsType[*xrpc.Error](err); ok && refusal.Status < 500 {
 		return nil, none
 	} else if err != nil {
-		return nil, &net.DNSError{Err: err.Error(), Name: name, IsTemporary: true}
+		return nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, Name: name, IsTemporary: true}
 	}
 	return []string{"did=" + out.Did}, nil
 }
@@ -207,7 +209,7 @@ func serviceURL(s string) (string, error) {
 		t = "http://" + rest
 	}
 	u, err := url.Parse(t)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || strings.HasSuffix(u.Host, ":") || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", fmt.Errorf("%q is not the URL of a service, such as https://pds.example or http://localhost:2583", s)
 	}
 	return u.Scheme + "://" + strings.ToLower(u.Host), nil
@@ -263,7 +265,13 @@ func (ns *networks) lookup(ctx context.Context, id syntax.AtIdentifier) (*accoun
 			return a, nil
 		}
 		if last = err; identity.KindOf(err) != identity.KindNotFound {
+			if dns, ok := errors.AsType[*net.DNSError](err); ok && test && dns.UnwrapErr != nil {
+				last = fmt.Errorf("resolving %s: %w", id, dns.UnwrapErr) // nobody else knows it
+			}
 			break
+		}
+		if test {
+			last = withHint(fmt.Errorf("there is no account %s at %s", id, n.pds), "check the spelling; 'baro account create %s' makes one", id)
 		}
 	}
 	if last == nil {
@@ -308,6 +316,9 @@ func advise(err error) error {
 		return err
 	}
 	if _, ok := errors.AsType[*repo.VerifyError](err); ok {
+		if broken, ok := errors.AsType[*car.Error](err); ok && broken.Block < 0 {
+			err = withHint(err, "is it a CAR file?")
+		}
 		return notVerified(err)
 	}
 	if _, ok := errors.AsType[*client.HashError](err); ok {
@@ -332,6 +343,9 @@ func advise(err error) error {
 	}
 	if h, ok := errors.AsType[*stream.HandshakeError](err); ok && h.Status == http.StatusNotFound {
 		return withHint(err, "that host has no stream of repositories: name a relay or a PDS with --relay")
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return withHint(err, "nothing listens there: is the server running?")
 	}
 	switch identity.KindOf(err) {
 	case identity.KindNotFound:

@@ -24,6 +24,7 @@ func newRepo(e *env) *cobra.Command {
 		Short: "Check, look into, save and load whole repositories",
 		Long: "A repository is all the public records of an account, under one signed commit. These commands take it from a CAR file,\n" +
 			"or from the network when they are given a handle or a DID. A file wins where a name could be both.",
+		Example: "  baro repo verify alice.test\n  baro repo export alice.test && baro repo inspect alice.test.car",
 	}
 	cmd.AddCommand(newRepoVerify(e), newRepoInspect(e), newRepoLs(e), newRepoUnpack(e), newRepoExport(e), newRepoImport(e))
 	return cmd

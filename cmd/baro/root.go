@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/kv"
@@ -89,7 +90,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		root.SetArgs([]string{}) // nil would mean those of the process
 	}
-	err := root.ExecuteContext(ctx)
+	at, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -104,7 +105,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	msg := strings.TrimSpace(strings.ReplaceAll(explain(err).Error(), "\n", " "))
 	fmt.Fprintf(stderr, "baro: %s\n", msg)
 	if code == exitUsage && coded == nil {
-		fmt.Fprintf(stderr, "see '%s --help'\n", root.Name())
+		fmt.Fprintf(stderr, "see '%s --help'\n", at.CommandPath())
 	}
 	return code
 }
@@ -149,14 +150,24 @@ func newRootFor(e *env) *cobra.Command {
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
+	root.SetFlagErrorFunc(flagError)
 	pf := root.PersistentFlags()
 	pf.BoolVar(&e.json, "json", false, "print data as JSON")
 	pf.StringVar(&e.logLevel, "log-level", "warn", "log to stderr from this level on: debug, info, warn or error")
 	pf.StringVar(&e.configFile, "config", "", "configuration file (default: baro/baro.conf in the user's configuration folder)")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return e.prepare(cmd) }
-	for _, c := range commands {
-		root.AddCommand(c(e))
+	cobra.EnableCommandSorting = false // the help page has an order of its own
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, c := range g.commands {
+			sub := c(e)
+			sub.GroupID = g.title
+			root.AddCommand(sub)
+		}
 	}
+	last := groups[len(groups)-1].title
+	root.SetHelpCommandGroupID(last)
+	root.SetCompletionCommandGroupID(last)
 	finish(root)
 	return root
 }
@@ -173,7 +184,14 @@ func finish(c *cobra.Command) {
 		if c.HasSubCommands() {
 			c.Args = noSuchCommand
 		} else {
-			c.Args = cobra.NoArgs
+			c.Args = noArguments
+		}
+	} else if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("got %d arguments: want '%s'", len(args), cmd.UseLine())
+			}
+			return nil
 		}
 	}
 	c.Flags().SortFlags = false
@@ -195,6 +213,41 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		msg += ": did you mean " + strings.Join(s, " or ") + "?"
 	}
 	return errors.New(msg)
+}
+
+// noArguments refuses arguments.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, and there is %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// flagError words what is wrong with a flag for people.
+func flagError(cmd *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		names := map[string]bool{}
+		eachSetting(cmd, func(f *pflag.Flag) { names["--"+f.Name] = true })
+		return fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
+	}
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		f := bad.GetFlag()
+		return fmt.Errorf("--%s %q: %w", f.Name, bad.GetValue(), valueError(f, bad.Unwrap()))
+	}
+	return err
+}
+
+// valueError says which values a flag has, where the parser of the value speaks of itself.
+func valueError(f *pflag.Flag, err error) error {
+	switch f.Value.Type() {
+	case "int", "int64":
+		return errors.New("want a whole number")
+	case "bool":
+		return errors.New("want true or false")
+	case "duration":
+		return errors.New("want a duration, such as 90m or 72h")
+	}
+	return err
 }
 
 // prepare completes env before a command runs.

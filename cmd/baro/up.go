@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -66,6 +67,9 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 	case f.memory && f.data != "":
 		return usagef("--memory and --data are opposites: choose one")
 	}
+	if err := devnet.CheckBind(f.bind); err != nil {
+		return usagef("--bind: %w", err)
+	}
 	if !f.memory && f.data == "" {
 		var err error
 		if f.data, err = dataDir(); err != nil {
@@ -97,8 +101,12 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 	} else {
 		err = e.printTable(n, f, e.world.Clock.Now().Sub(started))
 	}
+	var demo *devnet.Demo
 	if err == nil && !f.empty {
-		err = e.plant(ctx, n, f, demoGiven)
+		demo, err = e.plant(ctx, n, f, demoGiven)
+	}
+	if err == nil && !e.json {
+		err = e.printNext(n.URLs(), demo, f)
 	}
 	if err == nil {
 		select {
@@ -166,58 +174,78 @@ func (e *env) printTable(n *devnet.Network, f upFlags, took time.Duration) error
 	}
 	where := "in memory only: nothing is kept"
 	if !f.memory {
-		where = f.data
+		where = absolute(f.data)
 	}
 	fmt.Fprintf(w, "  data\t%s\t\n\n", where)
 	return w.Flush()
 }
 
-// plant plants the demo world where there is nothing yet, and tells how to look at it.
-func (e *env) plant(ctx context.Context, n *devnet.Network, f upFlags, asked bool) error {
+// plant plants the demo world where there is nothing yet. The result is nil if there is none.
+func (e *env) plant(ctx context.Context, n *devnet.Network, f upFlags, asked bool) (*devnet.Demo, error) {
 	bar := e.progress("planting the demo world")
 	d, err := n.PlantDemo(ctx, devnet.DemoOptions{Accounts: f.demo, Force: asked, Progress: bar.set})
 	bar.done()
 	if err != nil {
-		return fmt.Errorf("planting the demo world: %w", err)
+		return nil, fmt.Errorf("planting the demo world: %w", err)
 	}
 	if d == nil {
-		if !e.json {
-			fmt.Fprintln(e.stdout, "Press Ctrl-C to stop.")
-		}
-		return nil
+		return nil, nil
 	}
 	if asked && d.Accounts != f.demo {
 		fmt.Fprintf(e.stderr, "baro: this data directory has a demo world of %d accounts already; choose another --data for %d\n", d.Accounts, f.demo)
 	}
 	if e.json {
-		return json.NewEncoder(e.stdout).Encode(map[string]any{"demo": d})
+		return d, json.NewEncoder(e.stdout).Encode(map[string]any{"demo": d})
 	}
 	if d.Planted {
-		fmt.Fprintf(e.stdout, "Planted %d accounts, %d posts, %d likes, %d follows and %d reposts in %.1f s.\n", d.Accounts, d.Posts, d.Likes, d.Follows, d.Reposts, d.Took.Seconds())
+		_, err = fmt.Fprintf(e.stdout, "Planted %d accounts, %d posts, %d likes, %d follows and %d reposts in %.1f s.\n", d.Accounts, d.Posts, d.Likes, d.Follows, d.Reposts, d.Took.Seconds())
 	}
+	return d, err
+}
+
+// printNext tells what to do with a network that is up; d is its demo world, if it has one.
+func (e *env) printNext(u devnet.URLs, d *devnet.Demo, f upFlags) error {
 	w := tabwriter.NewWriter(e.stdout, 0, 4, 3, ' ', 0)
-	fmt.Fprintf(w, "Sign in as %s with the password %s\n\n", d.Handle, d.Password)
-	fmt.Fprintf(w, "What next:\n")
-	fmt.Fprintf(w, "  open %s\tthe explorer\n", n.URLs().Explorer)
-	for _, t := range nextSteps(n.URLs(), d, f) {
-		fmt.Fprintf(w, "  %s\t%s\n", t[0], t[1])
+	if d != nil {
+		fmt.Fprintf(w, "Sign in as %s with the password %s\n\n", d.Handle, d.Password)
+	}
+	baro, where := invocation()
+	fmt.Fprintf(w, "What next, in another terminal%s:\n", where)
+	for _, t := range nextSteps(u, d, f) {
+		fmt.Fprintf(w, "  %s\t%s %s\n", t[0], baro, t[1])
 	}
 	fmt.Fprintf(w, "\nPress Ctrl-C to stop.\n")
 	return w.Flush()
 }
 
-// nextSteps are three commands to try.
+// nextSteps are commands to try, each after what it is for.
 func nextSteps(u devnet.URLs, d *devnet.Demo, f upFlags) [][2]string {
-	where := ""
+	where, relay := "", ""
 	if standard, err := dataDir(); f.memory {
 		where = " --plc " + u.PLC + " --pds " + u.PDS
-	} else if err != nil || f.data != standard {
-		where = " --network " + f.data
+		relay = " --relay " + u.Relay
+	} else if err != nil || absolute(f.data) != absolute(standard) {
+		where = " --network " + shellQuote(absolute(f.data))
+	}
+	if d == nil {
+		return [][2]string{
+			{"make an account", "account create alice.test" + where},
+			{"see what happens", "firehose --verify" + where + relay},
+		}
 	}
 	rkey := d.Post[strings.LastIndexByte(d.Post, '/')+1:]
 	return [][2]string{
-		{"baro get at://" + d.Handle + "/app.bsky.feed.post/" + rkey + where, "one post"},
-		{"baro repo verify " + d.Handle + where, "check a whole repository"},
-		{"baro account login " + d.Handle + where, "sign in"},
+		{"a post, with its proof", "get --verify at://" + d.Handle + "/app.bsky.feed.post/" + rkey + where},
+		{"check a whole repository", "repo verify " + d.Handle + where},
+		{"see what happens", "firehose --verify --cursor 0" + where + relay},
+		{"sign in", "account login " + d.Handle + where},
 	}
+}
+
+// absolute is a path that means the same in another folder.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }

@@ -57,8 +57,9 @@ func (b build) String() string {
 
 func newVersion(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Say which version this is",
+		Use:     "version",
+		Short:   "Say which version this is",
+		Example: "  baro version\n  baro version --json | jq -r .commit",
 		RunE: func(*cobra.Command, []string) error {
 			if e.json {
 				return json.NewEncoder(e.stdout).Encode(version())
