@@ -277,8 +277,8 @@ func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) err
 	lines, failed := 0, 0
 	for j := range jobs {
 		if j.err != nil {
-			if outer.Err() != nil {
-				break
+			if ctx.Err() != nil {
+				break // somebody stopped it, or gave up: the cause says which
 			}
 			return j.err
 		}
