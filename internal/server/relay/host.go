@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -186,6 +187,7 @@ func (s *Service) consume(h *host) error {
 	defer cancel()
 	l := &line{s: s, host: h, slots: make(chan struct{}, lookups), tasks: make(chan *task, lookups)}
 	wg.Go(func() { l.forward(ctx) })
+	told := false // of the present outage
 	o := stream.SubscribeOptions{
 		After:      &after,
 		MinBackoff: 250 * time.Millisecond,
@@ -194,6 +196,7 @@ func (s *Service) consume(h *host) error {
 			h.mu.Lock()
 			h.connected, h.row.Problem = true, ""
 			h.mu.Unlock()
+			told = false
 		},
 		OnDisconnect: func(err error, wait time.Duration) {
 			h.mu.Lock()
@@ -202,7 +205,11 @@ func (s *Service) consume(h *host) error {
 			if reason := brokenStream(err); reason != "" {
 				s.stats.drop(reason)
 			}
-			s.w.Log.Debug("a host's stream ended", "host", h.name, "err", err, "wait", wait)
+			level := slog.LevelDebug
+			if configured && !told { // the operator has named it, and wants to know
+				level, told = slog.LevelWarn, true
+			}
+			s.w.Log.Log(ctx, level, "a host's stream ended; trying again", "host", h.name, "err", err, "wait", wait)
 		},
 	}
 	o.NetDialContext = s.w.Dialer.DialContext
