@@ -49,7 +49,7 @@ func (n *Network) plan() {
 		return pds.New(pds.Config{
 			Dir: dir("pds"), Memory: n.o.Memory,
 			PublicURL: n.urls.PDS, PLCURL: n.urls.PLC, HandleDomains: []string{HandleDomain},
-			AdminPassword: n.o.AdminPassword, Relays: []string{n.urls.Relay},
+			Version: n.o.Version, AdminPassword: n.o.AdminPassword, Relays: []string{n.urls.Relay},
 			Accounts:   pds.AccountConfig{RelaxLoopback: true, LogTokens: true},
 			CacheBytes: pdsCache,
 		}, n.world)

@@ -38,9 +38,15 @@ func newPDS(e *env) *cobra.Command {
 					return err
 				}
 			}
+			if c.PublicURL == "" && !isLoopback("http://"+s.listen) {
+				return usagef("--public-url is missing: how do others reach a server that listens on %s?", s.listen)
+			}
+			if (c.PublicURL == "" || isLoopback(c.PublicURL)) && !e.config.given(cmd, "plc") {
+				return usagef("--plc is missing: accounts that only this machine can reach do not belong into the public directory ('baro plc' runs one; --public-url is for a server that others reach)")
+			}
 			return e.serve(cmd.Context(), s, append([]string{c.PLCURL}, c.Relays...), func(url, dir string, w world.World) (server, error) {
 				c := c
-				c.Dir, c.Memory = dir, s.memory
+				c.Dir, c.Memory, c.Version = dir, s.memory, version().Version
 				if c.PublicURL == "" {
 					c.PublicURL = url
 				}

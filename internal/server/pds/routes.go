@@ -1,15 +1,14 @@
 package pds
 
 import (
+	"cmp"
+	"encoding/json"
 	"net/http"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/stream"
 	"github.com/barograph/baro/xrpc"
 )
-
-// version is what _health tells.
-const version = "baro"
 
 // routes puts all methods together. Each handler authenticates by itself.
 func (s *Service) routes() *xrpc.Server {
@@ -62,5 +61,6 @@ func (s *Service) health(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write([]byte(`{"version":"` + version + `"}`))
+	b, _ := json.Marshal(map[string]string{"version": cmp.Or(s.cfg.Version, "baro")})
+	_, _ = w.Write(b)
 }

@@ -47,6 +47,8 @@ type Config struct {
 	PublicURL string
 	// DID is the service's own DID; derived from PublicURL (did:web) when empty.
 	DID syntax.DID
+	// Version is what _health tells; "baro" when empty.
+	Version string
 	// HandleDomains are the suffixes under which accounts get handles, each with its leading dot, such as ".test".
 	HandleDomains []string
 	// PLCURL is the base URL of the PLC directory that new identities are registered with.
