@@ -165,5 +165,8 @@ func TestCommandTree(t *testing.T) {
 		if c.RunE == nil && c.Run == nil {
 			t.Errorf("%s does nothing", c.CommandPath())
 		}
+		if name := c.Name(); c.HasParent() && name != "help" && name != "completion" && !strings.Contains(c.Example, "  baro ") {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
 	}
 }
