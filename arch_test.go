@@ -55,7 +55,7 @@ var sdkOnly = map[string][]string{
 	"stream":   {"core", "xrpc"},
 	"reposync": {"core", "identity", "stream", "xrpc", "api"},
 	"auth":     {"core", "xrpc", "identity", "api"},
-	"richtext": {"core"},
+	"richtext": {"core", "api"},
 	"graph":    {"core"},
 }
 

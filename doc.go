@@ -25,6 +25,7 @@
 //	identity    handles and DIDs to where they lead
 //	auth        sessions and service tokens
 //	client      typed access to the records of any server
+//	richtext    mentions, links and tags in text
 //	stream      event streams, both ends
 //	reposync    repositories, fetched whole and kept up to date, verified
 //	devnet      a whole network in the process of a test
