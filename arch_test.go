@@ -50,13 +50,14 @@ var core = map[string]struct {
 var sdk = []string{"xrpc", "identity", "auth", "client", "richtext", "bsky", "stream", "reposync", "graph", "workflow"}
 
 var sdkOnly = map[string][]string{
-	"xrpc":     {"syntax", "data", "cid", "cbor"},
-	"identity": {"core"},
-	"stream":   {"core", "xrpc"},
-	"reposync": {"core", "identity", "stream", "xrpc", "api"},
-	"auth":     {"core", "xrpc", "identity", "api"},
-	"richtext": {"core", "api"},
-	"graph":    {"core"},
+	"xrpc":            {"syntax", "data", "cid", "cbor"},
+	"identity":        {"core"},
+	"identity/lexres": {"core", "identity", "client", "xrpc", "api"},
+	"stream":          {"core", "xrpc"},
+	"reposync":        {"core", "identity", "stream", "xrpc", "api"},
+	"auth":            {"core", "xrpc", "identity", "api"},
+	"richtext":        {"core", "api"},
+	"graph":           {"core"},
 }
 
 type pkg struct {
@@ -183,11 +184,15 @@ func forbidden(from, to string) string {
 		}
 		return "generated types import only the core and xrpc"
 	case slices.Contains(sdk, top(from)):
-		if only, ok := sdkOnly[top(from)]; ok {
+		only, ok := sdkOnly[from]
+		if !ok {
+			only, ok = sdkOnly[top(from)]
+		}
+		if ok {
 			if top(from) == top(to) || matches(to, only) {
 				return ""
 			}
-			return fmt.Sprintf("%s imports only %v", top(from), only)
+			return fmt.Sprintf("%s imports only %v", from, only)
 		}
 		if matches(to, append([]string{"core", "api"}, sdk...)) {
 			return ""

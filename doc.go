@@ -22,7 +22,7 @@
 // The SDK talks to the network:
 //
 //	xrpc        client and server of XRPC
-//	identity    handles and DIDs to where they lead
+//	identity    handles and DIDs to where they lead; identity/lexres: NSIDs to their schemas
 //	auth        sessions and service tokens
 //	client      typed access to the records of any server
 //	richtext    mentions, links and tags in text

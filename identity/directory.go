@@ -2,13 +2,10 @@ package identity
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -17,6 +14,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/barograph/baro/identity/internal/cache"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -52,8 +50,8 @@ type Options struct {
 type Directory struct {
 	o       Options
 	http    *http.Client
-	docs    *cache[*Document]
-	handles *cache[syntax.DID]
+	docs    *cache.Cache[*Document]
+	handles *cache.Cache[syntax.DID]
 	plc     *rate.Limiter
 	hosts   limiters
 }
@@ -91,21 +89,12 @@ func def[T comparable](p *T, v T) {
 	}
 }
 
-func newCache[V any](o Options, cost func(V) int) *cache[V] {
-	var mu sync.Mutex
-	seed := maphash.String(maphash.MakeSeed(), "jitter")
-	rnd := rand.New(rand.NewPCG(seed, seed>>5))
-	return &cache[V]{
-		now: o.Now, ttl: o.TTL, negative: o.NegativeTTL, stale: max(o.StaleIfError, 0), max: o.CacheBytes / 2, cost: cost,
-		// Entries that were made together shouldn't end together.
-		jitter: func(d time.Duration) time.Duration {
-			mu.Lock()
-			defer mu.Unlock()
-			return d - d/10 + time.Duration(rnd.Int64N(int64(d/5)+1))
-		},
-		entries: make(map[string]*list.Element),
-		flights: make(map[string]*flight[V]),
-	}
+func newCache[V any](o Options, cost func(V) int) *cache.Cache[V] {
+	return cache.New(cache.Options[V]{
+		Now: o.Now, TTL: o.TTL, Negative: o.NegativeTTL, Stale: o.StaleIfError, MaxCost: o.CacheBytes / 2, Cost: cost,
+		Transient: func(err error) bool { return KindOf(err) == KindUnreachable },
+		Forget:    func(err error) bool { return KindOf(err) == KindLimited },
+	})
 }
 
 // Lookup resolves a handle or a DID: see [Directory.LookupHandle] and [Directory.LookupDID].
@@ -123,25 +112,25 @@ func (d *Directory) LookupHandle(ctx context.Context, h syntax.Handle) (*Identit
 		return nil, err
 	}
 	a := d.document(ctx, did, -1)
-	if a.err != nil {
-		return nil, a.err
+	if a.Err != nil {
+		return nil, a.Err
 	}
-	if a.value.Claimed != h.Normalize() {
-		err := fmt.Errorf("the document of %s claims %q", did, a.value.Claimed)
+	if a.Value.Claimed != h.Normalize() {
+		err := fmt.Errorf("the document of %s claims %q", did, a.Value.Claimed)
 		return nil, &Error{"looking up", string(h), KindHandleMismatch, err}
 	}
-	return &Identity{Document: a.value, Handle: a.value.Claimed, Fetched: a.at, Stale: a.stale}, nil
+	return &Identity{Document: a.Value, Handle: a.Value.Claimed, Fetched: a.At, Stale: a.Stale}, nil
 }
 
 // LookupDID resolves a DID to its document and the document's handle back to the DID. If that fails, the identity has
 // the handle [syntax.InvalidHandle], which is no error.
 func (d *Directory) LookupDID(ctx context.Context, did syntax.DID) (*Identity, error) {
 	a := d.document(ctx, did, -1)
-	if a.err != nil {
-		return nil, a.err
+	if a.Err != nil {
+		return nil, a.Err
 	}
-	id := &Identity{Document: a.value, Handle: syntax.InvalidHandle, Fetched: a.at, Stale: a.stale}
-	h := a.value.Claimed
+	id := &Identity{Document: a.Value, Handle: syntax.InvalidHandle, Fetched: a.At, Stale: a.Stale}
+	h := a.Value.Claimed
 	if h == "" {
 		id.HandleErr = &Error{"looking up", string(did), KindNotFound, errors.New("the document claims no handle")}
 		return id, nil
@@ -170,40 +159,40 @@ func (d *Directory) ResolveHandle(ctx context.Context, h syntax.Handle) (syntax.
 	if h.Reserved() {
 		return "", &Error{"resolving handle", string(h), KindNotFound, errors.New("no name under this top-level domain resolves")}
 	}
-	a := d.handles.get(ctx, string(h), -1, func(ctx context.Context) (syntax.DID, error) { return d.fetchHandle(ctx, h) })
-	return a.value, a.err
+	a := d.handles.Get(ctx, string(h), -1, func(ctx context.Context) (syntax.DID, error) { return d.fetchHandle(ctx, h) })
+	return a.Value, a.Err
 }
 
 // ResolveDID returns the document of a DID, and leaves handles alone.
 func (d *Directory) ResolveDID(ctx context.Context, did syntax.DID) (*Document, error) {
 	a := d.document(ctx, did, -1)
-	return a.value, a.err
+	return a.Value, a.Err
 }
 
 // Refresh fetches the document of a DID again, unless that was done less than MinRefresh ago: then it returns what is
 // known and fresh is false. It is for a signature that doesn't verify: the key may have changed since.
 func (d *Directory) Refresh(ctx context.Context, did syntax.DID) (doc *Document, fresh bool, err error) {
 	a := d.document(ctx, did, d.o.MinRefresh)
-	return a.value, a.err == nil && a.asked, a.err
+	return a.Value, a.Err == nil && a.Asked, a.Err
 }
 
 // Purge forgets the document of a DID and the handle it claims. It is for #identity events.
 func (d *Directory) Purge(did syntax.DID) {
-	if doc, ok := d.docs.purge(string(did)); ok && doc.Claimed != "" {
-		d.handles.purge(string(doc.Claimed))
+	if doc, ok := d.docs.Purge(string(did)); ok && doc.Claimed != "" {
+		d.handles.Purge(string(doc.Claimed))
 	}
 }
 
 // PurgeHandle forgets where a handle leads.
-func (d *Directory) PurgeHandle(h syntax.Handle) { d.handles.purge(string(h.Normalize())) }
+func (d *Directory) PurgeHandle(h syntax.Handle) { d.handles.Purge(string(h.Normalize())) }
 
-func (d *Directory) document(ctx context.Context, did syntax.DID, minAge time.Duration) answer[*Document] {
+func (d *Directory) document(ctx context.Context, did syntax.DID, minAge time.Duration) cache.Answer[*Document] {
 	// What needs no network needs no cache.
 	url, host, err := d.documentURL(did)
 	if err != nil {
-		return answer[*Document]{err: err}
+		return cache.Answer[*Document]{Err: err}
 	}
-	return d.docs.get(ctx, string(did), minAge, func(ctx context.Context) (*Document, error) {
+	return d.docs.Get(ctx, string(did), minAge, func(ctx context.Context) (*Document, error) {
 		return d.fetchDocument(ctx, did, url, host)
 	})
 }
