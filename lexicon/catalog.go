@@ -3,6 +3,7 @@ package lexicon
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"sort"
@@ -14,26 +15,68 @@ import (
 
 // Catalog holds schemas and validates against them. It is safe for concurrent use.
 type Catalog struct {
+	store *store
+	opts  Options
+}
+
+// Options say how validation goes about it. The zero value is strict and stops at the first finding.
+type Options struct {
 	// AllowLegacyBlobs accepts, where a schema wants a blob, also the old form of a map with cid and mimeType. It is for
-	// reading early records, not for writing. Set it before the first use.
+	// reading early records, not for writing.
 	AllowLegacyBlobs bool
+	// LenientDatetimes accepts every datetime that syntax.LenientTime can read, such as one without a time zone.
+	LenientDatetimes bool
+	// StrictUnions validates also those variants of open unions that the union doesn't list: they must be in the catalog.
+	// Otherwise they pass, since a later version of the schema may list them.
+	StrictUnions bool
+	// Findings is how many of them to collect. With 0 or 1 the error is an [*Error], with more an [Errors].
+	Findings int
+}
+
+// Source is where schemas are found by their NSID. [Catalog] is one.
+type Source interface {
+	// Lookup returns the schema with that NSID. The error wraps ErrUnknownSchema if it is certain that there is none;
+	// another error means that it couldn't be found out.
+	Lookup(id syntax.NSID) (*Schema, error)
+}
+
+var _ Source = (*Catalog)(nil)
+
+// store is what the views of one catalog share.
+type store struct {
+	resolve func(syntax.NSID) (*Schema, error) // nil for none
 
 	mu      sync.RWMutex
 	schemas map[syntax.NSID]*Schema
 	nodes   map[string]*node // compiled definitions by absolute reference
+	todo    []pending        // nodes that wait to be compiled
 }
 
 // NewCatalog returns an empty catalog.
-func NewCatalog() *Catalog {
-	return &Catalog{schemas: make(map[syntax.NSID]*Schema), nodes: make(map[string]*node)}
+func NewCatalog() *Catalog { return NewResolvingCatalog(nil) }
+
+// NewResolvingCatalog returns an empty catalog that asks resolve for schemas that it doesn't hold, as soon as a record, a
+// method or a reference that is met in data needs them. What resolve returns is kept; failures are not, and it is asked
+// again the next time: how long to remember a failure, and to ask only once when several want the same, is up to it. It
+// must be safe for concurrent use and is called without a lock. A schema that has expired is replaced by [Catalog.Add].
+// An error that wraps [ErrUnknownSchema] says that there is certainly no such schema.
+func NewResolvingCatalog(resolve func(syntax.NSID) (*Schema, error)) *Catalog {
+	return &Catalog{store: &store{resolve: resolve, schemas: make(map[syntax.NSID]*Schema), nodes: make(map[string]*node)}}
 }
+
+// With returns a view of the same catalog that validates with other options. What is added to one is in the other.
+func (c *Catalog) With(o Options) *Catalog { return &Catalog{store: c.store, opts: o} }
 
 // Add puts a schema into the catalog, in place of one with the same NSID. Don't change it afterwards.
 func (c *Catalog) Add(s *Schema) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.schemas[s.ID] = s
-	clear(c.nodes) // any of them may have referred to it, or missed it
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	c.store.add(s)
+}
+
+func (t *store) add(s *Schema) {
+	t.schemas[s.ID] = s
+	clear(t.nodes) // any of them may have referred to it, or missed it
 }
 
 // AddJSON parses a schema and adds it.
@@ -73,38 +116,94 @@ func (c *Catalog) AddFS(fsys fs.FS) error {
 	})
 }
 
-// Schema returns the schema with that NSID, nil if there is none.
+// Schema returns the schema with that NSID if the catalog holds it, nil otherwise.
 func (c *Catalog) Schema(id syntax.NSID) *Schema {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.schemas[id]
+	c.store.mu.RLock()
+	defer c.store.mu.RUnlock()
+	return c.store.schemas[id]
 }
 
-// NSIDs returns the NSIDs of all schemas, sorted.
-func (c *Catalog) NSIDs() []syntax.NSID {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	ids := make([]syntax.NSID, 0, len(c.schemas))
-	for id := range c.schemas {
-		ids = append(ids, id)
+// Lookup returns the schema with that NSID, which it asks the catalog's resolver for if need be. The error wraps
+// [ErrUnknownSchema] if there is certainly none.
+func (c *Catalog) Lookup(id syntax.NSID) (*Schema, error) {
+	if s := c.Schema(id); s != nil {
+		return s, nil
 	}
-	slices.Sort(ids)
-	return ids
+	if c.store.resolve == nil {
+		return nil, fmt.Errorf("%w %.320s", ErrUnknownSchema, id)
+	}
+	s, err := c.store.resolve(id)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("resolving the schema %.320s: %w", id, err)
+	case s == nil:
+		return nil, fmt.Errorf("%w %.320s", ErrUnknownSchema, id)
+	case s.ID != id:
+		return nil, fmt.Errorf("resolving the schema %.320s: got %.320s", id, s.ID)
+	}
+	c.store.mu.Lock()
+	defer c.store.mu.Unlock()
+	if held := c.store.schemas[id]; held != nil { // somebody else was faster
+		return held, nil
+	}
+	c.store.add(s)
+	return s, nil
 }
 
-// Resolve returns the definition that an absolute reference ("nsid" or "nsid#name") leads to, nil if there is none.
+// Missing returns the NSIDs of schemas that the one given needs for validation, itself or what it refers to, and that the
+// catalog doesn't hold; sorted. Whoever has to fetch with a context of his own adds them, and asks again until there are
+// none.
+func (c *Catalog) Missing(id syntax.NSID) []syntax.NSID {
+	c.store.mu.RLock()
+	defer c.store.mu.RUnlock()
+	var missing []syntax.NSID
+	seen := map[syntax.NSID]bool{id: true}
+	for todo := []syntax.NSID{id}; len(todo) > 0; {
+		next := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		s := c.store.schemas[next]
+		if s == nil {
+			missing = append(missing, next)
+			continue
+		}
+		for _, ref := range s.References() {
+			if to := refNSID(ref); !seen[to] {
+				seen[to] = true
+				todo = append(todo, to)
+			}
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
+// refNSID is the NSID of an absolute reference.
+func refNSID(ref string) syntax.NSID {
+	id, _, _ := strings.Cut(ref, "#")
+	return syntax.NSID(id)
+}
+
+// NSIDs returns the NSIDs of all schemas that the catalog holds, sorted.
+func (c *Catalog) NSIDs() []syntax.NSID {
+	c.store.mu.RLock()
+	defer c.store.mu.RUnlock()
+	return slices.Sorted(maps.Keys(c.store.schemas))
+}
+
+// Resolve returns the definition that an absolute reference ("nsid" or "nsid#name") leads to, nil if the catalog holds
+// none. It doesn't ask the resolver.
 func (c *Catalog) Resolve(ref string) *Def {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.resolve(ref)
+	c.store.mu.RLock()
+	defer c.store.mu.RUnlock()
+	return c.store.def(ref)
 }
 
-func (c *Catalog) resolve(ref string) *Def {
+func (t *store) def(ref string) *Def {
 	id, name, ok := strings.Cut(ref, "#")
 	if !ok {
 		name = mainName
 	}
-	if s := c.schemas[syntax.NSID(id)]; s != nil {
+	if s := t.schemas[syntax.NSID(id)]; s != nil {
 		return s.Def(name)
 	}
 	return nil
@@ -113,22 +212,22 @@ func (c *Catalog) resolve(ref string) *Def {
 // Check returns what is wrong with references between the schemas of the catalog: those that lead nowhere, or to a type
 // that may not be referred to in that way.
 func (c *Catalog) Check() []*SchemaError {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	c.store.mu.RLock()
+	defer c.store.mu.RUnlock()
 	var errs []*SchemaError
-	for id, s := range c.schemas {
+	for id, s := range c.store.schemas {
 		s.walk(func(path string, d *Def) {
 			check := func(ref string, problem func(*Def) string) {
-				if why := problem(c.resolve(ref)); why != "" {
+				if why := problem(c.store.def(ref)); why != "" {
 					errs = append(errs, &SchemaError{string(id), path, ref + " " + why})
 				}
 			}
 			switch d.Type {
 			case TypeRef:
-				check(d.Ref, refProblem)
+				check(d.Ref, RefProblem)
 			case TypeUnion:
 				for _, r := range d.Refs {
-					check(r, variantProblem)
+					check(r, VariantProblem)
 				}
 			}
 		})
@@ -177,8 +276,8 @@ func (d *Def) walk(path string, visit func(path string, d *Def)) {
 	d.Message.walk(path+".message.schema", visit)
 }
 
-// refProblem says why a ref can't point to d; "" if it can.
-func refProblem(d *Def) string {
+// RefProblem says why a ref can't point to d; "" if it can.
+func RefProblem(d *Def) string {
 	if d == nil {
 		return "isn't there"
 	}
@@ -189,8 +288,8 @@ func refProblem(d *Def) string {
 	return fmt.Sprintf("is a %s, which a ref can't point to", d.Type)
 }
 
-// variantProblem says why d can't be a variant of a union; "" if it can.
-func variantProblem(d *Def) string {
+// VariantProblem says why d can't be a variant of a union; "" if it can.
+func VariantProblem(d *Def) string {
 	if d == nil {
 		return "isn't there"
 	}

@@ -277,6 +277,7 @@ const (
 	RuleDepth        Rule = "depth"        // too deep
 	RuleRecordKey    Rule = "key"          // a record key of another type than the schema's
 	RuleRepeated     Rule = "repeated"     // a parameter that is no array is there more than once
+	RuleErrorName    Rule = "error"        // an error's name that the method doesn't declare
 	RuleBody         Rule = "body"         // a body where the method has none, or none where it has one
 )
 
@@ -309,3 +310,36 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Errors are the findings of one validation, in the order of the data. There is at least one.
+type Errors []*Error
+
+// Error returns one line with the first finding and the number of the others.
+func (l Errors) Error() string {
+	if len(l) == 1 {
+		return l[0].Error()
+	}
+	return fmt.Sprintf("%v (and %d more)", l[0], len(l)-1)
+}
+
+// Unwrap returns the findings, so that errors.As finds the first.
+func (l Errors) Unwrap() []error {
+	errs := make([]error, len(l))
+	for i, e := range l {
+		errs[i] = e
+	}
+	return errs
+}
+
+// Findings returns the findings in the error of a validation, nil if it has none, such as when a schema is unknown.
+func Findings(err error) []*Error {
+	var l Errors
+	if errors.As(err, &l) {
+		return l
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return []*Error{e}
+	}
+	return nil
+}

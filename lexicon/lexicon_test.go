@@ -336,7 +336,7 @@ func TestRecordEnvelope(t *testing.T) {
 
 func TestLegacyBlob(t *testing.T) {
 	c := record(t, `{"type":"blob","accept":["image/png"]}`)
-	c.AllowLegacyBlobs = true
+	c = c.With(lexicon.Options{AllowLegacyBlobs: true})
 	for in, want := range map[string]string{
 		`{"cid":"bafkreiclp443lavogvhj3d2ob2cxbfuscni2k5jk7bebjzg7khl3esabwq","mimeType":"image/png"}`:  "",
 		`{"cid":"bafkreiclp443lavogvhj3d2ob2cxbfuscni2k5jk7bebjzg7khl3esabwq","mimeType":"image/jpeg"}`: "accept@p.mimeType",

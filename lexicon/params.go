@@ -10,37 +10,49 @@ import (
 // ValidateParams checks the parameters of a query, procedure or subscription as they come in a URL: url.Values is such a
 // map. Parameters that the schema doesn't know pass.
 func (c *Catalog) ValidateParams(id syntax.NSID, params map[string][]string) error {
-	d := c.Resolve(string(id))
-	if d == nil || d.Type != TypeQuery && d.Type != TypeProcedure && d.Type != TypeSubscription {
-		return fmt.Errorf("%w: no method %s", ErrUnknownSchema, id)
+	d, err := c.method(id, TypeQuery, TypeProcedure, TypeSubscription)
+	if err != nil {
+		return err
 	}
 	if d.Parameters == nil {
 		return nil
 	}
-	n := c.part(string(id)+" parameters", d.Parameters)
+	n := c.store.part(string(id)+" parameters", d.Parameters)
+	var errs Errors
 	for i := range n.props {
 		p := &n.props[i]
-		values, ok := params[p.name]
-		if !ok || len(values) == 0 {
-			if p.required {
-				return missing(p.name)
+		var err *Error
+		if values := params[p.name]; len(values) > 0 {
+			if err = p.node.checkParam(values, c.opts.LenientDatetimes); err != nil {
+				err.inKey([]byte(p.name))
 			}
+		} else if p.required {
+			err = p.missing()
+		}
+		if err == nil {
 			continue
 		}
-		if err := p.node.checkParam(values); err != nil {
-			return err.inKey([]byte(p.name))
+		if c.opts.Findings <= 1 {
+			return err
+		}
+		errs = append(errs, err)
+		if len(errs) == c.opts.Findings {
+			break
 		}
 	}
-	return nil
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs
 }
 
-func (n *node) checkParam(values []string) *Error {
+func (n *node) checkParam(values []string, lenient bool) *Error {
 	if n.kind == kindArray {
 		if err := n.checkLength(len(values), "items"); err != nil {
 			return err
 		}
 		for i, v := range values {
-			if err := n.items.checkParamValue(v); err != nil {
+			if err := n.items.checkParamValue(v, lenient); err != nil {
 				return err.inItem(i)
 			}
 		}
@@ -49,10 +61,10 @@ func (n *node) checkParam(values []string) *Error {
 	if len(values) > 1 && n.kind != kindAny {
 		return &Error{Rule: RuleRepeated}
 	}
-	return n.checkParamValue(values[0])
+	return n.checkParamValue(values[0], lenient)
 }
 
-func (n *node) checkParamValue(s string) *Error {
+func (n *node) checkParamValue(s string, lenient bool) *Error {
 	switch n.kind {
 	case kindBoolean:
 		if s != "true" && s != "false" {
@@ -66,7 +78,7 @@ func (n *node) checkParamValue(s string) *Error {
 		}
 		return n.checkInt(i)
 	case kindString:
-		return n.checkString([]byte(s))
+		return n.checkString([]byte(s), lenient)
 	}
 	return nil // kindAny
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/barograph/baro/syntax"
 )
 
-func (n *node) checkString(b []byte) *Error {
+func (n *node) checkString(b []byte, lenientDatetimes bool) *Error {
 	if err := n.checkLength(len(b), "bytes"); err != nil {
 		return err
 	}
-	if n.strings != nil && !contains(n.strings, string(b)) {
+	if n.strings != nil && !containsText(n.strings, b) {
 		return &Error{Rule: n.setRule(), Detail: fmt.Sprintf("%.80q", b)}
 	}
-	if n.valid != nil && !n.valid(b) {
+	if n.valid != nil && !n.valid(b) && !(lenientDatetimes && n.format == syntax.KindDatetime && readable(b)) {
 		return &Error{Rule: RuleFormat, Err: syntax.CheckFormat(n.format, string(b))}
 	}
 	// A grapheme has at least one byte, so most texts needn't be counted.
@@ -34,6 +34,12 @@ func (n *node) checkString(b []byte) *Error {
 		return &Error{Rule: RuleMinGraphemes, Detail: fmt.Sprintf("%d, at least %d", count, n.minGraphemes)}
 	}
 	return nil
+}
+
+// readable reports whether a datetime can be made out, though it breaks the rules.
+func readable(b []byte) bool {
+	_, ok := syntax.LenientTime(string(b))
+	return ok
 }
 
 // Graphemes returns the number of grapheme clusters in a text: what the limits minGraphemes and maxGraphemes count.
@@ -72,6 +78,6 @@ var formats = map[syntax.Kind]func([]byte) bool{
 	syntax.KindRecordKey:    syntax.ValidRecordKey[[]byte],
 	syntax.KindAtIdentifier: func(b []byte) bool { return syntax.ValidHandle(b) || syntax.ValidDID(b) },
 	syntax.KindLanguage:     func(b []byte) bool { return syntax.WellFormedLanguage(string(b)) },
-	syntax.KindCID:          func(b []byte) bool { return syntax.ValidCID(string(b)) },
-	syntax.KindURI:          func(b []byte) bool { return syntax.CheckFormat(syntax.KindURI, string(b)) == nil },
+	syntax.KindCID:          syntax.ValidCID[[]byte],
+	syntax.KindURI:          syntax.ValidURI[[]byte],
 }

@@ -1,10 +1,8 @@
 package lexicon
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,22 +12,52 @@ import (
 
 const typeKey = "$type"
 
+// maxLookups bounds how many schemas one validation asks the resolver for.
+const maxLookups = 256
+
 // ValidateRecord checks a record in DAG-CBOR against the record schema with that NSID, which must be its $type. The
-// error is an [*Error], or wraps [ErrUnknownSchema].
+// error is an [*Error] or, as [Options] may want, an [Errors]; or it wraps [ErrUnknownSchema].
 func (c *Catalog) ValidateRecord(id syntax.NSID, raw []byte) error {
-	n := c.node(string(id))
-	if n == nil || n.typeID == "" {
-		return fmt.Errorf("%w: no record %s", ErrUnknownSchema, id)
+	if n := c.store.node(string(id)); n != nil && n.typeID != "" { // the usual case
+		return c.run(string(id), n, raw)
 	}
-	return c.run(n, raw)
+	if _, err := c.method(id, TypeRecord); err != nil {
+		return err
+	}
+	return c.run(string(id), c.store.node(string(id)), raw)
+}
+
+// method returns the main definition of a schema if it is of one of the types wanted.
+func (c *Catalog) method(id syntax.NSID, want ...Type) (*Def, error) {
+	s, err := c.Lookup(id)
+	if err != nil {
+		return nil, err
+	}
+	if d := s.Main(); d != nil {
+		for _, t := range want {
+			if d.Type == t {
+				return d, nil
+			}
+		}
+		return nil, fmt.Errorf("%w: %s is a %s, not a %s", ErrUnknownSchema, id, d.Type, join(want))
+	}
+	return nil, fmt.Errorf("%w: %s defines no %s", ErrUnknownSchema, id, join(want))
+}
+
+func join(types []Type) string {
+	var s []string
+	for _, t := range types {
+		s = append(s, string(t))
+	}
+	return strings.Join(s, " or ")
 }
 
 // ValidateRecordKey checks a record key against the key type of the record schema with that NSID.
 // https://atproto.com/specs/record-key#record-key-types
 func (c *Catalog) ValidateRecordKey(id syntax.NSID, key syntax.RecordKey) error {
-	d := c.Resolve(string(id))
-	if d == nil || d.Type != TypeRecord {
-		return fmt.Errorf("%w: no record %s", ErrUnknownSchema, id)
+	d, err := c.method(id, TypeRecord)
+	if err != nil {
+		return err
 	}
 	ok := syntax.ValidRecordKey(key)
 	switch d.Key {
@@ -49,17 +77,20 @@ func (c *Catalog) ValidateRecordKey(id syntax.NSID, key syntax.RecordKey) error 
 
 // ValidateType checks a value in DAG-CBOR against any definition that is data: "nsid" or "nsid#name".
 func (c *Catalog) ValidateType(ref string, raw []byte) error {
-	if d := c.Resolve(ref); refProblem(d) != "" {
-		return fmt.Errorf("%w: %s %s", ErrUnknownSchema, ref, refProblem(d))
+	if _, err := c.Lookup(refNSID(ref)); err != nil {
+		return err
 	}
-	return c.run(c.node(ref), raw)
+	if why := RefProblem(c.Resolve(ref)); why != "" {
+		return fmt.Errorf("%w: %s %s", ErrUnknownSchema, ref, why)
+	}
+	return c.run(ref, c.store.node(ref), raw)
 }
 
 // ValidateInput checks the body of a procedure in DAG-CBOR; nil stands for no body. Bodies without a schema pass.
 func (c *Catalog) ValidateInput(id syntax.NSID, raw []byte) error {
-	d := c.Resolve(string(id))
-	if d == nil || d.Type != TypeProcedure && d.Type != TypeQuery {
-		return fmt.Errorf("%w: no method %s", ErrUnknownSchema, id)
+	d, err := c.method(id, TypeProcedure, TypeQuery)
+	if err != nil {
+		return err
 	}
 	return c.body(string(id)+" input", d.Input, raw)
 }
@@ -67,9 +98,9 @@ func (c *Catalog) ValidateInput(id syntax.NSID, raw []byte) error {
 // ValidateOutput checks the answer of a query or procedure in DAG-CBOR; nil stands for none. Answers without a schema
 // pass.
 func (c *Catalog) ValidateOutput(id syntax.NSID, raw []byte) error {
-	d := c.Resolve(string(id))
-	if d == nil || d.Type != TypeProcedure && d.Type != TypeQuery {
-		return fmt.Errorf("%w: no method %s", ErrUnknownSchema, id)
+	d, err := c.method(id, TypeProcedure, TypeQuery)
+	if err != nil {
+		return err
 	}
 	return c.body(string(id)+" output", d.Output, raw)
 }
@@ -77,53 +108,158 @@ func (c *Catalog) ValidateOutput(id syntax.NSID, raw []byte) error {
 func (c *Catalog) body(name string, b *Body, raw []byte) error {
 	switch {
 	case b == nil && raw != nil:
-		return &Error{Rule: RuleBody, Detail: "there should be none"}
+		return c.only(&Error{Rule: RuleBody, Detail: "there should be none"})
 	case b == nil || b.Schema == nil:
 		return nil
 	case raw == nil:
-		return &Error{Rule: RuleBody, Detail: "missing"}
+		return c.only(&Error{Rule: RuleBody, Detail: "missing"})
 	}
-	if b.Schema.Type == TypeRef {
-		if d := c.Resolve(b.Schema.Ref); refProblem(d) == "" {
-			return c.run(c.node(b.Schema.Ref), raw)
-		}
-		return &Error{Rule: RuleUnresolved, Detail: b.Schema.Ref}
-	}
-	return c.run(c.part(name, b.Schema), raw)
+	return c.run(name, c.store.part(name, b.Schema), raw)
 }
 
 // ValidateMessage checks the payload of a stream's message, which has no $type: t is that of the frame header, such as
 // "#commit". A type that the schema doesn't know passes: consumers ignore it.
 func (c *Catalog) ValidateMessage(id syntax.NSID, t string, raw []byte) error {
-	d := c.Resolve(string(id))
-	if d == nil || d.Type != TypeSubscription {
-		return fmt.Errorf("%w: no subscription %s", ErrUnknownSchema, id)
+	d, err := c.method(id, TypeSubscription)
+	if err != nil {
+		return err
 	}
 	if strings.HasPrefix(t, "#") {
 		t = string(id) + t
 	}
 	if !contains(d.Message.Refs, t) {
+		if d.Message.Closed {
+			return c.only(&Error{Rule: RuleUnion, Detail: fmt.Sprintf("%.320q isn't among the messages", t)})
+		}
 		return nil
 	}
 	return c.ValidateType(t, raw)
 }
 
-func (c *Catalog) run(n *node, raw []byte) error {
-	r := cbor.NewReader(raw)
-	v := validator{r: &r, legacyBlobs: c.AllowLegacyBlobs}
-	if err := v.value(n, 0); err != nil {
+// anyMethodErrors are the names that every method may answer with: those that XRPC itself gives to HTTP statuses.
+// https://atproto.com/specs/xrpc#summary-of-http-status-codes
+var anyMethodErrors = []string{
+	"InvalidRequest", "AuthenticationRequired", "AuthMissing", "InvalidToken", "ExpiredToken", "Forbidden", "XRPCNotSupported", "NotFound",
+	"PayloadTooLarge", "UnsupportedMediaType", "RateLimitExceeded", "InternalServerError", "MethodNotImplemented", "UpstreamFailure",
+	"NotEnoughResources", "UpstreamTimeout",
+}
+
+// ValidateError checks the name of an error that a method answered with: it must be one that the schema declares or one
+// that every method may use, such as InvalidRequest. The finding has [RuleErrorName]; a client treats such a name as one
+// that it doesn't know.
+func (c *Catalog) ValidateError(id syntax.NSID, name string) error {
+	d, err := c.method(id, TypeQuery, TypeProcedure, TypeSubscription)
+	if err != nil {
 		return err
 	}
-	if err := r.End(); err != nil {
-		return &Error{Rule: RuleEncoding, Err: err}
+	for _, e := range d.Errors {
+		if e.Name == name {
+			return nil
+		}
 	}
-	return nil
+	if contains(anyMethodErrors, name) {
+		return nil
+	}
+	return c.only(&Error{Rule: RuleErrorName, Detail: fmt.Sprintf("%.80q isn't declared", name)})
+}
+
+// only is an error with one finding.
+func (c *Catalog) only(e *Error) error {
+	if c.opts.Findings > 1 {
+		return Errors{e}
+	}
+	return e
+}
+
+// run validates raw against the node with that name. Where data reaches a reference whose schema is missing, the resolver
+// is asked for it and validation starts again: only schemas that the data needs are fetched.
+func (c *Catalog) run(name string, n *node, raw []byte) error {
+	v := validator{r: cbor.NewReader(raw), store: c.store, opts: c.opts}
+	err := v.top(n)
+	if v.need == "" || c.store.resolve == nil {
+		return err
+	}
+	return c.resolveAndRun(name, n, raw, v.need)
+}
+
+func (c *Catalog) resolveAndRun(name string, n *node, raw []byte, need syntax.NSID) error {
+	failed := make(map[syntax.NSID]error)
+	for range maxLookups {
+		if _, err := c.Lookup(need); err != nil {
+			failed[need] = err
+		}
+		if again := c.store.again(name); again != nil {
+			n = again
+		}
+		v := validator{r: cbor.NewReader(raw), store: c.store, opts: c.opts, failed: failed}
+		err := v.top(n)
+		if v.need == "" {
+			return err
+		}
+		need = v.need
+	}
+	return c.only(&Error{Rule: RuleUnresolved, Detail: fmt.Sprintf("more than %d schemas are missing", maxLookups)})
 }
 
 // validator reads a value once from front to back.
 type validator struct {
-	r           *cbor.Reader
-	legacyBlobs bool
+	r     cbor.Reader
+	store *store
+	opts  Options
+	errs  Errors      // collected, if more than one is wanted
+	need  syntax.NSID // a schema that is missing and hasn't been asked for
+
+	failed map[syntax.NSID]error // what couldn't be resolved
+}
+
+// top validates the whole input.
+func (v *validator) top(n *node) error {
+	err := v.child(n, 0)
+	if err == nil {
+		if e := v.r.End(); e != nil {
+			err = &Error{Rule: RuleEncoding, Err: e}
+		}
+	}
+	switch {
+	case v.opts.Findings <= 1:
+		if err == nil {
+			return nil
+		}
+		return err
+	case err != nil:
+		v.errs = append(v.errs, err)
+	}
+	if len(v.errs) == 0 {
+		return nil
+	}
+	return v.errs
+}
+
+// child validates what a container holds. If more than one finding is wanted and there is room, it keeps the finding and
+// goes on behind the value; nobody can go on behind a broken encoding.
+func (v *validator) child(n *node, depth int) *Error {
+	if v.opts.Findings <= 1 {
+		return v.value(n, depth)
+	}
+	start := v.r
+	err := v.value(n, depth)
+	if err == nil || err.Rule == RuleEncoding {
+		return err
+	}
+	if err = v.found(err); err != nil {
+		return err
+	}
+	v.r = start
+	return v.skip()
+}
+
+// found keeps a finding and returns nil, or returns it if it is the last one that is wanted.
+func (v *validator) found(e *Error) *Error {
+	if len(v.errs)+1 >= v.opts.Findings {
+		return e
+	}
+	v.errs = append(v.errs, e)
+	return nil
 }
 
 // mismatch explains a failed read: a value of another kind, or bytes that aren't strict DAG-CBOR.
@@ -164,7 +300,7 @@ func (v *validator) value(n *node, depth int) *Error {
 		if err != nil {
 			return v.mismatch(err, "text")
 		}
-		return n.checkString(b)
+		return n.checkString(b, v.opts.LenientDatetimes)
 	case kindInteger:
 		i, err := v.r.Int()
 		if err != nil {
@@ -200,8 +336,30 @@ func (v *validator) value(n *node, depth int) *Error {
 		return v.unknown()
 	case kindAny:
 		return v.skip()
+	case kindTypeID:
+		t, err := v.r.TextBytes()
+		if err != nil {
+			return v.mismatch(err, "text")
+		}
+		if string(t) != n.typeID {
+			return &Error{Rule: RuleTypeField, Detail: fmt.Sprintf("%.320q where %s should be", string(t), n.typeID)}
+		}
+		return nil
 	}
-	return &Error{Rule: RuleUnresolved, Detail: n.why}
+	return v.unresolved(n.need, n.why)
+}
+
+// unresolved is the finding where a reference can't be followed.
+func (v *validator) unresolved(need syntax.NSID, why string) *Error {
+	e := &Error{Rule: RuleUnresolved, Detail: why}
+	if need != "" {
+		if err, asked := v.failed[need]; asked {
+			e.Err = err
+		} else if v.need == "" {
+			v.need = need
+		}
+	}
+	return e
 }
 
 func (v *validator) skip() *Error {
@@ -220,82 +378,134 @@ func (v *validator) array(n *node, depth int) *Error {
 		return err
 	}
 	for i := range count {
-		if err := v.value(n.items, depth+1); err != nil {
+		mark := len(v.errs)
+		err := v.child(n.items, depth+1)
+		for _, e := range v.errs[mark:] {
+			e.inItem(i)
+		}
+		if err != nil {
 			return err.inItem(i)
 		}
 	}
 	return nil
 }
 
-// object reads a map. Keys and properties have the same order, so they are merged without a lookup.
+// object reads a map. Its keys and the properties have the same order, in which encoded keys compare bytewise: so they are
+// merged, and a key that is expected next needs only one comparison of bytes.
 func (v *validator) object(n *node, depth int) *Error {
+	start := v.r
 	count, err := v.r.Map()
 	if err != nil {
 		return v.mismatch(err, "an object")
 	}
 	props := n.props
-	typed := n.typeID == ""
-	var key []byte
+	required := n.required
+	var prev []byte
 	for range count {
-		if key, err = v.r.MapKey(key); err != nil {
-			return &Error{Rule: RuleEncoding, Err: err}
-		}
-		for len(props) > 0 && less(props[0].name, key) {
-			if props[0].required {
-				return missing(props[0].name)
+		rest := v.r.Rest()
+		for steps := 0; len(props) > 0 && comesBefore(props[0].encoded, rest); steps++ {
+			if steps == 8 {
+				props = props[behind(props, rest):]
+				break
 			}
 			props = props[1:]
 		}
-		if len(props) > 0 && props[0].name == string(key) {
-			p := &props[0]
-			props = props[1:]
-			if !v.r.IsNull() {
-				if err := v.value(p.node, depth+1); err != nil {
-					return err.inKey(key)
-				}
-			} else if p.nullable || p.node.kind == kindAny {
-				if err := v.r.Null(); err != nil {
-					return &Error{Rule: RuleEncoding, Err: err}
-				}
-			} else {
-				return (&Error{Rule: RuleNull}).inKey(key)
+		if len(props) == 0 || !v.r.Expect(props[0].encoded) {
+			if prev, err = v.r.MapKey(prev); err != nil {
+				return &Error{Rule: RuleEncoding, Err: err}
+			}
+			if err := v.skip(); err != nil {
+				return err.inKey(prev)
 			}
 			continue
 		}
-		if !typed && string(key) == typeKey {
-			t, err := v.r.TextBytes()
-			if err != nil {
-				return v.mismatch(err, "text").inKey(key)
-			}
-			if string(t) != n.typeID {
-				return &Error{Path: typeKey, Rule: RuleTypeField, Detail: fmt.Sprintf("%.320q where %s should be", string(t), n.typeID)}
-			}
-			typed = true
-			continue
+		p := &props[0]
+		props = props[1:]
+		prev = rest[len(p.encoded)-len(p.name) : len(p.encoded)]
+		if p.required {
+			required--
 		}
-		if err := v.skip(); err != nil {
-			return err.inKey(key)
+		mark := len(v.errs)
+		var err *Error
+		switch {
+		case !v.r.IsNull():
+			err = v.child(p.node, depth+1)
+		case p.nullable || p.node.kind == kindAny:
+			err = v.skip()
+		default:
+			err = v.null()
+		}
+		for _, e := range v.errs[mark:] {
+			e.inKey(prev)
+		}
+		if err != nil {
+			return err.inKey(prev)
 		}
 	}
-	for i := range props {
-		if props[i].required {
-			return missing(props[i].name)
-		}
-	}
-	if !typed {
-		return &Error{Path: typeKey, Rule: RuleTypeField, Detail: "missing"}
+	if required > 0 {
+		return v.missing(n, start)
 	}
 	return nil
 }
 
-func missing(name string) *Error { return (&Error{Rule: RuleRequired}).inKey([]byte(name)) }
-
-// less is the order of keys in DAG-CBOR.
-func less(name string, key []byte) bool {
-	if len(name) != len(key) {
-		return len(name) < len(key)
+func (v *validator) null() *Error {
+	if err := v.found(&Error{Rule: RuleNull}); err != nil {
+		return err
 	}
-	return name < string(key)
+	return v.skip()
+}
+
+// comesBefore reports whether an encoded key is smaller than that at the start of rest. If that isn't a well-formed key,
+// the answer doesn't matter: reading it will say so.
+func comesBefore(encoded string, rest []byte) bool {
+	if len(rest) == 0 {
+		return false
+	}
+	if encoded[0] != rest[0] {
+		return encoded[0] < rest[0]
+	}
+	return encoded < string(rest[:min(len(encoded), len(rest))])
+}
+
+// behind is the number of properties that come before rest.
+func behind(props []property, rest []byte) int {
+	lo, hi := 0, len(props)
+	for lo < hi {
+		if m := (lo + hi) / 2; comesBefore(props[m].encoded, rest) {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	return lo
+}
+
+// missing finds out which required properties the map at r doesn't have, of which there is one. The map has been read
+// before without an error.
+func (v *validator) missing(n *node, r cbor.Reader) *Error {
+	count, _ := r.Map()
+	var key []byte
+	have := make(map[string]bool, min(count, len(n.props)))
+	for range count {
+		key, _ = r.MapKey(key)
+		_ = r.Skip()
+		have[string(key)] = true
+	}
+	for i := range n.props {
+		if p := &n.props[i]; p.required && !have[p.name] {
+			if err := v.found(p.missing()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *property) missing() *Error {
+	if p.node.kind == kindTypeID {
+		return &Error{Path: typeKey, Rule: RuleTypeField, Detail: "missing"}
+	}
+	return (&Error{Rule: RuleRequired}).inKey([]byte(p.name))
 }
 
 func (v *validator) union(n *node, depth int) *Error {
@@ -303,44 +513,63 @@ func (v *validator) union(n *node, depth int) *Error {
 	if err != nil {
 		return err
 	}
-	for i := range n.variants {
-		if n.variants[i].id == string(t) {
-			return v.value(n.variants[i].node, depth)
-		}
+	if found := n.variant(t); found != nil {
+		return v.value(found, depth)
 	}
 	if n.closed {
 		return &Error{Path: typeKey, Rule: RuleUnion, Detail: fmt.Sprintf("%.320q isn't among the variants", string(t))}
 	}
-	return v.skip()
+	if !v.opts.StrictUnions {
+		return v.skip()
+	}
+	return v.unlisted(string(t), depth)
 }
+
+// unlisted validates a variant that an open union doesn't list, if its schema can be had.
+func (v *validator) unlisted(t string, depth int) *Error {
+	id := refNSID(t)
+	if !syntax.ValidNSID(id) || strings.HasSuffix(t, "#"+mainName) {
+		return &Error{Path: typeKey, Rule: RuleTypeField, Detail: fmt.Sprintf("%.320q is no reference", t)}
+	}
+	d, held := v.store.find(t)
+	if why := VariantProblem(d); why != "" {
+		if held {
+			id = ""
+		}
+		return v.unresolved(id, fmt.Sprintf("%.320s %s", t, why))
+	}
+	return v.value(v.store.node(t), depth)
+}
+
+// encodedTypeKey is the key $type as it stands in a map.
+var encodedTypeKey = string(cbor.AppendText(nil, typeKey))
 
 // typeField looks ahead for the $type of the object that comes next.
 func (v *validator) typeField() ([]byte, *Error) {
-	ahead := *v.r
+	ahead := v.r
 	count, err := ahead.Map()
 	if err != nil {
 		return nil, v.mismatch(err, "an object")
 	}
 	var key []byte
 	for range count {
-		if key, err = ahead.MapKey(key); err != nil {
-			return nil, &Error{Rule: RuleEncoding, Err: err}
-		}
-		if string(key) == typeKey {
+		if ahead.Expect(encodedTypeKey) {
 			t, err := ahead.TextBytes()
 			if err != nil {
-				w := validator{r: &ahead}
-				return nil, w.mismatch(err, "text").inKey(key)
+				w := validator{r: ahead}
+				return nil, w.mismatch(err, "text").inKey([]byte(typeKey))
 			}
 			return t, nil
 		}
-		if !less(typeKey, key) {
-			if err := ahead.Skip(); err != nil {
-				return nil, (&Error{Rule: RuleEncoding, Err: err}).inKey(key)
-			}
-			continue
+		if comesBefore(encodedTypeKey, ahead.Rest()) {
+			break
 		}
-		break
+		if key, err = ahead.MapKey(key); err != nil {
+			return nil, &Error{Rule: RuleEncoding, Err: err}
+		}
+		if err := ahead.Skip(); err != nil {
+			return nil, (&Error{Rule: RuleEncoding, Err: err}).inKey(key)
+		}
 	}
 	return nil, &Error{Path: typeKey, Rule: RuleTypeField, Detail: "missing"}
 }
@@ -414,7 +643,7 @@ func (v *validator) blob(n *node) *Error {
 			return v.mismatch(err, want).inKey(key)
 		}
 	}
-	legacy := v.legacyBlobs && typ == nil && oldCID && !ref && !sized && len(mime) > 0
+	legacy := v.opts.AllowLegacyBlobs && typ == nil && oldCID && !ref && !sized && len(mime) > 0
 	switch {
 	case legacy:
 	case string(typ) != string(TypeBlob):
@@ -426,53 +655,5 @@ func (v *validator) blob(n *node) *Error {
 	case size > n.max:
 		return &Error{Path: "size", Rule: RuleMaxSize, Detail: fmt.Sprintf("%d bytes, at most %d", size, n.max)}
 	}
-	if len(n.accept) == 0 {
-		return nil
-	}
-	if i := bytes.IndexByte(mime, ';'); i >= 0 {
-		mime = bytes.TrimSpace(mime[:i])
-	}
-	for _, a := range n.accept {
-		if matchMIME(a, mime) {
-			return nil
-		}
-	}
-	return &Error{Path: "mimeType", Rule: RuleAccept, Detail: fmt.Sprintf("%.80q isn't among %s", mime, strings.Join(n.accept, ", "))}
-}
-
-func (n *node) checkBool(b bool) *Error {
-	if n.hasConst && b != n.constBool {
-		return &Error{Rule: RuleConst, Detail: strconv.FormatBool(b)}
-	}
-	return nil
-}
-
-func (n *node) checkInt(i int64) *Error {
-	if n.ints != nil && !slices.Contains(n.ints, i) {
-		return &Error{Rule: n.setRule(), Detail: strconv.FormatInt(i, 10)}
-	}
-	if i < n.min {
-		return &Error{Rule: RuleMinimum, Detail: fmt.Sprintf("%d is less than %d", i, n.min)}
-	}
-	if i > n.max {
-		return &Error{Rule: RuleMaximum, Detail: fmt.Sprintf("%d is more than %d", i, n.max)}
-	}
-	return nil
-}
-
-func (n *node) setRule() Rule {
-	if n.hasConst {
-		return RuleConst
-	}
-	return RuleEnum
-}
-
-func (n *node) checkLength(l int, unit string) *Error {
-	if int64(l) < n.min {
-		return &Error{Rule: RuleMinLength, Detail: fmt.Sprintf("%d %s, at least %d", l, unit, n.min)}
-	}
-	if int64(l) > n.max {
-		return &Error{Rule: RuleMaxLength, Detail: fmt.Sprintf("%d %s, at most %d", l, unit, n.max)}
-	}
-	return nil
+	return n.checkMIME(mime)
 }

@@ -164,7 +164,7 @@ func CheckFormat(k Kind, s string) error {
 
 // ValidCID reports whether s looks like a CID string in any multibase but the old CIDv0 form. It is what the lexicon
 // format cid asks for; the CIDs of repositories are read by package cid.
-func ValidCID(s string) bool { return checkCID(s) == "" }
+func ValidCID[S ~string | ~[]byte](s S) bool { return checkCID(s) == "" }
 
 func checkCID[S text](s S) string {
 	if len(s) < 8 || len(s) > 256 {
@@ -186,6 +186,9 @@ type URI string
 
 // ParseURI reads a URI.
 func ParseURI(s string) (URI, error) { return parse[URI](KindURI, s, checkURI(s)) }
+
+// ValidURI reports whether s is a URI in the sense of [ParseURI].
+func ValidURI[S ~string | ~[]byte](s S) bool { return checkURI(s) == "" }
 
 // Scheme returns the part before the first colon.
 func (u URI) Scheme() string {

@@ -157,8 +157,7 @@ func New(cfg Config, w world.World) (*Service, error) {
 		if cfg.Catalog != nil {
 			return cfg.Catalog
 		}
-		c := lexicon.NewCatalog()
-		c.AllowLegacyBlobs = true
+		c := lexicon.NewCatalog().With(lexicon.Options{AllowLegacyBlobs: true})
 		if err := c.AddFS(lexicons.FS); err != nil { // the schemas are part of the program, and tested
 			s.log.Error("reading the embedded schemas", "err", err)
 		}
