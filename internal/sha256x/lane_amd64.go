@@ -1,0 +1,102 @@
+//go:build amd64 && !purego
+
+package sha256x
+
+import "encoding/binary"
+
+// state are the working variables as the instructions want them: f, e, b, a, h, g, d, c.
+type state [8]uint32
+
+// H(0), FIPS 180-4, 5.3.3.
+var initial = state{0x9b05688c, 0x510e527f, 0xbb67ae85, 0x6a09e667, 0x5be0cd19, 0x1f83d9ab, 0xa54ff53a, 0x3c6ef372}
+
+// put writes the digest: a to h, big-endian.
+func (s *state) put(out *[Size]byte) {
+	binary.BigEndian.PutUint32(out[0:], s[3])
+	binary.BigEndian.PutUint32(out[4:], s[2])
+	binary.BigEndian.PutUint32(out[8:], s[7])
+	binary.BigEndian.PutUint32(out[12:], s[6])
+	binary.BigEndian.PutUint32(out[16:], s[1])
+	binary.BigEndian.PutUint32(out[20:], s[0])
+	binary.BigEndian.PutUint32(out[24:], s[5])
+	binary.BigEndian.PutUint32(out[28:], s[4])
+}
+
+// lane is a message on its way: the whole blocks that lie in it, and then those of tail, which hold its end and the padding.
+// The message itself goes beside it, as an argument, so that it needn't be on the heap.
+type lane struct {
+	state state
+	next  int // block to be hashed
+	whole int // blocks in the message
+	all   int // with those of tail
+	tail  [2 * blockSize]byte
+}
+
+func (l *lane) start(msg []byte) {
+	l.state = initial
+	l.next, l.whole = 0, len(msg)/blockSize
+	rest := msg[l.whole*blockSize:]
+	end := l.tail[:blockSize]
+	if len(rest) > blockSize-9 { // no room for the mark and the length
+		end = l.tail[:]
+	}
+	l.all = l.whole + len(end)/blockSize
+	// The mark behind the message, zeros, and the length in bits.
+	clear(end[copy(end, rest):])
+	end[len(rest)] = 0x80
+	binary.BigEndian.PutUint64(end[len(end)-8:], uint64(len(msg))*8)
+}
+
+// row returns how many blocks lie in a row, and the first one. It must not be called when the lane is done.
+func (l *lane) row(msg []byte) (int, *byte) {
+	if l.next < l.whole {
+		return l.whole - l.next, &msg[l.next*blockSize]
+	}
+	return l.all - l.next, &l.tail[(l.next-l.whole)*blockSize]
+}
+
+func (l *lane) done() bool { return l.next == l.all }
+
+// together hashes two lanes until one of them is done.
+func together(s, t *lane, a, b []byte) {
+	for !s.done() && !t.done() {
+		n, p := s.row(a)
+		m, q := t.row(b)
+		n = min(n, m)
+		blocks2(&s.state, &t.state, p, q, n)
+		s.next += n
+		t.next += n
+	}
+}
+
+// finish hashes what is left of a lane alone.
+func (l *lane) finish(msg []byte) {
+	for !l.done() {
+		n, p := l.row(msg)
+		blocks1(&l.state, p, n)
+		l.next += n
+	}
+}
+
+// blocks1 hashes n > 0 blocks from p on into s.
+//
+//go:noescape
+func blocks1(s *state, p *byte, n int)
+
+// blocks2 hashes n > 0 blocks from p on into s, and as many from q on into t.
+//
+//go:noescape
+func blocks2(s, t *state, p, q *byte, n int)
+
+func cpuid(leaf, sub uint32) (a, b, c, d uint32)
+
+// accelerated: the processor has SSSE3 (PSHUFB, PALIGNR) and the SHA instructions. Any system saves the registers.
+var accelerated = func() bool {
+	top, _, _, _ := cpuid(0, 0)
+	if top < 7 {
+		return false
+	}
+	_, _, ssse3, _ := cpuid(1, 0)
+	_, sha, _, _ := cpuid(7, 0)
+	return ssse3&(1<<9) != 0 && sha&(1<<29) != 0
+}()

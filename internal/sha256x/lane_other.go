@@ -1,0 +1,16 @@
+//go:build !amd64 || purego
+
+package sha256x
+
+const accelerated = false
+
+// Where nothing is accelerated, lanes are never used.
+type lane struct{ state state }
+
+type state struct{}
+
+func (s *state) put(*[Size]byte)       {}
+func (l *lane) start([]byte)           {}
+func (l *lane) done() bool             { return true }
+func (l *lane) finish([]byte)          {}
+func together(_, _ *lane, _, _ []byte) {}
