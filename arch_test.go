@@ -25,6 +25,9 @@ var update = flag.Bool("update", false, "write deps.txt")
 
 const module = "github.com/barograph/baro"
 
+// hashing is the one package of internal that the core imports: SHA-256 of many short messages.
+const hashing = "internal/sha256x"
+
 // core are the packages of the protocol core, with what of this module and of others they import. "core" stands for all
 // of them.
 var core = map[string]struct {
@@ -32,13 +35,13 @@ var core = map[string]struct {
 	other []string
 }{
 	"syntax":   {},
-	"cid":      {},
+	"cid":      {own: []string{hashing}},
 	"cbor":     {own: []string{"cid"}},
 	"data":     {own: []string{"cid", "cbor", "syntax"}},
 	"keys":     {other: []string{"gitlab.com/yawning/secp256k1-voi", "gitlab.com/yawning/tuplehash"}},
-	"car":      {own: []string{"cid", "cbor"}},
-	"mst":      {own: []string{"cid", "cbor", "syntax"}},
-	"repo":     {own: []string{"core"}},
+	"car":      {own: []string{"cid", "cbor", hashing}},
+	"mst":      {own: []string{"cid", "cbor", "syntax", hashing}},
+	"repo":     {own: []string{"core", hashing}},
 	"lexicon":  {own: []string{"syntax", "cid", "cbor", "data"}, other: []string{"github.com/rivo/uniseg"}},
 	"plc":      {own: []string{"syntax", "cid", "cbor", "keys"}},
 	"label":    {own: []string{"syntax", "cid", "cbor", "keys"}},
@@ -308,6 +311,8 @@ func machinery(rel, imp string) bool {
 	case top(rel) == "cmd", rel == "internal/world", rel == "internal/netguard", rel == "internal/kv", rel == "internal/blob", testSupport(rel):
 		return true
 	case rel == "stream" && imp == "net": // what an application without a guard dials with; servers pass their own dialer
+		return true
+	case rel == "bsky" && (imp == "time" || imp == "net"): // what people type first works without being given a clock and a resolver
 		return true
 	case imp == "os": // tools for developers, which write source files
 		return strings.HasPrefix(rel, "internal/lexgen")

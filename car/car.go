@@ -24,7 +24,6 @@
 package car
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/bits"
@@ -32,6 +31,7 @@ import (
 
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/sha256x"
 )
 
 // MediaType is that of an archive in HTTP.
@@ -215,21 +215,20 @@ func (o *Options) checkLength(v uint64, n int, at position) *Error {
 	return nil
 }
 
-// checkBlock takes a block apart and hashes it.
-func (o *Options) checkBlock(b []byte, at position) (cid.CID, []byte, *Error) {
+// checkBlock takes a block apart and holds its hash, unless that is left out, against its CID.
+func (o *Options) checkBlock(b []byte, sum *[sha256x.Size]byte, at position) (cid.CID, []byte, *Error) {
 	c, err := cid.FromBytes(b[:cid.Size])
 	if err != nil {
 		e := at.fail(RuleCID, "")
 		e.Err = err
 		return cid.CID{}, nil, e
 	}
-	block := b[cid.Size:len(b):len(b)]
-	if !o.Unverified && sha256.Sum256(block) != c.Digest() {
+	if !o.Unverified && *sum != c.Digest() {
 		e := at.fail(RuleHash, "")
 		e.CID = c
 		return cid.CID{}, nil, e
 	}
-	return c, block, nil
+	return c, b[cid.Size:len(b):len(b)], nil
 }
 
 // position is where a length begins: that of the header if block is -1.

@@ -6,6 +6,7 @@ import (
 	"iter"
 
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/sha256x"
 )
 
 // Scanner reads an archive in a byte slice, without copies. It is used by value and allocates nothing but the list of
@@ -16,16 +17,21 @@ type Scanner struct {
 	off   int
 	next  int // index of the next block
 	roots []cid.CID
+
+	sum   [sha256x.Size]byte // of the next block, if known: they are hashed two by two
+	known bool
 }
 
 // NewScanner reads the header.
 func NewScanner(b []byte, o Options) (Scanner, error) {
 	s := Scanner{o: o, b: b, next: -1}
-	h, err := s.section()
-	if err != nil {
-		return s, err
+	start, end, e := s.section(0, position{0, -1})
+	if e != nil {
+		return s, e
 	}
-	s.roots, err = parseHeader(h)
+	s.off, s.next = end, 0
+	var err error
+	s.roots, err = parseHeader(b[start:end])
 	return s, err
 }
 
@@ -44,36 +50,52 @@ func (s *Scanner) Next() (Block, error) {
 	if s.off == len(s.b) {
 		return Block{}, io.EOF
 	}
-	at, block := s.off, s.next
-	b, err := s.section()
-	if err != nil {
-		return Block{}, err
-	}
-	c, data, e := s.o.checkBlock(b, position{int64(at), block})
+	at := position{int64(s.off), s.next}
+	start, end, e := s.section(s.off, at)
 	if e != nil {
-		s.off, s.next = at, block
 		return Block{}, e
 	}
+	sum := s.sum
+	if !s.o.Unverified && !s.known {
+		sum = s.hash(start, end)
+	}
+	c, data, e := s.o.checkBlock(s.b[start:end:end], &sum, at)
+	if e != nil {
+		return Block{}, e
+	}
+	s.off = end
+	s.next++
+	s.known = !s.known
 	return Block{c, data}, nil
 }
 
-// section returns what follows the next length.
-func (s *Scanner) section() ([]byte, error) {
-	at := position{int64(s.off), s.next}
-	v, n := uvarint(s.b[s.off:])
+// hash hashes the block at b[start:end], and the one behind it, for the next time.
+func (s *Scanner) hash(start, end int) (sum [sha256x.Size]byte) {
+	if end == len(s.b) {
+		return sha256x.Sum(s.b[start+cid.Size:])
+	}
+	a, b, e := s.section(end, position{int64(end), s.next + 1})
+	if e != nil { // which is an affair of the block behind
+		return sha256x.Sum(s.b[start+cid.Size : end])
+	}
+	sum, s.sum = sha256x.Sum2(s.b[start+cid.Size:end], s.b[a+cid.Size:b])
+	return sum
+}
+
+// section returns where the content lies whose length is at b[off].
+func (s *Scanner) section(off int, at position) (start, end int, e *Error) {
+	v, n := uvarint(s.b[off:])
 	if n == 0 {
-		return nil, at.truncated()
+		return 0, 0, at.truncated()
 	}
 	if e := s.o.checkLength(v, n, at); e != nil {
-		return nil, e
+		return 0, 0, e
 	}
-	start := s.off + n
+	start = off + n
 	if v > uint64(len(s.b)-start) {
-		return nil, at.truncated()
+		return 0, 0, at.truncated()
 	}
-	s.off = start + int(v)
-	s.next++
-	return s.b[start:s.off], nil
+	return start, start + int(v), nil
 }
 
 func first(roots []cid.CID) cid.CID {
@@ -100,7 +122,8 @@ func Parse(b []byte, o Options) (roots []cid.CID, blocks iter.Seq2[Block, error]
 	}, nil
 }
 
-// Reader reads an archive from a stream. Its buffer holds one block, and grows with what has come.
+// Reader reads an archive from a stream. Its buffer holds what has come, one block at least, and grows with it. Blocks that
+// lie in it whole are hashed together, which takes less time than one by one; a read never waits for more than the next block.
 type Reader struct {
 	o     Options
 	r     io.Reader
@@ -112,23 +135,37 @@ type Reader struct {
 	roots []cid.CID
 	rerr  error // from r, once it has ended
 	err   error // sticky
+
+	ahead  []section // those from lo on that have been hashed
+	at     int       // the next of them
+	hashes sha256x.Queue
 }
 
-const bufSize = 64 << 10
+// section is a length and what it is of.
+type section struct {
+	head, size int // bytes of the length, and in all
+	sum        [sha256x.Size]byte
+}
+
+const (
+	bufSize  = 64 << 10
+	maxAhead = 64 // sections to hash together: they should still be in the nearest memory when they are used
+)
 
 // NewReader reads the header.
 func NewReader(r io.Reader, o Options) (*Reader, error) {
 	cr := &Reader{o: o, r: r, next: -1, buf: make([]byte, bufSize)}
-	h, err := cr.section()
+	s, err := cr.wait()
 	if err == io.EOF {
 		err = position{0, -1}.truncated()
 	}
 	if err != nil {
 		return nil, err
 	}
-	if cr.roots, err = parseHeader(h); err != nil {
+	if cr.roots, err = parseHeader(cr.buf[s.head:s.size]); err != nil {
 		return nil, err
 	}
+	cr.skip(&s)
 	return cr, nil
 }
 
@@ -147,17 +184,20 @@ func (r *Reader) Next() (cid.CID, []byte, error) {
 	if r.err != nil {
 		return cid.CID{}, nil, r.err
 	}
-	at := position{r.off, r.next}
-	b, err := r.section()
-	if err != nil {
-		r.err = err
-		return cid.CID{}, nil, err
+	if r.at == len(r.ahead) {
+		if r.err = r.look(); r.err != nil {
+			return cid.CID{}, nil, r.err
+		}
 	}
-	c, data, e := r.o.checkBlock(b, at)
+	s := &r.ahead[r.at]
+	r.at++
+	b := r.buf[r.lo+s.head : r.lo+s.size : r.lo+s.size]
+	c, data, e := r.o.checkBlock(b, &s.sum, position{r.off, r.next})
 	if e != nil {
 		r.err = e
 		return cid.CID{}, nil, e
 	}
+	r.skip(s)
 	return c, data, nil
 }
 
@@ -174,36 +214,77 @@ func (r *Reader) Blocks() iter.Seq2[Block, error] {
 	}
 }
 
-// section returns what follows the next length, or io.EOF if nothing does.
-func (r *Reader) section() ([]byte, error) {
+// look waits for the next section, and hashes it together with those behind it that have come already. What is wrong with
+// the length of one of these is found when it is the next.
+func (r *Reader) look() error {
+	s, err := r.wait()
+	if err != nil {
+		return err
+	}
+	r.ahead, r.at = append(r.ahead[:0], s), 0
+	if r.o.Unverified {
+		return nil
+	}
 	at := position{r.off, r.next}
-	v, n := uvarint(r.buf[r.lo:r.hi])
-	for n == 0 {
-		if err := r.fill(r.hi - r.lo + 1); err != nil {
-			if err == io.EOF && r.hi > r.lo {
-				return nil, at.truncated()
-			}
-			return nil, err
+	for end := r.lo + s.size; len(r.ahead) < maxAhead; end += s.size {
+		at.off += int64(s.size)
+		at.block++
+		var e *Error
+		if s, e = r.section(end, at); e != nil || s.size == 0 || s.size > r.hi-end {
+			break
 		}
-		v, n = uvarint(r.buf[r.lo:r.hi])
+		r.ahead = append(r.ahead, s)
+	}
+	start := r.lo
+	for i := range r.ahead {
+		s := &r.ahead[i]
+		r.hashes.Add(r.buf[start+s.head+cid.Size:start+s.size], &s.sum)
+		start += s.size
+	}
+	r.hashes.Flush()
+	return nil
+}
+
+// section reads the length that lies at buf[start]. If it isn't there whole, the size is 0.
+func (r *Reader) section(start int, at position) (section, *Error) {
+	v, n := uvarint(r.buf[start:r.hi])
+	if n == 0 {
+		return section{}, nil
 	}
 	if e := r.o.checkLength(v, n, at); e != nil {
-		return nil, e
+		return section{}, e
 	}
-	size := n + int(v)
-	if r.hi-r.lo < size {
+	return section{head: n, size: n + int(v)}, nil
+}
+
+// wait returns the next section once it is there whole, or io.EOF if there is none.
+func (r *Reader) wait() (section, error) {
+	at := position{r.off, r.next}
+	for {
+		s, e := r.section(r.lo, at)
+		if e != nil {
+			return s, e
+		}
+		size := s.size
+		if size == 0 {
+			size = r.hi - r.lo + 1
+		} else if size <= r.hi-r.lo {
+			return s, nil
+		}
 		if err := r.fill(size); err != nil {
-			if err == io.EOF {
-				return nil, at.truncated()
+			if err == io.EOF && r.hi > r.lo {
+				return s, at.truncated()
 			}
-			return nil, err
+			return s, err
 		}
 	}
-	b := r.buf[r.lo+n : r.lo+size : r.lo+size]
-	r.lo += size
-	r.off += int64(size)
+}
+
+// skip goes on to what follows a section.
+func (r *Reader) skip(s *section) {
+	r.lo += s.size
+	r.off += int64(s.size)
 	r.next++
-	return b, nil
 }
 
 // fill reads until n bytes are there. io.EOF means that the stream ended before, whether or not anything was left.

@@ -16,9 +16,10 @@ package cid
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
+
+	"github.com/barograph/baro/internal/sha256x"
 )
 
 // Size is the length of a CID in bytes: version, codec, hash type, hash length and 32 bytes of digest.
@@ -39,7 +40,7 @@ const (
 const (
 	version1   = 0x01
 	hashSHA256 = 0x12
-	digestSize = sha256.Size
+	digestSize = sha256x.Size
 	header     = Size - digestSize
 )
 
@@ -51,7 +52,7 @@ type CID [Size]byte
 
 // Sum returns the CID of data, which is hashed with SHA-256.
 func Sum(codec Codec, data []byte) CID {
-	return FromDigest(codec, sha256.Sum256(data))
+	return FromDigest(codec, sha256x.Sum(data))
 }
 
 // FromDigest returns the CID of the content whose SHA-256 digest is given.
@@ -173,7 +174,7 @@ func (c CID) Digest() [32]byte { return [32]byte(c[header:]) }
 
 // Verify reports whether data is the content that c names, by hashing it.
 func (c CID) Verify(data []byte) bool {
-	return c.Defined() && sha256.Sum256(data) == c.Digest()
+	return c.Defined() && sha256x.Sum(data) == c.Digest()
 }
 
 // MarshalText returns the string form. It fails if c is undefined.

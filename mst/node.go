@@ -253,14 +253,12 @@ func (n *Node) Check(layer int, lo, hi []byte, checkKey func(key []byte) error) 
 	if len(hi) > 0 && bytes.Compare(last, hi) >= 0 {
 		return 0, &Error{Rule: RuleBounds, Key: string(last), Detail: fmt.Sprintf("not less than %q, the key to the right of the subtree", hi)}
 	}
-	top := layerOf(first)
+	top, err := n.layer()
+	if err != nil {
+		return 0, err
+	}
 	for i := range n.Entries {
 		e := &n.Entries[i]
-		if i > 0 {
-			if l := layerOf(e.Key); l != top {
-				return 0, &Error{Rule: RuleLayer, Key: string(e.Key), Detail: fmt.Sprintf("belongs on layer %d, but lies beside a key of layer %d", l, top)}
-			}
-		}
 		if top == 0 && e.Right.Defined() {
 			return 0, &Error{Rule: RuleDepth, Key: string(e.Key), Detail: "a node on layer 0 has a child"}
 		}
@@ -277,6 +275,30 @@ func (n *Node) Check(layer int, lo, hi []byte, checkKey func(key []byte) error) 
 		return 0, &Error{Rule: RuleDepth, Detail: "a node on layer 0 has a child"}
 	case layer != Top && layer != top:
 		return 0, &Error{Rule: RuleDepth, Key: string(first), Detail: fmt.Sprintf("keys of layer %d where the tree has layer %d", top, layer)}
+	}
+	return top, nil
+}
+
+// layer returns the layer of the keys, of which there is at least one and which have to be all on the same. They are hashed
+// two by two.
+func (n *Node) layer() (int, error) {
+	top := Top
+	for i := 0; i < len(n.Entries); i += 2 {
+		pair := n.Entries[i:min(i+2, len(n.Entries))]
+		var layers [2]int
+		if len(pair) == 2 {
+			layers[0], layers[1] = layersOf(pair[0].Key, pair[1].Key)
+		} else {
+			layers[0] = layerOf(pair[0].Key)
+		}
+		if i == 0 {
+			top = layers[0]
+		}
+		for k := range pair {
+			if l := layers[k]; l != top {
+				return 0, &Error{Rule: RuleLayer, Key: string(pair[k].Key), Detail: fmt.Sprintf("belongs on layer %d, but lies beside a key of layer %d", l, top)}
+			}
+		}
 	}
 	return top, nil
 }
