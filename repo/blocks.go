@@ -2,7 +2,6 @@ package repo
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -172,21 +171,4 @@ func (s *blockSet) reset() {
 	clear(s.chunks)
 	clear(s.table)
 	s.chunks, s.list, s.bytes = s.chunks[:0], s.list[:0], 0
-}
-
-// carError gives an error of package car its reason. Errors of the input itself stay what they are.
-func carError(err error) error {
-	var e *car.Error
-	if !errors.As(err, &e) {
-		return fmt.Errorf("reading the CAR file: %w", err)
-	}
-	switch e.Rule {
-	case car.RuleHash:
-		return &VerifyError{Reason: ReasonBlockHash, Err: err}
-	case car.RuleBlockSize:
-		return &VerifyError{Reason: ReasonRecordTooBig, Err: err}
-	case car.RuleBytes, car.RuleBlocks:
-		return &VerifyError{Reason: ReasonFileTooBig, Err: err}
-	}
-	return &VerifyError{Reason: ReasonCAR, Err: err}
 }

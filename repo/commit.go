@@ -95,18 +95,19 @@ func (c *Commit) Sign(key Signer) error {
 	return nil
 }
 
-// Verify checks the signature. A wrong one is a [*VerifyError] with [ReasonSignature].
+// Verify checks the signature. A wrong one is a [*VerifyError] with [ReasonSignature], [ReasonHighS] or
+// [ReasonSignatureSize]. Only the first may be another key's.
 func (c *Commit) Verify(key *keys.PublicKey) error {
 	var buf [256]byte
 	if err := key.Verify(c.AppendUnsigned(buf[:0]), c.Sig); err != nil {
-		return &VerifyError{Reason: ReasonSignature, Detail: "not made by " + key.DIDKey(), Err: err}
+		return signatureError(err, key)
 	}
 	return nil
 }
 
 // DecodeCommit reads a commit of version 3, strictly: exactly the fields of the specification, canonically encoded, with
 // valid syntax. Prev has to be there, as a link or null. An error is a [*VerifyError] with [ReasonCommitShape],
-// [ReasonCommitVersion] or one of the syntax reasons. The signature is not verified.
+// [ReasonCommitVersion], [ReasonSignatureSize] or one of the syntax reasons. The signature is not verified.
 func DecodeCommit(b []byte) (*Commit, error) {
 	c := new(Commit)
 	if err := c.decode(b, "", ""); err != nil {
@@ -215,8 +216,8 @@ func (c *Commit) decode(b []byte, expectDID syntax.DID, expectRev syntax.TID) er
 	if c.Prev != nil && c.Prev.Codec() != cid.DagCBOR {
 		return failf(ReasonCommitShape, "prev has codec 0x%02x", byte(c.Prev.Codec()))
 	}
-	if len(c.Sig) != 64 {
-		return failf(ReasonCommitShape, "signature of %d bytes, want 64", len(c.Sig))
+	if len(c.Sig) != keys.SignatureSize {
+		return failf(ReasonSignatureSize, "signature of %d bytes, want %d", len(c.Sig), keys.SignatureSize)
 	}
 	if _, err = syntax.ParseDID(string(c.DID)); err != nil {
 		return &VerifyError{Reason: ReasonDIDSyntax, Detail: "in the commit", Err: err}

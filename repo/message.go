@@ -124,7 +124,10 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 	}
 	first := !m.PrevData.Defined() && m.Since == "" && prev == nil && onlyCreates(m.Ops)
 	if legacy && !first && o.Legacy == LegacyReject {
-		return State{}, failf(ReasonLegacy, "no prevData, or an op without prev")
+		if m.PrevData.Defined() {
+			return State{}, failf(ReasonNoOpPrev, "an update or a deletion without prev")
+		}
+		return State{}, failf(ReasonNoPrevData, "and it isn't a first commit")
 	}
 
 	v := verifiers.Get().(*verifier)
@@ -135,7 +138,7 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 	}
 	if !o.SkipSignature {
 		if key == nil {
-			return State{}, failf(ReasonSignature, "no key to verify it with")
+			return State{}, failf(ReasonNoKey, "no key to verify the signature with")
 		}
 		if err := c.Verify(key); err != nil {
 			return State{}, err
@@ -166,11 +169,11 @@ func VerifyCommit(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 		if err = v.invert(open(), m.Ops, EmptyRoot); err == nil {
 			break
 		}
-		if e := (*VerifyError)(nil); errors.As(err, &e) && e.Reason == ReasonTree {
+		if e := (*VerifyError)(nil); errors.As(err, &e) && e.Reason.Tree() {
 			return State{}, err
 		}
 		if o.Legacy == LegacyReject {
-			return State{}, &VerifyError{Reason: ReasonLegacy, Detail: "no prevData, and it isn't a first commit", Err: err}
+			return State{}, &VerifyError{Reason: ReasonNoPrevData, Detail: "and it isn't a first commit", Err: err}
 		}
 		err = checkOutcome(open(), m.Ops)
 	case legacy:
@@ -229,7 +232,7 @@ func VerifySync(m SyncMessage, key *keys.PublicKey, prev *State, o VerifyOptions
 	}
 	if !o.SkipSignature {
 		if key == nil {
-			return State{}, failf(ReasonSignature, "no key to verify it with")
+			return State{}, failf(ReasonNoKey, "no key to verify the signature with")
 		}
 		if err := c.Verify(key); err != nil {
 			return State{}, err
@@ -340,7 +343,7 @@ func checkOps(ops []Op, legacy bool) (bool, error) {
 			return false, failf(ReasonOpShape, "%s of %s needs %s", op.Action, op.Path, want)
 		}
 		if op.CID.Defined() && op.CID.Codec() != cid.DagCBOR {
-			return false, failf(ReasonOpShape, "record %s has codec 0x%02x", op.Path, byte(op.CID.Codec()))
+			return false, &VerifyError{Reason: ReasonOpCodec, Path: op.Path, CID: op.CID, Detail: fmt.Sprintf("codec 0x%02x", byte(op.CID.Codec()))}
 		}
 	}
 	return legacy, nil
@@ -456,19 +459,6 @@ func checkOutcome(tree *mst.Tree, ops []Op) error {
 		}
 	}
 	return nil
-}
-
-// treeError gives an error of package mst its reason.
-func treeError(err error) error {
-	var missing *mst.MissingError
-	var op *mst.OpError
-	switch {
-	case errors.As(err, &missing):
-		return &VerifyError{Reason: ReasonMissingNode, Err: err}
-	case errors.As(err, &op):
-		return &VerifyError{Reason: ReasonOpMismatch, Err: err}
-	}
-	return &VerifyError{Reason: ReasonTree, Err: err}
 }
 
 // CheckPath checks a record path: a collection in normal form (the authority in lower case), a slash and a record key.

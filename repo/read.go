@@ -100,7 +100,6 @@ func (r *Reader) open(src io.Reader) error {
 	if r.car, err = car.NewReader(src, car.Options{MaxBytes: r.o.MaxBytes}); err != nil {
 		return carError(err)
 	}
-	r.report.pass(CheckHeader, "")
 	roots := r.car.Roots()
 	if len(roots) == 0 {
 		return failf(ReasonCARRoot, "no root")
@@ -112,7 +111,7 @@ func (r *Reader) open(src io.Reader) error {
 	if len(roots) > 1 {
 		detail = fmt.Sprintf("%d more roots, ignored", len(roots)-1)
 	}
-	r.report.pass(CheckRoot, detail)
+	r.report.pass(ReasonCARRoot, detail)
 	r.commitCID = roots[0]
 	r.report.Commit = roots[0]
 	block, err := r.want(&roots[0])
@@ -137,28 +136,30 @@ func (r *Reader) open(src io.Reader) error {
 	if c.Prev != nil {
 		detail = "prev is not null, as in old repositories"
 	}
-	r.report.pass(CheckCommit, detail)
+	r.report.passCommit(detail)
 	switch {
 	case r.o.DID == "":
-		r.report.skip(CheckDID, "no DID given")
+		r.report.skip(ReasonCommitDID, "no DID given")
 	case r.o.DID != c.DID:
 		return failf(ReasonCommitDID, "the repository is of %s, not of %s", c.DID, r.o.DID)
 	default:
-		r.report.pass(CheckDID, "")
+		r.report.pass(ReasonCommitDID, "")
 	}
 	if r.o.Now.IsZero() || c.Rev == "" {
-		r.report.skip(CheckRev, "no time to compare with")
+		r.report.skip(ReasonFutureRev, "no time to compare with")
 	} else if err := checkFuture(c.Rev, r.o.Now, r.o.MaxFuture); err != nil {
 		return err
 	} else {
-		r.report.pass(CheckRev, "")
+		r.report.pass(ReasonFutureRev, "")
 	}
 	if r.o.Key == nil {
-		r.report.skip(CheckSignature, "no key given")
+		r.report.skip(ReasonHighS, "no key given")
+		r.report.skip(ReasonSignature, "no key given")
 	} else if err := c.Verify(r.o.Key); err != nil {
 		return err
 	} else {
-		r.report.pass(CheckSignature, r.o.Key.DIDKey())
+		r.report.pass(ReasonHighS, "")
+		r.report.pass(ReasonSignature, r.o.Key.DIDKey())
 	}
 	return nil
 }
@@ -174,7 +175,7 @@ func (r *Reader) State() State { return State{Rev: r.commit.Rev, Data: r.commit.
 
 // Report returns what has been checked so far; after [Reader.Records] has ended, of the whole file.
 func (r *Reader) Report() *Report {
-	r.report.finish()
+	r.report.finish(aFile)
 	return &r.report
 }
 
@@ -209,7 +210,8 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 	var paths pathChecker
 	w := mst.NewWalker(r.commit.Data, paths.check)
 	var dirty, large int
-	var firstDirty, firstLarge string
+	var firstDirty *VerifyError
+	var firstLarge string
 	for {
 		step := w.Next()
 		if step.Kind == mst.StepDone {
@@ -221,9 +223,9 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 				return false, err
 			}
 			if step.Kind == mst.StepNode {
-				return false, &VerifyError{Reason: ReasonMissingNode, Err: err}
+				return false, &VerifyError{Reason: ReasonMissingNode, CID: step.CID, Err: err}
 			}
-			return false, &VerifyError{Reason: ReasonMissingRecord, Detail: string(step.Key), Err: err}
+			return false, &VerifyError{Reason: ReasonMissingRecord, Path: string(step.Key), CID: step.CID, Err: err}
 		}
 		if step.Kind == mst.StepNode {
 			if err := w.Node(b); err != nil {
@@ -249,7 +251,7 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 		}
 		if rec.Err != nil {
 			if dirty++; dirty == 1 {
-				firstDirty = fmt.Sprintf("%s: %v", rec.Path, rec.Err)
+				firstDirty = &VerifyError{Reason: ReasonRecordEncoding, Path: string(rec.Path), CID: rec.CID, Err: rec.Err}
 			}
 		}
 		if len(b) > cbor.MaxRecord {
@@ -262,19 +264,20 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 		}
 	}
 	r.report.passTree()
-	r.report.pass(CheckRecordBlocks, fmt.Sprintf("%d records", r.report.Records))
+	r.report.pass(ReasonMissingRecord, fmt.Sprintf("%d records", r.report.Records))
 	switch {
 	case r.o.Records == RecordsAny:
-		r.report.skip(CheckRecordEncoding, "left out by option")
+		r.report.skip(ReasonRecordEncoding, "left out by option")
 	case dirty > 0:
-		r.report.add(CheckRecordEncoding, StatusFailed, fmt.Sprintf("%d of %d records; %s", dirty, r.report.Records, firstDirty))
+		firstDirty.Detail = fmt.Sprintf("the first of %d in %d records", dirty, r.report.Records)
+		r.report.fail(firstDirty)
 	default:
-		r.report.pass(CheckRecordEncoding, "")
+		r.report.pass(ReasonRecordEncoding, "")
 	}
 	if large > 0 {
-		r.report.add(CheckRecordSize, StatusFailed, fmt.Sprintf("%d of %d records; %s", large, r.report.Records, firstLarge))
+		r.report.fail(&VerifyError{Reason: ReasonRecordTooBig, Detail: fmt.Sprintf("%d of %d records; %s", large, r.report.Records, firstLarge)})
 	} else {
-		r.report.pass(CheckRecordSize, "")
+		r.report.pass(ReasonRecordTooBig, "")
 	}
 	return false, nil
 }
@@ -297,7 +300,7 @@ func (r *Reader) drain() error {
 		r.report.Unlinked++
 		r.report.UnlinkedBytes += int64(len(r.aheadData))
 	}
-	r.report.pass(CheckHashes, fmt.Sprintf("%d blocks", r.report.Blocks))
+	r.report.passBlocks(r.o.MaxBytes)
 	for i := range r.held.list {
 		if b := &r.held.list[i]; !b.used {
 			r.report.Unlinked++
@@ -308,7 +311,7 @@ func (r *Reader) drain() error {
 	if r.report.Unlinked > 0 {
 		detail = fmt.Sprintf("%d blocks of %d bytes that nothing links to, ignored", r.report.Unlinked, r.report.UnlinkedBytes)
 	}
-	r.report.pass(CheckUnlinked, detail)
+	r.report.pass(ReasonExtraBlocks, detail)
 	return nil
 }
 

@@ -1,8 +1,11 @@
 package repo
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/barograph/baro/cid"
-	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -11,36 +14,25 @@ type Status string
 
 // The outcomes.
 const (
-	StatusOK      Status = "ok"
-	StatusFailed  Status = "failed"
-	StatusSkipped Status = "skipped"
+	StatusOK            Status = "ok"
+	StatusFailed        Status = "failed"
+	StatusSkipped       Status = "skipped"        // could be checked, but wasn't; the detail says why
+	StatusNotApplicable Status = "not-applicable" // a rule of something else
 )
 
-// The names of checks. Those of the tree are "tree-" and the name of a rule of package mst.
-const (
-	CheckHeader         = "car-header"
-	CheckRoot           = "car-root"
-	CheckHashes         = "block-hashes"
-	CheckCommit         = "commit-shape"
-	CheckDID            = "commit-did"
-	CheckRev            = "future-rev"
-	CheckSignature      = "signature"
-	CheckTree           = "tree-"
-	CheckNodes          = "tree-complete"
-	CheckRecordBlocks   = "record-blocks"
-	CheckRecordEncoding = "record-encoding"
-	CheckRecordSize     = "record-size"
-	CheckUnlinked       = "unlinked-blocks"
-)
-
-// Check is one line of a [Report].
+// Check is one line of a [Report]: a rule and whether it was kept.
 type Check struct {
-	Name   string `json:"name"`
+	Name   Reason `json:"name"`
 	Status Status `json:"status"`
 	Detail string `json:"detail,omitempty"`
+	// Where the fault lies, as far as it has a place.
+	Path   string  `json:"path,omitempty"`   // of the record
+	CID    cid.CID `json:"cid,omitzero"`     // of the block
+	Offset *int64  `json:"offset,omitempty"` // in the archive if that is broken, else in the block
 }
 
-// Report is what [Open] and [Reader.Records] have found out about a file.
+// Report is what [Open] and [Reader.Records] have found out about a file, or [ReportCommit] and [ReportSync] about a
+// message. It has a check for every one of [Reasons], in that order.
 type Report struct {
 	DID     syntax.DID `json:"did,omitempty"`
 	Rev     syntax.TID `json:"rev,omitempty"`
@@ -48,6 +40,7 @@ type Report struct {
 	Commit  cid.CID    `json:"commit,omitzero"`
 	Data    cid.CID    `json:"data,omitzero"`
 
+	Ops         int   `json:"ops,omitempty"` // of a message
 	Records     int   `json:"records"`
 	RecordBytes int64 `json:"recordBytes"`
 	Nodes       int   `json:"nodes"`
@@ -84,77 +77,78 @@ func (r *Report) Failed() *Check {
 	return nil
 }
 
-func (r *Report) add(name string, s Status, detail string) {
+// add enters the outcome of a check. A failure stays, whatever comes after.
+func (r *Report) add(c Check) {
 	for i := range r.Checks {
-		if c := &r.Checks[i]; c.Name == name {
-			// A failure stays, whatever comes after.
-			if c.Status != StatusFailed {
-				c.Status, c.Detail = s, detail
+		if old := &r.Checks[i]; old.Name == c.Name {
+			if old.Status != StatusFailed {
+				*old = c
 			}
 			return
 		}
 	}
-	r.Checks = append(r.Checks, Check{name, s, detail})
+	r.Checks = append(r.Checks, c)
 }
 
-func (r *Report) pass(name, detail string) { r.add(name, StatusOK, detail) }
-func (r *Report) skip(name, detail string) { r.add(name, StatusSkipped, detail) }
+func (r *Report) pass(name Reason, detail string) {
+	r.add(Check{Name: name, Status: StatusOK, Detail: detail})
+}
+func (r *Report) skip(name Reason, detail string) {
+	r.add(Check{Name: name, Status: StatusSkipped, Detail: detail})
+}
+
+// passCommit enters that the commit could be decoded.
+func (r *Report) passCommit(detail string) {
+	r.pass(ReasonMissingCommit, "")
+	r.pass(ReasonCommitShape, detail)
+	for _, name := range []Reason{ReasonCommitVersion, ReasonSignatureSize, ReasonDIDSyntax, ReasonRevSyntax} {
+		r.pass(name, "")
+	}
+}
+
+// passBlocks enters that a file was read to its end, within a limit of bytes if there was one.
+func (r *Report) passBlocks(limit int64) {
+	r.pass(ReasonCAR, "")
+	r.pass(ReasonBlockHash, fmt.Sprintf("%d blocks", r.Blocks))
+	r.pass(ReasonBuffer, "")
+	if limit > 0 {
+		r.pass(ReasonFileTooBig, "")
+	} else {
+		r.skip(ReasonFileTooBig, "there is no limit")
+	}
+}
 
 func (r *Report) passTree() {
-	for _, rule := range mst.Rules {
-		if rule != mst.RuleHash { // that is among the hashes of all blocks
-			r.pass(CheckTree+string(rule), "")
+	for i := range rules {
+		if name := rules[i].reason; name.Tree() || name == ReasonMissingNode {
+			r.pass(name, "")
 		}
 	}
-	r.pass(CheckNodes, "")
 }
 
-// fail enters the error that ended the reading.
+// fail enters an error.
 func (r *Report) fail(v *VerifyError) {
-	name := string(v.Reason)
-	switch v.Reason {
-	case ReasonCAR:
-		name = CheckHeader
-		if len(r.Checks) > 0 { // the header is behind us
-			name = CheckHashes
-		}
-	case ReasonCARRoot, ReasonMissingCommit:
-		name = CheckRoot
-	case ReasonBlockHash:
-		name = CheckHashes
-	case ReasonCommitShape, ReasonCommitVersion, ReasonDIDSyntax, ReasonRevSyntax:
-		name = CheckCommit
-	case ReasonTree:
-		name = CheckTree + string(v.Rule())
-	case ReasonMissingNode:
-		name = CheckNodes
-	case ReasonMissingRecord:
-		name = CheckRecordBlocks
+	c := Check{Name: v.Reason, Status: StatusFailed, Detail: strings.TrimPrefix(v.Error(), string(v.Reason)+": "), Path: v.Path, CID: v.CID}
+	if at := v.Offset(); at >= 0 {
+		c.Offset = &at
 	}
-	r.add(name, StatusFailed, v.Error())
+	r.add(c)
 }
 
-// finish puts the checks in their order and names those that were not reached.
-func (r *Report) finish() {
-	names := []string{CheckHeader, CheckRoot, CheckHashes, CheckCommit, CheckDID, CheckRev, CheckSignature}
-	for _, rule := range mst.Rules {
-		if rule != mst.RuleHash {
-			names = append(names, CheckTree+string(rule))
+// finish puts the checks in their order and names those that were not reached, and those that are not about the subject.
+func (r *Report) finish(of subject) {
+	out := make([]Check, 0, len(rules))
+	for i := range rules {
+		rule := &rules[i]
+		k := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == rule.reason })
+		switch {
+		case k >= 0:
+			out = append(out, r.Checks[k])
+		case rule.of&of == 0:
+			out = append(out, Check{Name: rule.reason, Status: StatusNotApplicable})
+		default:
+			out = append(out, Check{Name: rule.reason, Status: StatusSkipped, Detail: "not reached"})
 		}
 	}
-	names = append(names, CheckNodes, CheckRecordBlocks, CheckRecordEncoding, CheckRecordSize, CheckUnlinked)
-	var out []Check
-	rest := r.Checks
-	for _, name := range names {
-		found := Check{name, StatusSkipped, "not reached"}
-		for i := range rest {
-			if rest[i].Name == name {
-				found = rest[i]
-				rest = append(rest[:i:i], rest[i+1:]...)
-				break
-			}
-		}
-		out = append(out, found)
-	}
-	r.Checks = append(out, rest...)
+	r.Checks = out
 }

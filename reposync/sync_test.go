@@ -363,7 +363,7 @@ func TestForgedCommit(t *testing.T) {
 	a.Write(put(2, "b"))
 	r.await(a)
 	st := r.s.Status()
-	if st.Dropped[string(repo.ReasonSignature)]+st.Dropped[string(repo.ReasonLegacy)] != 1 || st.Dropped[string(repo.ReasonDIDSyntax)] != 1 {
+	if st.Dropped[string(repo.ReasonSignature)]+st.Dropped[string(repo.ReasonNoPrevData)] != 1 || st.Dropped[string(repo.ReasonDIDSyntax)] != 1 {
 		t.Errorf("dropped %v", st.Dropped)
 	}
 }

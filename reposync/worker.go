@@ -247,7 +247,7 @@ func (w *worker) judge(ctx context.Context, e *entry, t *event, rev string, err 
 	case why.Desynchronizes():
 		w.s.stats.drop(string(why))
 		return w.desynchronized(ctx, e, t, syntax.TID(rev))
-	case why == repo.ReasonLegacy:
+	case why.Legacy():
 		w.s.stats.drop(string(why))
 		return w.desynchronized(ctx, e, t, "") // its signature wasn't looked at: the revision is anyone's claim
 	case err == errMaybe:
@@ -256,7 +256,7 @@ func (w *worker) judge(ctx context.Context, e *entry, t *event, rev string, err 
 	case why != "":
 		return w.dropped(ctx, t, string(why), err)
 	case err == errNoKey:
-		return w.dropped(ctx, t, "no-key", err)
+		return w.dropped(ctx, t, string(repo.ReasonNoKey), err)
 	case unresolved(err):
 		w.s.stats.drop("identity-unreachable")
 		return w.desynchronized(ctx, e, t, "")

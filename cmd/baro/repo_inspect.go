@@ -101,12 +101,12 @@ func (e *env) repoInspect(ctx context.Context, arg string, f networkFlags) error
 	}
 	t.done()
 	// A record outside the data model is shown, and is no reason to fail: nothing else depends on it.
-	if bad := r.Report().Failed(); bad != nil && bad.Name != repo.CheckRecordEncoding && bad.Name != repo.CheckRecordSize {
+	if bad := r.Report().Failed(); bad != nil && bad.Name != repo.ReasonRecordEncoding && bad.Name != repo.ReasonRecordTooBig {
 		return r.failure()
 	}
 	rep, commit := r.Report(), r.Commit()
 	out.DID, out.Rev, out.Time, out.Version = commit.DID, commit.Rev, string(syntax.NewDatetime(commit.Rev.Time())), commit.Version
-	out.Commit, out.Data, out.Signature = r.CommitCID().String(), commit.Data.String(), string(statusOf(rep, repo.CheckSignature))
+	out.Commit, out.Data, out.Signature = r.CommitCID().String(), commit.Data.String(), string(statusOf(rep, repo.ReasonSignature))
 	if commit.Prev != nil {
 		out.Prev = commit.Prev.String()
 	}

@@ -100,7 +100,7 @@ func (e *env) repoVerify(ctx context.Context, arg string, f verifyFlags) error {
 			failed := *rep.Failed()
 			rep = again.Report()
 			for i := range rep.Checks {
-				if rep.Checks[i].Name == repo.CheckSignature {
+				if rep.Checks[i].Name == repo.ReasonSignature {
 					rep.Checks[i] = failed
 				}
 			}
@@ -111,7 +111,7 @@ func (e *env) repoVerify(ctx context.Context, arg string, f verifyFlags) error {
 		return ctx.Err()
 	}
 
-	out := verifyOutput{Source: arg, OK: err == nil, Signature: string(statusOf(rep, repo.CheckSignature)), Report: rep}
+	out := verifyOutput{Source: arg, OK: err == nil, Signature: string(statusOf(rep, repo.ReasonSignature)), Report: rep}
 	if r.key != nil {
 		out.Key = r.key.DIDKey()
 	}
@@ -135,41 +135,13 @@ func (e *env) repoVerify(ctx context.Context, arg string, f verifyFlags) error {
 }
 
 // statusOf returns the outcome of a check, skipped if it was never reached.
-func statusOf(r *repo.Report, name string) repo.Status {
+func statusOf(r *repo.Report, name repo.Reason) repo.Status {
 	for _, c := range r.Checks {
 		if c.Name == name {
 			return c.Status
 		}
 	}
 	return repo.StatusSkipped
-}
-
-// checkTexts say what the checks are about.
-var checkTexts = map[string]string{
-	repo.CheckHeader:         "the file is a CAR file, version 1",
-	repo.CheckRoot:           "its root is there",
-	repo.CheckHashes:         "every block has the hash it is named by",
-	repo.CheckCommit:         "the commit has the form of one",
-	repo.CheckDID:            "it is the commit of the account asked for",
-	repo.CheckRev:            "its revision is not from the future",
-	repo.CheckSignature:      "it is signed with the account's key",
-	"tree-encoding":          "nodes of the tree are canonical",
-	"tree-link":              "links of the tree are of the right kind",
-	"tree-prefix":            "keys are compressed as far as they can be",
-	"tree-order":             "keys rise",
-	"tree-key":               "keys are record paths",
-	"tree-entries":           "no node has too many entries",
-	"tree-layer":             "every key is on the layer of its hash",
-	"tree-depth":             "the tree is not too deep",
-	"tree-bounds":            "every key is between those of the node above",
-	"tree-empty":             "there are no empty nodes",
-	"tree-top":               "the top node is needed",
-	"tree-height":            "no layer is left out",
-	repo.CheckNodes:          "all nodes are there",
-	repo.CheckRecordBlocks:   "all records are there",
-	repo.CheckRecordEncoding: "records are valid in the data model",
-	repo.CheckRecordSize:     "no record is too large",
-	repo.CheckUnlinked:       "there is nothing else in the file",
 }
 
 func (e *env) printReport(o verifyOutput) error {
@@ -183,12 +155,12 @@ func (e *env) printReport(o verifyOutput) error {
 		case repo.StatusSkipped:
 			status = c.dim(fmt.Sprintf("%-7s", k.Status))
 		}
-		text := checkTexts[k.Name]
+		if k.Status == repo.StatusNotApplicable {
+			continue
+		}
+		text := k.Name.Text()
 		if k.Detail != "" {
-			if text != "" {
-				text += ": "
-			}
-			text += inert(k.Detail)
+			text += ": " + inert(k.Detail)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", status, k.Name, text)
 	}

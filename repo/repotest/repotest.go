@@ -6,7 +6,7 @@
 //
 //	for _, c := range repotest.Hostile() {
 //		r, err := repo.Open(bytes.NewReader(c.CAR), repo.ReadOptions{Key: repotest.Key().Public()})
-//		// … fails with c.Reason and, if it is a rule of the tree, c.Rule
+//		// … fails with c.Reason
 //	}
 package repotest
 
@@ -137,7 +137,6 @@ func (b *Builder) File(commit []byte) []byte {
 type Case struct {
 	Name   string
 	Reason repo.Reason
-	Rule   mst.Rule // if Reason is ReasonTree
 	CAR    []byte
 	// Record says that only a record is wrong: the rest of the repository stays usable, and reading reports the fault at its
 	// end instead of stopping.
@@ -149,59 +148,59 @@ func Hostile() []Case {
 	const a, b, c, z = "com.example.a", "com.example.b", "com.example.c", "com.example.z"
 	var none cid.CID
 	var out []Case
-	tree := func(name string, rule mst.Rule, build func(r *Builder) cid.CID) {
+	tree := func(name string, reason repo.Reason, build func(r *Builder) cid.CID) {
 		r := NewBuilder()
-		out = append(out, Case{Name: name, Reason: repo.ReasonTree, Rule: rule, CAR: r.CAR(build(r))})
+		out = append(out, Case{Name: name, Reason: reason, CAR: r.CAR(build(r))})
 	}
-	tree("key on the wrong layer", mst.RuleLayer, func(r *Builder) cid.CID {
+	tree("key on the wrong layer", repo.ReasonTreeLayer, func(r *Builder) cid.CID {
 		return r.Node(none, r.Entry(Path(a, 1, 0)), r.Entry(Path(b, 0, 0)))
 	})
-	tree("layer skipped", mst.RuleDepth, func(r *Builder) cid.CID {
+	tree("layer skipped", repo.ReasonTreeDepth, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none, r.Entry(Path(a, 0, 0))), r.Entry(Path(b, 2, 0)))
 	})
-	tree("child as high as its parent", mst.RuleDepth, func(r *Builder) cid.CID {
+	tree("child as high as its parent", repo.ReasonTreeDepth, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none, r.Entry(Path(a, 1, 0))), r.Entry(Path(b, 1, 0)))
 	})
-	tree("siblings on different layers", mst.RuleDepth, func(r *Builder) cid.CID {
+	tree("siblings on different layers", repo.ReasonTreeDepth, func(r *Builder) cid.CID {
 		left, right := r.Node(none, r.Entry(Path(a, 1, 0))), r.Node(none, r.Entry(Path(c, 0, 0)))
 		return r.Node(left, r.Entry(Path(b, 2, 0), right))
 	})
-	tree("child of a leaf", mst.RuleDepth, func(r *Builder) cid.CID {
+	tree("child of a leaf", repo.ReasonTreeDepth, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none, r.Entry(Path(a, 0, 0))), r.Entry(Path(b, 0, 0)))
 	})
-	tree("a thousand nodes without entries", mst.RuleDepth, func(r *Builder) cid.CID {
+	tree("a thousand nodes without entries", repo.ReasonTreeDepth, func(r *Builder) cid.CID {
 		n := r.Node(none, r.Entry(Path(a, 0, 0)))
 		for range 1000 {
 			n = r.Node(n)
 		}
 		return r.Node(n, r.Entry(Path(b, 3, 0)))
 	})
-	tree("subtree above its upper bound", mst.RuleBounds, func(r *Builder) cid.CID {
+	tree("subtree above its upper bound", repo.ReasonTreeBounds, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none, r.Entry(Path(a, 0, 0)), r.Entry(Path(c, 0, 0))), r.Entry(Path(b, 1, 0)))
 	})
-	tree("subtree below its lower bound", mst.RuleBounds, func(r *Builder) cid.CID {
+	tree("subtree below its lower bound", repo.ReasonTreeBounds, func(r *Builder) cid.CID {
 		return r.Node(none, r.Entry(Path(b, 1, 0), r.Node(none, r.Entry(Path(a, 0, 0)), r.Entry(Path(c, 0, 0)))))
 	})
-	tree("bounds of a grandparent", mst.RuleBounds, func(r *Builder) cid.CID {
+	tree("bounds of a grandparent", repo.ReasonTreeBounds, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none, r.Entry(Path(a, 1, 0), r.Node(none, r.Entry(Path(z, 0, 0))))), r.Entry(Path(b, 2, 0)))
 	})
-	tree("the same subtree twice", mst.RuleBounds, func(r *Builder) cid.CID {
+	tree("the same subtree twice", repo.ReasonTreeBounds, func(r *Builder) cid.CID {
 		leaf := r.Node(none, r.Entry(Path(a, 0, 0)))
 		return r.Node(leaf, r.Entry(Path(b, 1, 0), leaf))
 	})
-	tree("empty leaf", mst.RuleEmpty, func(r *Builder) cid.CID {
+	tree("empty leaf", repo.ReasonTreeEmpty, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none), r.Entry(Path(b, 1, 0)))
 	})
-	tree("empty top", mst.RuleTop, func(r *Builder) cid.CID {
+	tree("empty top", repo.ReasonTreeTop, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none, r.Entry(Path(a, 0, 0))))
 	})
-	tree("keys out of order", mst.RuleOrder, func(r *Builder) cid.CID {
+	tree("keys out of order", repo.ReasonTreeOrder, func(r *Builder) cid.CID {
 		return r.Node(none, r.Entry(Path(b, 0, 0)), r.Entry(Path(a, 0, 0)))
 	})
-	tree("key twice", mst.RuleOrder, func(r *Builder) cid.CID {
+	tree("key twice", repo.ReasonTreeOrder, func(r *Builder) cid.CID {
 		return r.Node(none, r.Entry(Path(b, 0, 0)), r.Entry(Path(b, 0, 0)))
 	})
-	tree("too many entries", mst.RuleEntries, func(r *Builder) cid.CID {
+	tree("too many entries", repo.ReasonTreeEntries, func(r *Builder) cid.CID {
 		var entries []mst.NodeEntry
 		for i := 0; len(entries) <= mst.MaxEntries; i++ {
 			if p := fmt.Sprintf("%s/%05d", a, i); mst.Layer(p) == 0 {
@@ -210,7 +209,7 @@ func Hostile() []Case {
 		}
 		return r.Node(none, entries...)
 	})
-	tree("prefix not the longest", mst.RulePrefix, func(r *Builder) cid.CID {
+	tree("prefix not the longest", repo.ReasonTreePrefix, func(r *Builder) cid.CID {
 		n := (&mst.Node{Entries: []mst.NodeEntry{r.Entry(Path(a, 0, 0)), r.Entry(Path(a, 0, 1))}}).Append(nil)
 		// The second key begins with the prefix of the first; one byte of it moves into the suffix.
 		k := Path(a, 0, 1)
@@ -224,14 +223,14 @@ func Hostile() []Case {
 		}
 		return r.Add(bytes.Replace(n, entry(p), entry(p-1), 1))
 	})
-	tree("node with another field", mst.RuleEncoding, func(r *Builder) cid.CID {
+	tree("node with another field", repo.ReasonTreeEncoding, func(r *Builder) cid.CID {
 		n := (&mst.Node{Entries: []mst.NodeEntry{r.Entry(Path(a, 0, 0))}}).Append(nil)
 		return r.Add(append([]byte("\xa3\x61d\x00"), n[1:]...))
 	})
-	tree("node with bytes behind it", mst.RuleEncoding, func(r *Builder) cid.CID {
+	tree("node with bytes behind it", repo.ReasonTreeEncoding, func(r *Builder) cid.CID {
 		return r.Add(append((&mst.Node{Entries: []mst.NodeEntry{r.Entry(Path(a, 0, 0))}}).Append(nil), 0xf6))
 	})
-	tree("commit links to a record", mst.RuleEncoding, func(r *Builder) cid.CID {
+	tree("commit links to a record", repo.ReasonTreeEncoding, func(r *Builder) cid.CID {
 		return r.Add(Record("not a node"))
 	})
 	for _, k := range []struct{ name, prefix string }{
@@ -244,7 +243,7 @@ func Hostile() []Case {
 		{"path with a space", "com.example.note/ "},
 		{"long path", "com.example.note/" + strings.Repeat("x", 600)},
 	} {
-		tree(k.name, mst.RuleKey, func(r *Builder) cid.CID {
+		tree(k.name, repo.ReasonTreeKey, func(r *Builder) cid.CID {
 			key := k.prefix
 			for i := 0; mst.Layer(key) != 0 || i == 0; i++ {
 				if key = k.prefix; strings.Contains(key, "/") {
@@ -306,11 +305,11 @@ func Hostile() []Case {
 		r.Commit.Version = 1
 		return r.CAR(good(r))
 	})
-	other("commit with a bad DID", repo.ReasonCommitShape, func(r *Builder) []byte {
+	other("commit with a bad DID", repo.ReasonDIDSyntax, func(r *Builder) []byte {
 		r.Commit.DID = "did:plc:"
 		return r.CAR(good(r))
 	})
-	other("commit with a bad revision", repo.ReasonCommitShape, func(r *Builder) []byte {
+	other("commit with a bad revision", repo.ReasonRevSyntax, func(r *Builder) []byte {
 		r.Commit.Rev = "yesterday"
 		return r.CAR(good(r))
 	})

@@ -348,16 +348,16 @@ func counted(n int64, one, many string) string {
 
 // reasonText says a broken rule for people.
 func reasonText(e *repo.VerifyError) string {
-	switch e.Reason {
-	case repo.ReasonSignature:
+	switch {
+	case e.Reason == repo.ReasonSignature:
 		return "The commit is not signed by the account’s key."
-	case repo.ReasonBlockHash:
+	case e.Reason == repo.ReasonBlockHash:
 		return "A block doesn’t hash to its CID."
-	case repo.ReasonCommitDID:
+	case e.Reason == repo.ReasonCommitDID:
 		return "The commit is another account’s."
-	case repo.ReasonTree, repo.ReasonMissingNode:
+	case e.Reason.Tree() || e.Reason == repo.ReasonMissingNode:
 		return "The tree is broken on the way to the record."
-	case repo.ReasonMissingRecord:
+	case e.Reason == repo.ReasonMissingRecord:
 		return "The record’s block is missing."
 	}
 	return "The proof breaks the rule “" + string(e.Reason) + "”."

@@ -237,7 +237,7 @@ func brokenStream(err error) string {
 	case errors.Is(err, websocket.ErrReadLimit):
 		return string(repo.ReasonFrameTooBig)
 	case errors.Is(err, stream.ErrFrame):
-		return "frame"
+		return string(repo.ReasonFrame)
 	}
 	return ""
 }

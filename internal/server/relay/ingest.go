@@ -27,7 +27,7 @@ const (
 // Reasons for drops besides those of package repo.
 const (
 	dropUnresolved   = "identity-unresolved"
-	dropNoKey        = "no-signing-key"
+	dropNoKey        = string(repo.ReasonNoKey)
 	dropWrongHost    = "wrong-host"
 	dropInactive     = "account-inactive"
 	dropDesync       = "desynchronized"

@@ -115,7 +115,7 @@ func TestDropsWithReason(t *testing.T) {
 		string(repo.ReasonRevSyntax):     edited(func(c *stream.Commit) { c.Rev = "now" }),
 		string(repo.ReasonSinceSyntax):   edited(func(c *stream.Commit) { c.Since = "then" }),
 		string(repo.ReasonTimeSyntax):    edited(func(c *stream.Commit) { c.Time = "yesterday" }),
-		string(repo.ReasonLegacy):        edited(func(c *stream.Commit) { c.PrevData = cid.CID{} }),
+		string(repo.ReasonNoPrevData):    edited(func(c *stream.Commit) { c.PrevData = cid.CID{} }),
 		string(repo.ReasonSince):         edited(func(c *stream.Commit) { c.Since = "2222222222222" }),
 		string(repo.ReasonInversion):     edited(func(c *stream.Commit) { c.PrevData = cid.Sum(cid.DagCBOR, []byte("x")) }),
 		string(repo.ReasonPrevData): func(n *network, h *fakeHost, a *fakeAccount) stream.Message {
