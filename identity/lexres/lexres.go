@@ -23,13 +23,12 @@
 package lexres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
-
-	"context"
 
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/identity"
@@ -138,17 +137,16 @@ type Directory interface {
 
 var _ Directory = (*identity.Directory)(nil)
 
-// Options tune a [Resolver]. Resolver, Directory, HTTP and Now must be set; HTTP need not be if Proof is.
+// Options tune a [Resolver]. Resolver, Directory, HTTP and Now must be set.
 type Options struct {
 	Resolver  identity.Resolver
 	Directory Directory
 	HTTP      *http.Client // guarded against private addresses
 	Now       func() time.Time
 
-	// Proof fetches and verifies a proof in place of com.atproto.sync.getRecord at the account's PDS: a PDS reads from its own
-	// store. The result must be signed by the document's key. An error that says there is no such record is
-	// client.ErrRecordNotFound.
-	Proof func(ctx context.Context, doc *identity.Document, uri syntax.ATURI) (*repo.Proof, error)
+	// Local returns the proof of a record as com.atproto.sync.getRecord would, for a repository that is at hand: a PDS reads its
+	// own. It returns nil for others, which are asked for at their PDS. It may be nil.
+	Local func(ctx context.Context, uri syntax.ATURI) ([]byte, error)
 
 	TTL          time.Duration // an answer is good for this long, give or take a tenth; default 5 min
 	NegativeTTL  time.Duration // an error is remembered for this long; default 30 s

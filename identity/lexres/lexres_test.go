@@ -557,9 +557,8 @@ func TestSlow(t *testing.T) {
 			"proof": {Resolver: &dns{zone: map[string][]string{"_lexicon.feed.example.com": {"did=" + string(did)}}}, Directory: &directory{doc: &identity.Document{PDS: "http://x", SigningKey: repotest.Key().Public()}}},
 		} {
 			o.Now = time.Now
-			o.Proof = func(ctx context.Context, _ *identity.Document, _ syntax.ATURI) (*repo.Proof, error) {
-				return nil, hang(ctx)
-			}
+			o.HTTP = http.DefaultClient
+			o.Local = func(ctx context.Context, _ syntax.ATURI) ([]byte, error) { return nil, hang(ctx) }
 			start := time.Now()
 			_, err := lexres.New(o).Resolve(t.Context(), postID)
 			if lexres.KindOf(err) != lexres.KindUnreachable || time.Since(start) != 15*time.Second {
@@ -578,6 +577,26 @@ func TestSlow(t *testing.T) {
 type slowDNS func(context.Context) error
 
 func (f slowDNS) LookupTXT(ctx context.Context, _ string) ([]string, error) { return nil, f(ctx) }
+
+// TestLocal reads what is at hand, and verifies that too.
+func TestLocal(t *testing.T) {
+	s := newScene(t)
+	local := s.repo
+	s.o.Local = func(_ context.Context, uri syntax.ATURI) ([]byte, error) {
+		if uri.Authority().DID() != did {
+			return nil, nil
+		}
+		return local.proof(t, uri.Path()), nil
+	}
+	if x, err := lexres.New(s.o).Resolve(t.Context(), postID); err != nil || s.asked.Load() != 0 {
+		t.Errorf("%v, %v, asked %d times", x, err, s.asked.Load())
+	}
+	local = sign(t, other, repotest.Rev, repotest.Key(), local.records)
+	s.wantKind(postID, lexres.KindProof)
+	if _, err := lexres.New(s.o).ResolveAt(t.Context(), other, postID); s.asked.Load() != 1 {
+		t.Errorf("%v, asked %d times", err, s.asked.Load())
+	}
+}
 
 func TestClosure(t *testing.T) {
 	graph := map[syntax.NSID][]syntax.NSID{

@@ -43,7 +43,7 @@ type Resolver struct {
 
 // New returns a resolver.
 func New(o Options) *Resolver {
-	if o.Resolver == nil || o.Directory == nil || o.Now == nil || o.HTTP == nil && o.Proof == nil {
+	if o.Resolver == nil || o.Directory == nil || o.Now == nil || o.HTTP == nil {
 		panic("lexres: Options need Resolver, Directory, HTTP and Now")
 	}
 	def(&o.TTL, 5*time.Minute)
@@ -52,9 +52,6 @@ func New(o Options) *Resolver {
 	def(&o.Timeout, 15*time.Second)
 	def(&o.CacheBytes, 16<<20)
 	r := &Resolver{o: o}
-	if r.o.Proof == nil {
-		r.o.Proof = r.fetchProof
-	}
 	r.authorities = newCache(o, o.CacheBytes/8, func(a *Authority) int { return 1024 })
 	r.records = newCache(o, o.CacheBytes*3/8, func(x *Resolution) int { return 4096 })
 	forever := o
@@ -294,7 +291,7 @@ func (r *Resolver) proof(ctx context.Context, doc *identity.Document, id syntax.
 	case doc.SigningKey == nil:
 		return nil, KindIdentity, fmt.Errorf("the document of %s has no signing key", doc.DID)
 	}
-	p, err := r.o.Proof(ctx, doc, URI(doc.DID, id))
+	p, err := r.fetchProof(ctx, doc, URI(doc.DID, id))
 	if err != nil {
 		return nil, kindOfProof(err), err
 	}
@@ -304,8 +301,17 @@ func (r *Resolver) proof(ctx context.Context, doc *identity.Document, id syntax.
 	return p, "", nil
 }
 
-// fetchProof is the way of everybody who isn't the PDS.
+// fetchProof gets the proof from what is at hand, or from the PDS.
 func (r *Resolver) fetchProof(ctx context.Context, doc *identity.Document, uri syntax.ATURI) (*repo.Proof, error) {
+	if r.o.Local != nil {
+		b, err := r.o.Local(ctx, uri)
+		if err != nil {
+			return nil, err
+		}
+		if b != nil {
+			return repo.VerifyProof(b, doc.DID, uri.Path(), doc.SigningKey)
+		}
+	}
 	c := client.New(doc.PDS, client.Options{HTTP: r.o.HTTP, Timeout: r.o.Timeout, Now: r.o.Now})
 	return c.Proof(ctx, uri, doc.SigningKey)
 }

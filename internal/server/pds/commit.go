@@ -103,6 +103,7 @@ func (s *Service) commit(did syntax.DID, writes []write, swap *cid.CID) (commitR
 		return commitResult{}, err
 	}
 	s.afterCommit(f)
+	s.forgetLexicons(did, writes)
 	return result, nil
 }
 

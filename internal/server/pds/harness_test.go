@@ -48,6 +48,7 @@ func testWorld(seed byte) world.World {
 	w.FS = vfs.NewMem()
 	w.Rand = &lockedRand{r: mrand.NewChaCha8([32]byte{seed})}
 	w.Fatal = func(error) {}
+	w.Resolver = &fakeDNS{}
 	return w
 }
 

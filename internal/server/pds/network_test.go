@@ -137,6 +137,12 @@ func (f *fakeDNS) set(handle string, did syntax.DID) {
 	f.txt["_atproto."+handle] = []string{"did=" + string(did)}
 }
 
+func (f *fakeDNS) setTXT(name string, values ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.txt[name] = values
+}
+
 func (f *fakeDNS) LookupTXT(_ context.Context, name string) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -26,6 +26,7 @@ var limitRules = map[string][]limitRule{
 	"createAccount":   {{100, 5 * time.Minute}},
 	"updateHandle":    {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
 	"refreshIdentity": {{60, 5 * time.Minute}},
+	"resolveLexicon":  {{300, 5 * time.Minute}},
 	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}},
 	"deleteAccount":   {{50, 5 * time.Minute}},
 	"admin":           {{600, 5 * time.Minute}},

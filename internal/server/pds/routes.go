@@ -24,6 +24,7 @@ func (s *Service) routes() *xrpc.Server {
 	xrpc.HandleQuery(x, comatproto.RepoListRecords, s.listRecords)
 	xrpc.HandleQuery(x, comatproto.RepoDescribeRepo, s.describeRepo)
 	xrpc.HandleQuery(x, comatproto.RepoListMissingBlobs, s.listMissingBlobs, xrpc.RouteOptions{Auth: s.authAny})
+	xrpc.HandleQuery(x, comatproto.LexiconResolveLexicon, s.resolveLexicon)
 	xrpc.HandleRaw(x, "com.atproto.repo.importRepo", http.MethodPost, s.importRepoHTTP)
 	xrpc.HandleRaw(x, "com.atproto.repo.uploadBlob", http.MethodPost, s.uploadBlobHTTP)
 

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"slices"
 	"sync"
 
 	"github.com/barograph/baro/lexicon"
@@ -23,17 +23,38 @@ func newSchemas() *schemas { return &schemas{catalog: lexicon.NewCatalog()} }
 
 // record is the schema of a collection, nil if it is not known or not one of records.
 func (x *schemas) record(id syntax.NSID) (*lexicon.Def, error) {
-	schema := x.catalog.Schema(id)
-	if schema == nil {
-		var err error
-		if schema, err = x.load(id); err != nil || schema == nil {
-			return nil, err
-		}
+	schema, err := x.schema(id)
+	if err != nil || schema == nil {
+		return nil, err
 	}
 	if d := schema.Main(); d != nil && d.Type == lexicon.TypeRecord {
 		return d, nil
 	}
 	return nil, nil
+}
+
+// schema is any schema that this server knows, nil if it doesn't.
+func (x *schemas) schema(id syntax.NSID) (*lexicon.Schema, error) {
+	if s := x.catalog.Schema(id); s != nil {
+		return s, nil
+	}
+	return x.load(id)
+}
+
+// addTo adds the schemas of those names that are known, and what they refer to, to a catalog.
+func (x *schemas) addTo(c *lexicon.Catalog, names []syntax.NSID) {
+	seen := map[syntax.NSID]bool{}
+	for todo := slices.Clone(names); len(todo) > 0; {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		s := x.catalog.Schema(id)
+		if seen[id] || s == nil {
+			continue
+		}
+		seen[id] = true
+		c.Add(s)
+		todo = append(todo, references(s)...)
+	}
 }
 
 // load parses a schema and all that it refers to. It enters the catalog after what it refers to, so that whoever finds it there can
@@ -63,10 +84,7 @@ func (x *schemas) load(id syntax.NSID) (*lexicon.Schema, error) {
 			return nil, fmt.Errorf("schema of %s: %w", next, err)
 		}
 		parsed[next] = s
-		for _, ref := range s.References() {
-			name, _, _ := strings.Cut(ref, "#")
-			todo = append(todo, syntax.NSID(name))
-		}
+		todo = append(todo, references(s)...)
 	}
 	for name, s := range parsed {
 		if name != id {

@@ -26,6 +26,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/barograph/baro/identity/lexres"
 	"github.com/barograph/baro/internal/blob"
 	"github.com/barograph/baro/internal/eventlog"
 	"github.com/barograph/baro/internal/kv"
@@ -154,7 +155,11 @@ type Service struct {
 	log     *eventlog.Log
 	files   *blob.Store
 	schemas *schemas
-	tids    syntax.TIDClock
+
+	lexicons  *lexres.Resolver // of schemas that this server doesn't know by itself
+	published published
+
+	tids syntax.TIDClock
 
 	engine  engine
 	uploads uploads
@@ -232,6 +237,7 @@ func (s *Service) open() error {
 	if err := s.openAccounts(); err != nil {
 		return err
 	}
+	s.openLexicons()
 	s.streams = stream.NewHandler(s.running, logSource{s.log}, stream.ServeOptions{})
 	s.crawl = newCrawler(s)
 	s.mux = s.routes()

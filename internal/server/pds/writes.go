@@ -23,13 +23,20 @@ const (
 )
 
 // prepareRecord checks everything about a record to be written that doesn't need the repository. An empty rkey asks for one.
-func (s *Service) prepareRecord(act action, collection, rkey string, record data.Raw, validate *bool) (write, error) {
+//
+// A schema that this server doesn't know is looked up in the network only for a client that insists on validation: whoever doesn't is not
+// kept waiting, and gets the same answer whatever was looked up before.
+func (s *Service) prepareRecord(ctx context.Context, act action, collection, rkey string, record data.Raw, validate *bool) (write, error) {
 	w := write{Action: act, Record: record}
 	var err error
 	if w.Collection, err = syntax.ParseNSID(collection); err != nil {
 		return w, invalid("collection: %v", err)
 	}
+	catalog := s.schemas.catalog
 	schema, err := s.schemas.record(w.Collection)
+	if err == nil && schema == nil && validate != nil && *validate {
+		catalog, schema, err = s.resolveRecord(ctx, w.Collection)
+	}
 	if err != nil {
 		return w, err
 	}
@@ -59,16 +66,14 @@ func (s *Service) prepareRecord(act action, collection, rkey string, record data
 	if validate == nil || *validate {
 		switch {
 		case schema != nil:
-			err := s.schemas.catalog.ValidateRecord(w.Collection, w.Record)
+			err := catalog.ValidateRecord(w.Collection, w.Record)
 			if err == nil {
-				err = s.schemas.catalog.ValidateRecordKey(w.Collection, w.RKey)
+				err = catalog.ValidateRecordKey(w.Collection, w.RKey)
 			}
 			if err != nil {
 				return w, invalid("the record is not a valid %s: %v", collection, err)
 			}
 			w.Validation = statusValid
-		case validate != nil:
-			return w, invalid("there is no schema of %s here to validate with", collection)
 		default:
 			w.Validation = statusUnknown
 		}
@@ -193,7 +198,7 @@ func (s *Service) createRecord(ctx context.Context, r *xrpc.Request, in *comatpr
 	if err != nil {
 		return nil, err
 	}
-	w, err := s.prepareRecord(actCreate, in.Collection, deref(in.Rkey), in.Record, in.Validate)
+	w, err := s.prepareRecord(ctx, actCreate, in.Collection, deref(in.Rkey), in.Record, in.Validate)
 	if err != nil {
 		return nil, answer(err)
 	}
@@ -223,7 +228,7 @@ func (s *Service) putRecord(ctx context.Context, r *xrpc.Request, in *comatproto
 	if in.Rkey == "" {
 		return nil, invalid("rkey: putRecord needs one")
 	}
-	w, err := s.prepareRecord(actPut, in.Collection, in.Rkey, in.Record, in.Validate)
+	w, err := s.prepareRecord(ctx, actPut, in.Collection, in.Rkey, in.Record, in.Validate)
 	if err != nil {
 		return nil, answer(err)
 	}
@@ -295,20 +300,22 @@ func (s *Service) applyWrites(ctx context.Context, r *xrpc.Request, in *comatpro
 	if err := s.limitAccount(r.Request, r.Out, "writes", did, points); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*schemaTimeout) // they may be of as many collections
+	defer cancel()
 	writes := make([]write, 0, len(in.Writes))
 	results := make([]comatproto.RepoApplyWrites_Output_Results_Elem, len(in.Writes))
 	for i := range in.Writes {
 		var w write
 		switch op := in.Writes[i].Value.(type) {
 		case *comatproto.RepoApplyWrites_Create:
-			if w, err = s.prepareRecord(actCreate, op.Collection, deref(op.Rkey), op.Value, in.Validate); err == nil {
+			if w, err = s.prepareRecord(ctx, actCreate, op.Collection, deref(op.Rkey), op.Value, in.Validate); err == nil {
 				results[i].Value = &comatproto.RepoApplyWrites_CreateResult{Uri: w.uri(did), Cid: w.CID.String(), ValidationStatus: optional(w.Validation)}
 			}
 		case *comatproto.RepoApplyWrites_Update:
 			if op.Rkey == "" {
 				return nil, invalid("writes[%d]: an update needs a record key", i)
 			}
-			if w, err = s.prepareRecord(actUpdate, op.Collection, op.Rkey, op.Value, in.Validate); err == nil {
+			if w, err = s.prepareRecord(ctx, actUpdate, op.Collection, op.Rkey, op.Value, in.Validate); err == nil {
 				results[i].Value = &comatproto.RepoApplyWrites_UpdateResult{Uri: w.uri(did), Cid: w.CID.String(), ValidationStatus: optional(w.Validation)}
 			}
 		case *comatproto.RepoApplyWrites_Delete:
