@@ -10,6 +10,8 @@
 //	c := net.PDS() // an *xrpc.Client
 //	out, err := comatproto.ServerCreateAccount.Call(ctx, c, &comatproto.ServerCreateAccount_Input{Handle: "alice.test", …})
 //
+// The account alice.test is the authority of the lexicons test.alice.*; a zone file adds other TXT records, see [ReadZone].
+//
 // Identities hold the URL of their PDS, so a data directory remembers its ports, see [Ports]. [Network.PlantDemo] fills a network with
 // a small world. Stability: the API is settling.
 package devnet
@@ -46,6 +48,10 @@ type Options struct {
 
 	Ports Ports  // 0: the port that Dir remembers, else a free one
 	Bind  string // address to listen on, see CheckBind; default 127.0.0.1
+
+	// Zone is a file of TXT records that the network's DNS has beside those of its handles, see [ReadZone]; it is read again when it
+	// changes. Empty: [ZoneFile] in Dir.
+	Zone string
 
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // told by the services
@@ -126,6 +132,9 @@ func start(ctx context.Context, o Options, rebuilt chan<- error) (*Network, erro
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Zone == "" && o.Dir != "" {
+		o.Zone = vfs.Default.PathJoin(o.Dir, ZoneFile)
+	}
 	n := &Network{o: o, rebuilt: rebuilt, byName: map[string]*service{}, failed: make(chan struct{})}
 	n.world = world.Real(o.Log)
 	if o.Memory {
@@ -149,7 +158,10 @@ func (n *Network) start(ctx context.Context) error {
 			return err
 		}
 	}
-	res := &resolver{domain: HandleDomain, loopback: loopback}
+	res := &resolver{zone: zoneReader{fs: vfs.Default, path: n.o.Zone}, loopback: loopback}
+	if _, err := res.zone.get(); err != nil {
+		return err
+	}
 	guard := netguard.NewDialer(netguard.Options{Resolver: res})
 	n.world.Resolver, n.world.Dialer = res, guard
 	n.http = n.world.HTTPClient(netguard.ClientOptions{Timeout: time.Minute, MaxBody: -1, UserAgent: "barograph-devnet"})

@@ -7,15 +7,13 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/internal/world"
-	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
 )
 
-// resolver is the DNS of a network: it knows the handles of the PDS and this machine, and asks nobody about anything else.
+// resolver is the DNS of a network: it knows the zone, the handles of the PDS and this machine, and asks nobody about anything else.
 type resolver struct {
-	domain   string
+	zone     zoneReader
 	pds      *xrpc.Client
 	loopback netip.Addr // where localhost is
 }
@@ -26,21 +24,13 @@ func notFound(name string) error {
 	return &net.DNSError{Err: "no such host in this network", Name: name, IsNotFound: true}
 }
 
-// LookupTXT answers for _atproto.<handle>, https://atproto.com/specs/handle#dns-txt-method.
+// LookupTXT answers by the zone, and by the handles of the PDS.
 func (r *resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	handle, ok := strings.CutPrefix(name, "_atproto.")
-	if !ok || !strings.HasSuffix(handle, r.domain) || !syntax.ValidHandle(handle) {
-		return nil, notFound(name)
-	}
-	out, err := comatproto.IdentityResolveHandle.Call(ctx, r.pds, &comatproto.IdentityResolveHandle_Params{Handle: handle})
+	zone, err := r.zone.get()
 	if err != nil {
-		if e, ok := err.(*xrpc.Error); ok && e.Status < 500 {
-			return nil, notFound(name)
-		}
-		return nil, &net.DNSError{Err: err.Error(), Name: name, IsTemporary: true}
+		return nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, Name: name, IsTemporary: true}
 	}
-	return []string{"did=" + out.Did}, nil
+	return LookupTXT(ctx, r.pds, zone, name)
 }
 
 // LookupNetIP answers for localhost, where all the services are.
