@@ -10,6 +10,9 @@ type state [8]uint32
 // H(0), FIPS 180-4, 5.3.3.
 var initial = state{0x9b05688c, 0x510e527f, 0xbb67ae85, 0x6a09e667, 0x5be0cd19, 0x1f83d9ab, 0xa54ff53a, 0x3c6ef372}
 
+// order says where a to h are in a state.
+var order = [8]uint8{3, 2, 7, 6, 1, 0, 5, 4}
+
 // put writes the digest: a to h, big-endian.
 func (s *state) put(out *[Size]byte) {
 	binary.BigEndian.PutUint32(out[0:], s[3])
@@ -55,6 +58,15 @@ func (l *lane) row(msg []byte) (int, *byte) {
 	return l.all - l.next, &l.tail[(l.next-l.whole)*blockSize]
 }
 
+// pass goes to the end of a row.
+func (l *lane) pass() {
+	if l.next < l.whole {
+		l.next = l.whole
+	} else {
+		l.next = l.all
+	}
+}
+
 func (l *lane) done() bool { return l.next == l.all }
 
 // together hashes two lanes until one of them is done.
@@ -88,15 +100,31 @@ func blocks1(s *state, p *byte, n int)
 //go:noescape
 func blocks2(s, t *state, p, q *byte, n int)
 
+// blocks16 hashes n > 0 blocks of each of sixteen messages, from off bytes behind base on, into s, which holds a word of all
+// messages in each row, a to h.
+//
+//go:noescape
+func blocks16(s *[8][16]uint32, base *[16]*byte, off *[16]int, n int)
+
 func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 
+func xgetbv() uint32
+
 // accelerated: the processor has SSSE3 (PSHUFB, PALIGNR) and the SHA instructions. Any system saves the registers.
-var accelerated = func() bool {
+// sixteen: it has AVX-512 (F and BW) too, and the system saves those registers.
+var accelerated, sixteen = func() (bool, bool) {
 	top, _, _, _ := cpuid(0, 0)
 	if top < 7 {
-		return false
+		return false, false
 	}
-	_, _, ssse3, _ := cpuid(1, 0)
-	_, sha, _, _ := cpuid(7, 0)
-	return ssse3&(1<<9) != 0 && sha&(1<<29) != 0
+	_, _, one, _ := cpuid(1, 0)
+	_, seven, _, _ := cpuid(7, 0)
+	const ssse3, osxsave = 1 << 9, 1 << 27
+	const f, sha, bw = 1 << 16, 1 << 29, 1 << 30
+	if one&ssse3 == 0 || seven&sha == 0 {
+		return false, false
+	}
+	const xmm, ymm, masks, zmm, more = 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 7
+	const all = xmm | ymm | masks | zmm | more
+	return true, one&osxsave != 0 && seven&f != 0 && seven&bw != 0 && xgetbv()&all == all
 }()

@@ -69,7 +69,7 @@ func TestQueue(t *testing.T) {
 	buf := message(1 << 16)
 	var q sha256x.Queue
 	for round := range 2000 {
-		messages := make([][]byte, r.IntN(12))
+		messages := make([][]byte, r.IntN(60))
 		for i := range messages {
 			size := r.IntN(1 << (1 + r.IntN(13)))
 			at := r.IntN(len(buf) - size)
