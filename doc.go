@@ -26,6 +26,7 @@
 //	auth        sessions and service tokens
 //	client      typed access to the records of any server
 //	richtext    mentions, links and tags in text
+//	bsky        posting and reading in few words
 //	stream      event streams, both ends
 //	reposync    repositories, fetched whole and kept up to date, verified
 //	devnet      a whole network in the process of a test

@@ -1,0 +1,242 @@
+package bsky
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/auth"
+	"github.com/barograph/baro/client"
+	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
+)
+
+// EntryPDS is where a login by e-mail address goes unless Options.PDS says otherwise: an address leads to no server.
+const EntryPDS = "https://bsky.social"
+
+// Services that a PDS passes questions on to.
+const (
+	ChatService    = "did:web:api.bsky.chat#bsky_chat"
+	AppViewService = "did:web:api.bsky.app#bsky_appview"
+)
+
+// Options of a Client. The zero value is one for the public network.
+type Options struct {
+	// PDS is the URL of the server to log in at. Empty: where the account's identity says.
+	PDS string
+	// Token is the code that some servers mail as a second factor. A login without it fails with
+	// [comatproto.ErrAuthFactorTokenRequired], and has the code sent.
+	Token string
+	// Store keeps the session. nil: it is gone with the process.
+	Store auth.Store
+	// OnEvent is told of what happens to the session.
+	OnEvent func(auth.Event, auth.Session)
+	// AppView is the service that questions go to, as DID#service, such as [AppViewService]. Empty: the one that the PDS
+	// knows.
+	AppView string
+	// Langs are the languages of posts that name none, such as "en" or "pt-BR".
+	Langs []string
+	// VideoService is the URL of the service that prepares videos. Empty: [DefaultVideoService]; "none": videos are
+	// uploaded as they are.
+	VideoService string
+
+	HTTP     *http.Client        // nil: the standard transport. A server that acts for others gives a guarded one
+	Identity *identity.Directory // nil: the public network's, asked through HTTP
+	Now      func() time.Time    // nil: the system's clock
+}
+
+func (o Options) withDefaults() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.HTTP == nil {
+		o.HTTP = &http.Client{}
+	}
+	if o.Identity == nil {
+		o.Identity = identity.New(identity.Options{HTTP: o.HTTP, Resolver: net.DefaultResolver, Now: o.Now})
+	}
+	if o.VideoService == "" {
+		o.VideoService = DefaultVideoService
+	}
+	return o
+}
+
+// Client acts for one account. It is safe for concurrent use.
+type Client struct {
+	o       Options
+	did     syntax.DID
+	pds     *client.Client
+	appview *xrpc.Client
+	account *auth.Account // nil for other kinds of credentials
+	tids    *syntax.TIDClock
+}
+
+// New returns a client that acts for an account with any kind of credentials: x is a client of its PDS that has them.
+func New(x *xrpc.Client, did syntax.DID, o Options) *Client {
+	if o.HTTP == nil {
+		o.HTTP = x.HTTP
+	}
+	o = o.withDefaults()
+	appview := x
+	if o.AppView != "" {
+		appview = x.WithProxy(o.AppView)
+	}
+	return &Client{
+		o: o, did: did, appview: appview, tids: new(syntax.TIDClock),
+		pds: client.New(x.Host, client.Options{HTTP: x.HTTP, Auth: x.Auth, DID: did, Now: o.Now}),
+	}
+}
+
+// ForAccount returns a client for an account of package auth.
+func ForAccount(a *auth.Account, o Options) *Client {
+	c := New(a.Client(), a.DID(), o)
+	c.account = a
+	return c
+}
+
+// Login logs an account in with its handle, DID or e-mail address and a password; an app password, which every server makes,
+// is better than the account's own. The password is not kept. The AppView isn't asked, so that it may be down.
+func Login(ctx context.Context, identifier, password string, o Options) (*Client, error) {
+	o = o.withDefaults()
+	identifier = strings.TrimPrefix(strings.TrimSpace(identifier), "@")
+	pds, did := o.PDS, syntax.DID("")
+	if pds == "" {
+		pds = EntryPDS
+		if !strings.Contains(identifier, "@") {
+			at, err := syntax.ParseAtIdentifier(identifier)
+			if err != nil {
+				return nil, fmt.Errorf("logging in: %w", err)
+			}
+			id, err := o.Identity.Lookup(ctx, at)
+			if err != nil {
+				return nil, fmt.Errorf("logging in: %w", err)
+			}
+			if id.PDS == "" {
+				return nil, fmt.Errorf("logging in: the identity of %s names no PDS", identifier)
+			}
+			pds, did = id.PDS, id.DID
+		}
+	}
+	a, err := o.manager().Login(ctx, pds, auth.Credentials{Identifier: identifier, Password: password, Token: o.Token, DID: did})
+	if err != nil {
+		return nil, fmt.Errorf("logging in at %s: %w", pds, err)
+	}
+	return ForAccount(a, o), nil
+}
+
+// Resume goes on with a session that was kept before, by Options.Store. It makes no request. The error is
+// [auth.ErrLoginRequired] if there is none.
+func Resume(ctx context.Context, did syntax.DID, o Options) (*Client, error) {
+	o = o.withDefaults()
+	a, err := o.manager().Account(ctx, did)
+	if err != nil {
+		return nil, err
+	}
+	return ForAccount(a, o), nil
+}
+
+// Import goes on with a session string: that of [Client.SessionString], which is the Python client's too. It makes no
+// request. Whoever has the string acts for the account.
+func Import(ctx context.Context, session string, o Options) (*Client, error) {
+	s, err := auth.ParseCompatString(session)
+	if err != nil {
+		return nil, fmt.Errorf("importing a session: %w", err)
+	}
+	o = o.withDefaults()
+	a, err := o.manager().Import(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("importing a session: %w", err)
+	}
+	return ForAccount(a, o), nil
+}
+
+func (o Options) manager() *auth.Manager {
+	return auth.New(auth.Options{HTTP: o.HTTP, Store: o.Store, Now: o.Now, OnEvent: o.OnEvent})
+}
+
+// ErrNoSession says that a client has credentials that are no session of package auth.
+var ErrNoSession = errors.New("the client has no password session")
+
+// SessionString returns the session in one line, for [Import] and for the Python client.
+func (c *Client) SessionString() (string, error) {
+	if c.account == nil {
+		return "", ErrNoSession
+	}
+	return c.account.Session().CompatString(), nil
+}
+
+// Logout ends the session, here and at the server.
+func (c *Client) Logout(ctx context.Context) error {
+	if c.account == nil {
+		return ErrNoSession
+	}
+	return c.account.Logout(ctx)
+}
+
+// DID is the account that the client acts for.
+func (c *Client) DID() syntax.DID { return c.did }
+
+// PDS is the client of the account's server, for records of any kind.
+func (c *Client) PDS() *client.Client { return c.pds }
+
+// AppView is the client that questions go through, for methods of api/appbsky that have no function here.
+func (c *Client) AppView() *xrpc.Client { return c.appview }
+
+// Chat is the client of the chat service, for the methods of api/chatbsky. An app password must allow it.
+func (c *Client) Chat() *xrpc.Client { return c.pds.XRPC().WithProxy(ChatService) }
+
+// WithAppView returns a client that asks another AppView, given as DID#service.
+func (c *Client) WithAppView(service string) *Client {
+	d := *c
+	d.appview = c.pds.XRPC().WithProxy(service)
+	return &d
+}
+
+// WithLabelers returns a client whose answers carry the labels of these labelers. Append ";redact" to a DID for one whose
+// takedowns hide what they are about.
+func (c *Client) WithLabelers(dids ...string) *Client {
+	d := *c
+	d.appview = c.appview.WithLabelers(dids...)
+	return &d
+}
+
+// ResolveHandle asks the PDS which account a handle leads to.
+func (c *Client) ResolveHandle(ctx context.Context, h syntax.Handle) (syntax.DID, error) {
+	out, err := comatproto.IdentityResolveHandle.Call(ctx, c.pds.XRPC(), &comatproto.IdentityResolveHandle_Params{Handle: string(h)})
+	if err != nil {
+		return "", fmt.Errorf("resolving %s: %w", h, err)
+	}
+	did, err := syntax.ParseDID(out.Did)
+	if err != nil {
+		return "", fmt.Errorf("resolving %s: %w", h, err)
+	}
+	return did, nil
+}
+
+// UpdateHandle gives the account another handle. The DNS record or file that the handle needs, unless the PDS gives it out,
+// must be there already.
+func (c *Client) UpdateHandle(ctx context.Context, h syntax.Handle) error {
+	_, err := comatproto.IdentityUpdateHandle.Call(ctx, c.pds.XRPC(), &comatproto.IdentityUpdateHandle_Input{Handle: string(h)})
+	if err != nil {
+		return fmt.Errorf("changing the handle to %s: %w", h, err)
+	}
+	return nil
+}
+
+// resolve returns the DID of an account that is named by handle, DID or the address of its page.
+func (c *Client) resolve(ctx context.Context, who string) (syntax.DID, error) {
+	at, err := ParseAccount(who)
+	if err != nil {
+		return "", err
+	}
+	if did, err := syntax.ParseDID(string(at)); err == nil {
+		return did, nil
+	}
+	return c.ResolveHandle(ctx, syntax.Handle(at))
+}
