@@ -20,11 +20,14 @@ type blockSet struct {
 	table  []uint64 // upper half: of the digest; lower half: index in list plus one; 0 if free
 	bytes  int64
 	warmed byte // keeps the loads of warm
+
+	duplicates int // blocks that parse has found more than once
 }
 
 type block struct {
 	cid        cid.CID
-	used       bool
+	used       bool // it was wanted
+	node       bool // as a node of the tree
 	chunk      int32
 	start, end int32    // in the chunk
 	_          [12]byte // to 64 bytes: a look-up in a large set waits for one line of memory, not for two
@@ -158,8 +161,21 @@ func (s *blockSet) parse(b []byte) (cid.CID, error) {
 			return cid.CID{}, carError(err)
 		}
 		end := sc.Offset()
-		s.add(&k.CID, 0, end-len(k.Data), end)
+		if !s.add(&k.CID, 0, end-len(k.Data), end) {
+			s.duplicates++
+		}
 	}
+}
+
+// unused counts the blocks that nobody has wanted.
+func (s *blockSet) unused() (n int, bytes int64) {
+	for i := range s.list {
+		if b := &s.list[i]; !b.used {
+			n++
+			bytes += int64(b.end - b.start)
+		}
+	}
+	return n, bytes
 }
 
 // reset empties the set for another file. It keeps the memory that most messages need, and nothing of the file.
@@ -170,5 +186,5 @@ func (s *blockSet) reset() {
 	}
 	clear(s.chunks)
 	clear(s.table)
-	s.chunks, s.list, s.bytes = s.chunks[:0], s.list[:0], 0
+	s.chunks, s.list, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], 0, 0
 }
