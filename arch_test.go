@@ -38,7 +38,7 @@ var core = map[string]struct {
 	"cid":      {own: []string{hashing}},
 	"cbor":     {own: []string{"cid"}},
 	"data":     {own: []string{"cid", "cbor", "syntax"}},
-	"keys":     {other: []string{"gitlab.com/yawning/secp256k1-voi", "gitlab.com/yawning/tuplehash"}},
+	"keys":     {other: []string{"gitlab.com/yawning/secp256k1-voi"}},
 	"car":      {own: []string{"cid", "cbor", hashing}},
 	"mst":      {own: []string{"cid", "cbor", "syntax", hashing}},
 	"repo":     {own: []string{"core", hashing}},

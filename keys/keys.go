@@ -1,18 +1,33 @@
-// Package keys signs and verifies with the two curves of the AT Protocol and reads and writes their public keys.
+// Package keys signs and verifies with the two curves of the AT Protocol and reads and writes their keys.
 //
 // Specification: https://atproto.com/specs/cryptography.
 //
 // A signature is 64 bytes, r then s, over the SHA-256 of the message, with s in the lower half of the group order (low-S)
-// for both curves; anything else is refused on verification, DER encoding included. Signing is deterministic (RFC 6979).
-// Keys are immutable and may be used from several goroutines. There is no encryption and no key agreement here, and no
-// storage: whoever holds a [PrivateKey] keeps it safe.
+// for both curves; anything else is refused on verification, DER encoding included. Signing is deterministic (RFC 6979) and
+// takes the same time whatever the key; verification and the reading of public keys don't, as nothing in them is secret.
+// There is no encryption, no key agreement and no recovery of keys from signatures here, and no storage: whoever holds a
+// [PrivateKey] keeps it safe.
 //
 //	key, err := keys.Generate(keys.K256, rand)
 //	sig, err := key.Sign(message)
 //	pub, err := keys.ParseDIDKey(key.Public().DIDKey())
 //	err = pub.Verify(message, sig) // nil, ErrBadSignature, ErrHighS or ErrSignatureSize
 //
-// Parsing a public key costs 5 to 10 µs: keep parsed keys. The API is stable.
+// Public keys are read as did:key, multikey, multibase without a codec, JWK and points; private ones as multikey, JWK,
+// hexadecimal digits and scalars. All of them are written too. Keys are immutable and may be used by many goroutines at
+// once. Reading a public key costs a tenth of a verification, mostly a square root: a program that sees the same accounts
+// again keeps their parsed keys, say in a map from DID to *PublicKey with a bound; each takes about 250 bytes.
+//
+// # Build tag libsecp256k1
+//
+// K-256 is Go code (see [K256Library]), and P-256 the standard library's. With the build tag libsecp256k1 (and cgo, a C
+// compiler, pkg-config and the library, on Debian the package libsecp256k1-dev) K-256 is Bitcoin Core's C library instead:
+//
+//	go build -tags libsecp256k1 ./cmd/baro
+//
+// Everything else stays the same: the same functions, errors and signatures, byte for byte.
+//
+// The API is stable.
 package keys
 
 import (
@@ -21,14 +36,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
-	"encoding/asn1"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-
-	"gitlab.com/yawning/secp256k1-voi/secec"
 )
 
 // Curve is an elliptic curve of the protocol.
@@ -67,15 +78,27 @@ const (
 	fullSize       = 65
 )
 
-// Group orders and their halves, big-endian.
-var (
-	orders = map[Curve][scalarSize]byte{
-		P256: mustHex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"),
-		K256: mustHex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"),
-	}
-	halfP256 = mustHex("7fffffff800000007fffffffffffffffde737d56d38bcf4279dce5617e3192a8")
-	nP256    = elliptic.P256().Params().N
-)
+// group is what there is to know about a curve's order: itself and its half, big-endian.
+type group struct{ order, half [scalarSize]byte }
+
+var groups = [...]group{
+	P256: {
+		order: mustHex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551"),
+		half:  mustHex("7fffffff800000007fffffffffffffffde737d56d38bcf4279dce5617e3192a8"),
+	},
+	K256: {
+		order: mustHex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"),
+		half:  mustHex("7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0"),
+	},
+}
+
+// inRange reports whether a number is above 0 and below the order.
+func (g *group) inRange(v []byte) bool {
+	return [scalarSize]byte(v) != [scalarSize]byte{} && bytes.Compare(v, g.order[:]) < 0
+}
+
+// known reports whether c is one of the two curves.
+func (c Curve) known() bool { return c == P256 || c == K256 }
 
 func mustHex(s string) (b [scalarSize]byte) {
 	if n, err := hex.Decode(b[:], []byte(s)); err != nil || n != scalarSize {
@@ -89,7 +112,7 @@ type PublicKey struct {
 	curve Curve
 	point [compressedSize]byte
 	p256  *ecdsa.PublicKey
-	k256  *secec.PublicKey
+	k256  k256Public
 }
 
 // ParsePublic reads a point: 33 bytes compressed or 65 bytes uncompressed.
@@ -122,12 +145,10 @@ func ParsePublic(curve Curve, point []byte) (*PublicKey, error) {
 		p.point[0] = 2 + full[fullSize-1]&1
 		copy(p.point[1:], full[1:1+scalarSize])
 	case K256:
-		k, err := secec.NewPublicKey(point)
-		if err != nil {
+		if !p.k256.setBytes(point) {
 			return nil, fmt.Errorf("%w: not a point on the k256 curve", ErrInvalidKey)
 		}
-		p.k256 = k
-		copy(p.point[:], k.CompressedBytes())
+		p.point = p.k256.compressed()
 	default:
 		return nil, fmt.Errorf("%w: unknown %v", ErrInvalidKey, curve)
 	}
@@ -153,7 +174,8 @@ func (p *PublicKey) Bytes() []byte { return bytes.Clone(p.point[:]) }
 // Uncompressed returns the uncompressed point, 65 bytes.
 func (p *PublicKey) Uncompressed() []byte {
 	if p.curve == K256 {
-		return bytes.Clone(p.k256.Bytes())
+		b := p.k256.uncompressed()
+		return b[:]
 	}
 	b, err := p.p256.Bytes()
 	if err != nil {
@@ -177,27 +199,24 @@ func (p *PublicKey) VerifyDigest(digest [32]byte, sig []byte) error {
 	if len(sig) != SignatureSize {
 		return ErrSignatureSize
 	}
-	switch p.curve {
-	case K256:
-		r, s, err := secec.ParseCompactSignature(sig)
-		if err != nil {
+	if !p.curve.known() {
+		return ErrBadSignature
+	}
+	g, s := &groups[p.curve], sig[scalarSize:]
+	if !g.inRange(sig[:scalarSize]) || !g.inRange(s) {
+		return ErrBadSignature
+	}
+	if bytes.Compare(s, g.half[:]) > 0 {
+		return ErrHighS
+	}
+	if p.curve == K256 {
+		if !p.k256.verify(&digest, (*[SignatureSize]byte)(sig)) {
 			return ErrBadSignature
 		}
-		if s.IsGreaterThanHalfN() != 0 {
-			return ErrHighS
-		}
-		if !p.k256.VerifyRaw(digest[:], r, s) {
-			return ErrBadSignature
-		}
-	case P256:
-		if bytes.Compare(sig[scalarSize:], halfP256[:]) > 0 {
-			return ErrHighS
-		}
-		var buf [72]byte
-		if !ecdsa.VerifyASN1(p.p256, digest[:], appendDER(buf[:0], sig)) {
-			return ErrBadSignature
-		}
-	default:
+		return nil
+	}
+	var buf [72]byte
+	if !ecdsa.VerifyASN1(p.p256, digest[:], appendDER(buf[:0], sig)) {
 		return ErrBadSignature
 	}
 	return nil
@@ -230,13 +249,12 @@ type PrivateKey struct {
 	pub  *PublicKey
 	d    [scalarSize]byte
 	p256 *ecdsa.PrivateKey
-	k256 *secec.PrivateKey
+	k256 k256Private
 }
 
 // Generate makes a key from 32 random bytes of rand (more with negligible probability). The same bytes give the same key.
 func Generate(c Curve, rand io.Reader) (*PrivateKey, error) {
-	order, ok := orders[c]
-	if !ok {
+	if !c.known() {
 		return nil, fmt.Errorf("%w: unknown %v", ErrInvalidKey, c)
 	}
 	var d [scalarSize]byte
@@ -244,7 +262,7 @@ func Generate(c Curve, rand io.Reader) (*PrivateKey, error) {
 		if _, err := io.ReadFull(rand, d[:]); err != nil {
 			return nil, fmt.Errorf("reading randomness for a key: %w", err)
 		}
-		if d != [scalarSize]byte{} && bytes.Compare(d[:], order[:]) < 0 {
+		if groups[c].inRange(d[:]) {
 			return NewPrivate(c, d[:])
 		}
 	}
@@ -269,11 +287,11 @@ func NewPrivate(c Curve, scalar []byte) (*PrivateKey, error) {
 		}
 		k.p256 = p
 	case K256:
-		p, err := secec.NewPrivateKey(scalar)
-		if err != nil {
+		full, ok := k.k256.setBytes(&k.d)
+		if !ok {
 			return nil, fmt.Errorf("%w: private key out of range", ErrInvalidKey)
 		}
-		k.k256, point = p, p.PublicKey().CompressedBytes()
+		point = full[:]
 	default:
 		return nil, fmt.Errorf("%w: unknown %v", ErrInvalidKey, c)
 	}
@@ -305,27 +323,46 @@ func (k *PrivateKey) Sign(msg []byte) ([]byte, error) { return k.SignDigest(sha2
 
 // SignDigest signs a SHA-256 digest: 64 bytes, r then s, low-S. The same digest gives the same signature.
 func (k *PrivateKey) SignDigest(digest [32]byte) ([]byte, error) {
-	if k.k256 != nil {
-		r, s, _, err := k.k256.SignRaw(secec.RFC6979SHA256(), digest[:])
-		if err != nil {
+	sig := make([]byte, SignatureSize)
+	if k.pub.curve == K256 {
+		if err := k.k256.sign(&digest, (*[SignatureSize]byte)(sig)); err != nil {
 			return nil, fmt.Errorf("signing: %w", err)
 		}
-		s.ConditionalNegate(s, s.IsGreaterThanHalfN())
-		return secec.BuildCompactSignature(r, s), nil
+		return sig, nil
 	}
 	der, err := k.p256.Sign(nil, digest[:], crypto.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
 	}
-	var v struct{ R, S *big.Int }
-	if _, err := asn1.Unmarshal(der, &v); err != nil {
-		return nil, fmt.Errorf("signing: %w", err)
+	if !fromDER(sig, der) {
+		return nil, errors.New("signing: package ecdsa made a signature of unknown form")
 	}
-	sig := make([]byte, SignatureSize)
-	v.R.FillBytes(sig[:scalarSize])
-	v.S.FillBytes(sig[scalarSize:])
-	if bytes.Compare(sig[scalarSize:], halfP256[:]) > 0 {
-		v.S.Sub(nP256, v.S).FillBytes(sig[scalarSize:])
+	if g := &groups[P256]; bytes.Compare(sig[scalarSize:], g.half[:]) > 0 {
+		var borrow uint
+		for i := scalarSize - 1; i >= 0; i-- {
+			d := uint(g.order[i]) - uint(sig[scalarSize+i]) - borrow
+			sig[scalarSize+i], borrow = byte(d), d>>8&1
+		}
 	}
 	return sig, nil
+}
+
+// fromDER reads what package ecdsa writes: a sequence of two integers of 32 bytes at most.
+func fromDER(sig, der []byte) bool {
+	if len(der) < 2 || der[0] != 0x30 || int(der[1]) != len(der)-2 {
+		return false
+	}
+	der = der[2:]
+	for part := range 2 {
+		if len(der) < 2 || der[0] != 0x02 || int(der[1]) > len(der)-2 {
+			return false
+		}
+		v := bytes.TrimLeft(der[2:2+der[1]], "\x00")
+		if len(v) > scalarSize {
+			return false
+		}
+		copy(sig[(part+1)*scalarSize-len(v):], v)
+		der = der[2+der[1]:]
+	}
+	return len(der) == 0
 }

@@ -13,8 +13,6 @@ import (
 	"testing"
 
 	"github.com/barograph/baro/internal/fixtures"
-	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 )
 
 func random(seed byte) *mrand.ChaCha8 { return mrand.NewChaCha8([32]byte{seed}) }
@@ -121,7 +119,7 @@ func TestSignAndVerify(t *testing.T) {
 			if !bytes.Equal(sig, again) {
 				t.Errorf("%v: signing is not deterministic", c)
 			}
-			order := orders[c]
+			order := groups[c].order
 			high := bytes.Clone(sig)
 			new(big.Int).Sub(new(big.Int).SetBytes(order[:]), new(big.Int).SetBytes(sig[32:])).FillBytes(high[32:])
 			if err := pub.Verify(msg, high); !errors.Is(err, ErrHighS) {
@@ -145,35 +143,6 @@ func TestSignAndVerify(t *testing.T) {
 			if generate(t, c, seed+100).Public().Verify(msg, sig) == nil {
 				t.Errorf("%v: another key verifies", c)
 			}
-		}
-	}
-}
-
-// TestAgainstDecred compares with an independent implementation of K-256.
-func TestAgainstDecred(t *testing.T) {
-	for seed := range byte(40) {
-		k := generate(t, K256, seed)
-		other := secp256k1.PrivKeyFromBytes(k.Bytes())
-		if !bytes.Equal(other.PubKey().SerializeCompressed(), k.Public().Bytes()) || !bytes.Equal(other.PubKey().SerializeUncompressed(), k.Public().Uncompressed()) {
-			t.Fatal("public keys differ")
-		}
-		digest := sha256.Sum256([]byte{seed})
-		sig, err := k.SignDigest(digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var r, s secp256k1.ModNScalar
-		if r.SetByteSlice(sig[:32]) || s.SetByteSlice(sig[32:]) || s.IsOverHalfOrder() || !ecdsa.NewSignature(&r, &s).Verify(digest[:], other.PubKey()) {
-			t.Error("our signature does not verify there")
-		}
-		theirs := ecdsa.Sign(other, digest[:])
-		tr, ts := theirs.R(), theirs.S()
-		rb, sb := tr.Bytes(), ts.Bytes()
-		if err := k.Public().VerifyDigest(digest, append(rb[:], sb[:]...)); err != nil {
-			t.Errorf("their signature: %v", err)
-		}
-		if !bytes.Equal(sig, append(rb[:], sb[:]...)) {
-			t.Error("RFC 6979 signatures differ")
 		}
 	}
 }
@@ -226,7 +195,7 @@ func TestEncodings(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	order := orders[K256]
+	order := groups[K256].order
 	for _, bad := range []string{"", strings.Repeat("0", 64), hex.EncodeToString(order[:]), strings.Repeat("g", 64), "{}", `{"kty":"EC"}`, generate(t, K256, 1).Public().Multikey()} {
 		if _, err := ParsePrivate(bad); !errors.Is(err, ErrInvalidKey) {
 			t.Errorf("%q: %v", bad, err)
