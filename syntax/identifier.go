@@ -21,6 +21,9 @@ func checkDID[S text](s S) string {
 
 // spanDID checks the DID that s begins with, and returns its length: up to the first byte that no DID has.
 func spanDID[S text](s S) (int, string) {
+	if n := spanPLC(s); n > 0 && (n == len(s) || class[s[n]]&cDID == 0) {
+		return n, ""
+	}
 	if len(s) < 4 || s[0] != 'd' || s[1] != 'i' || s[2] != 'd' || s[3] != ':' {
 		return 0, `must start with "did:"`
 	}
@@ -45,6 +48,36 @@ func spanDID[S text](s S) (int, string) {
 	return i, ""
 }
 
+// sizePLC is the length of a did:plc: the method, and 24 characters of base32.
+const sizePLC = 32
+
+// spanPLC returns sizePLC if s begins with a well-formed did:plc, and otherwise 0. Nearly all DIDs are of that method, and it
+// has a fixed form, so that eight characters can be looked at in one word.
+func spanPLC[S text](s S) int {
+	if len(s) < sizePLC || word(s, 0) != 'd'|'i'<<8|'d'<<16|':'<<24|'p'<<32|'l'<<40|'c'<<48|':'<<56 ||
+		notBase32(word(s, 8))|notBase32(word(s, 16))|notBase32(word(s, 24)) != 0 {
+		return 0
+	}
+	return sizePLC
+}
+
+// word returns the eight bytes at s[i], the first one lowest.
+func word[S text](s S, i int) uint64 {
+	_ = s[i+7]
+	return uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+		uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+}
+
+// notBase32 returns a word with the highest bit of each byte set that is not one of a to z and 2 to 7. To an ASCII byte,
+// 0x80−c is added to see in that bit whether it is c or above; no sum is carried into the next byte.
+func notBase32(w uint64) uint64 {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	v := w &^ top
+	letter := (v + each*(0x80-'a')) &^ (v + each*(0x80-'z'-1))
+	digit := (v + each*(0x80-'2')) &^ (v + each*(0x80-'7'-1))
+	return (w | ^(letter | digit)) & top
+}
+
 // Method returns the method name, such as "plc".
 func (d DID) Method() string {
 	m, _, _ := strings.Cut(strings.TrimPrefix(string(d), "did:"), ":")
@@ -58,17 +91,7 @@ func (d DID) Identifier() string {
 }
 
 // IsPLC reports whether d is a well-formed did:plc: 24 characters of lower-case base32 after the method.
-func (d DID) IsPLC() bool {
-	if len(d) != 32 || d[:8] != "did:plc:" {
-		return false
-	}
-	for i := 8; i < len(d); i++ {
-		if c := d[i]; class[c]&cLower == 0 && (c < '2' || c > '7') {
-			return false
-		}
-	}
-	return true
-}
+func (d DID) IsPLC() bool { return len(d) == sizePLC && spanPLC(d) == sizePLC }
 
 // Host returns the host of a did:web, with a port only for localhost ("localhost:2583"). It is not ok for other
 // methods, for paths, and for ports on other hosts, which the protocol does not allow.

@@ -270,6 +270,33 @@ func TestTIDClock(t *testing.T) {
 	wg.Wait()
 }
 
+// TestPLC puts every byte at every place of a did:plc, and behind it, and compares with the reference expressions.
+func TestPLC(t *testing.T) {
+	plc := regexp.MustCompile(`^did:plc:[a-z2-7]{24}$`)
+	did := regexp.MustCompile(`^did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]$`)
+	for _, good := range []string{"did:plc:7iza6de2dwap2sbkpav7c6c6", "did:plc:az27az27az27az27az27az27"} {
+		for i := range len(good) + 1 {
+			for c := range 256 {
+				b := append([]byte(good), "/"[:min(1, i/len(good))]...)
+				b[i] = byte(c)
+				// As bytes: the expressions read text, in which a byte of 0x80 and above alone is a replacement character.
+				if got, want := DID(b).IsPLC(), plc.Match(b); got != want {
+					t.Errorf("%q is a did:plc: %v, want %v", b, got, want)
+				}
+				if got, want := ValidDID(b), did.Match(b); got != want {
+					t.Errorf("%q is a DID: %v, want %v", b, got, want)
+				}
+				if got, want := ValidDID(string(b)), did.Match(b); got != want {
+					t.Errorf("%q is a DID: %v, want %v", b, got, want)
+				}
+			}
+			if short := good[:i]; ValidDID(short) != did.MatchString(short) || DID(short).IsPLC() != (i == len(good)) {
+				t.Errorf("%q", short)
+			}
+		}
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
 	post := []byte("app.bsky.feed.post/3jzfcijpj2z2a")
 	for name, f := range map[string]func(){
