@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"sync"
 
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/sha256x"
@@ -130,7 +131,7 @@ type Reader struct {
 	buf   []byte
 	lo    int   // buf[lo:hi] has been read from r and not been used
 	hi    int   //
-	off   int64 // of buf[lo] in the stream
+	base  int64 // where in the stream buf[0] is
 	next  int   // index of the next block
 	roots []cid.CID
 	rerr  error // from r, once it has ended
@@ -138,7 +139,11 @@ type Reader struct {
 
 	ahead  []section // those from lo on that have been hashed
 	at     int       // the next of them
-	hashes sha256x.Queue
+	memory *memory   // what buf and ahead are of
+
+	// Of the buffer's last round, with Options.Keep: buf[clean:oldEnd] is as it was, and buf[0] was at oldBase in the stream.
+	oldBase       int64
+	clean, oldEnd int
 }
 
 // section is a length and what it is of.
@@ -148,13 +153,31 @@ type section struct {
 }
 
 const (
-	bufSize  = 64 << 10
-	maxAhead = 64 // sections to hash together: they should still be in the nearest memory when they are used
+	bufSize  = 64 << 10 // of a buffer at first, and of a read
+	maxAhead = 256      // sections to hash together
 )
+
+// memory is what a reader takes most of. That of readers which were released is used again: to get it anew costs more than
+// a small archive takes to read.
+type memory struct {
+	buf    []byte
+	ahead  []section
+	hashes sha256x.Queue
+}
+
+var memories = sync.Pool{New: func() any {
+	return &memory{buf: make([]byte, bufSize), ahead: make([]section, 0, maxAhead)}
+}}
+
+// maxMemory is the size of the largest buffers to use again.
+const maxMemory = 4 << 20
+
+var errReleased = errors.New("car: the reader was released")
 
 // NewReader reads the header.
 func NewReader(r io.Reader, o Options) (*Reader, error) {
-	cr := &Reader{o: o, r: r, next: -1, buf: make([]byte, bufSize)}
+	m := memories.Get().(*memory)
+	cr := &Reader{o: o, r: r, next: -1, buf: m.buf, ahead: m.ahead[:0], memory: m}
 	s, err := cr.wait()
 	if err == io.EOF {
 		err = position{0, -1}.truncated()
@@ -169,6 +192,19 @@ func NewReader(r io.Reader, o Options) (*Reader, error) {
 	return cr, nil
 }
 
+// Release gives the memory of the reader, and so that of all data it has returned, to other readers. It needn't be called.
+func (r *Reader) Release() {
+	if r.memory == nil {
+		return
+	}
+	if len(r.buf) <= maxMemory {
+		r.memory.buf = r.buf
+		memories.Put(r.memory)
+	}
+	r.buf, r.ahead, r.memory, r.r = nil, nil, nil, nil
+	r.lo, r.hi, r.at, r.oldEnd, r.err = 0, 0, 0, 0, errReleased
+}
+
 // Roots returns the roots of the header.
 func (r *Reader) Roots() []cid.CID { return r.roots }
 
@@ -176,29 +212,53 @@ func (r *Reader) Roots() []cid.CID { return r.roots }
 func (r *Reader) Root() cid.CID { return first(r.roots) }
 
 // Offset returns how many bytes of the stream have been used: where the next block begins.
-func (r *Reader) Offset() int64 { return r.off }
+func (r *Reader) Offset() int64 { return r.base + int64(r.lo) }
 
 // Next returns the next block, or io.EOF behind the last one. The data is valid until the next call. After an error it
 // returns that error again.
 func (r *Reader) Next() (cid.CID, []byte, error) {
-	if r.err != nil {
-		return cid.CID{}, nil, r.err
+	c, data, err := r.NextView()
+	if err != nil {
+		return cid.CID{}, nil, err
 	}
+	return *c, data, nil
+}
+
+// NextView is [Reader.Next] without a copy of the CID, which is valid as long as the data and not to be changed either.
+func (r *Reader) NextView() (*cid.CID, []byte, error) {
 	if r.at == len(r.ahead) {
-		if r.err = r.look(); r.err != nil {
-			return cid.CID{}, nil, r.err
+		if err := r.look(); err != nil {
+			return nil, nil, err
 		}
 	}
 	s := &r.ahead[r.at]
-	r.at++
 	b := r.buf[r.lo+s.head : r.lo+s.size : r.lo+s.size]
-	c, data, e := r.o.checkBlock(b, &s.sum, position{r.off, r.next})
-	if e != nil {
-		r.err = e
-		return cid.CID{}, nil, e
+	c := (*cid.CID)(b)
+	if !c.Valid() || *(*[sha256x.Size]byte)(c[cid.Size-sha256x.Size:]) != s.sum && !r.o.Unverified {
+		if r.err == nil {
+			_, _, e := r.o.checkBlock(b, &s.sum, position{r.Offset(), r.next})
+			r.err = e
+		}
+		return nil, nil, r.err
 	}
+	r.at++
 	r.skip(s)
-	return c, data, nil
+	return c, b[cid.Size:], nil
+}
+
+// Kept returns n bytes from an offset in the stream on, all of the same block and its CID, as they were read, if they are
+// still in memory, else nil. They are valid until the next call of Next. How much is kept is the affair of [Options.Keep].
+func (r *Reader) Kept(off int64, n int) []byte {
+	if i := off - r.base; i >= 0 {
+		if i+int64(n) > int64(r.lo) {
+			return nil
+		}
+		return r.buf[i : i+int64(n) : i+int64(n)]
+	}
+	if i := off - r.oldBase; i >= int64(r.clean) && i+int64(n) <= int64(r.oldEnd) {
+		return r.buf[i : i+int64(n) : i+int64(n)]
+	}
+	return nil
 }
 
 // Blocks returns what is left as a sequence. The data of a block is valid until the next one; an error in second place ends
@@ -217,15 +277,19 @@ func (r *Reader) Blocks() iter.Seq2[Block, error] {
 // look waits for the next section, and hashes it together with those behind it that have come already. What is wrong with
 // the length of one of these is found when it is the next.
 func (r *Reader) look() error {
+	if r.err != nil {
+		return r.err
+	}
 	s, err := r.wait()
 	if err != nil {
+		r.err = err
 		return err
 	}
 	r.ahead, r.at = append(r.ahead[:0], s), 0
 	if r.o.Unverified {
 		return nil
 	}
-	at := position{r.off, r.next}
+	at := position{r.Offset(), r.next}
 	for end := r.lo + s.size; len(r.ahead) < maxAhead; end += s.size {
 		at.off += int64(s.size)
 		at.block++
@@ -238,10 +302,10 @@ func (r *Reader) look() error {
 	start := r.lo
 	for i := range r.ahead {
 		s := &r.ahead[i]
-		r.hashes.Add(r.buf[start+s.head+cid.Size:start+s.size], &s.sum)
+		r.memory.hashes.Add(r.buf[start+s.head+cid.Size:start+s.size], &s.sum)
 		start += s.size
 	}
-	r.hashes.Flush()
+	r.memory.hashes.Flush()
 	return nil
 }
 
@@ -259,7 +323,7 @@ func (r *Reader) section(start int, at position) (section, *Error) {
 
 // wait returns the next section once it is there whole, or io.EOF if there is none.
 func (r *Reader) wait() (section, error) {
-	at := position{r.off, r.next}
+	at := position{r.Offset(), r.next}
 	for {
 		s, e := r.section(r.lo, at)
 		if e != nil {
@@ -283,27 +347,45 @@ func (r *Reader) wait() (section, error) {
 // skip goes on to what follows a section.
 func (r *Reader) skip(s *section) {
 	r.lo += s.size
-	r.off += int64(s.size)
 	r.next++
 }
 
-// fill reads until n bytes are there. io.EOF means that the stream ended before, whether or not anything was left.
+// fill reads until there are n bytes from lo on. io.EOF means that the stream ended before, whether or not anything was
+// left.
 func (r *Reader) fill(n int) error {
-	if r.lo > 0 {
+	// At its full size the buffer has room for what is to be kept, the end that is too short for the next block, that block,
+	// and what is read beyond it.
+	full := 0
+	if r.o.Keep > 0 {
+		full = r.o.Keep + 3*bufSize
+	}
+	if r.lo > 0 && len(r.buf)-r.lo < n && len(r.buf) >= full {
+		r.oldBase, r.oldEnd = r.base, 0
+		if r.o.Keep > 0 {
+			r.oldEnd = r.lo
+		}
 		copy(r.buf, r.buf[r.lo:r.hi])
+		r.base += int64(r.lo)
 		r.hi -= r.lo
 		r.lo = 0
+		r.clean = r.hi
 	}
 	empty := 0
-	for r.hi < n {
+	for r.hi-r.lo < n {
 		if r.rerr != nil {
 			return r.rerr
 		}
 		if r.hi == len(r.buf) { // twice what has come, not what was declared
 			r.buf = append(r.buf, make([]byte, len(r.buf))...)
+			r.buf = r.buf[:cap(r.buf)]
 		}
-		got, err := r.r.Read(r.buf[r.hi:])
-		if got < 0 || got > len(r.buf)-r.hi {
+		into := r.buf[r.hi:]
+		if r.o.Keep > 0 {
+			into = into[:min(len(into), bufSize)]
+			r.clean = max(r.clean, r.hi+len(into))
+		}
+		got, err := r.r.Read(into)
+		if got < 0 || got > len(into) {
 			return errors.New("car: the reader returned an impossible count")
 		}
 		r.hi += got

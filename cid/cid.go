@@ -71,6 +71,11 @@ func FromBytes(b []byte) (CID, error) {
 	return c, c.check()
 }
 
+// Valid reports whether c has the form of a CID of the protocol, as all have that come from the functions of this package.
+func (c *CID) Valid() bool {
+	return c[0] == version1 && (c[1] == byte(DagCBOR) || c[1] == byte(Raw)) && c[2] == hashSHA256 && c[3] == digestSize
+}
+
 func (c *CID) check() error {
 	switch {
 	case c[0] != version1:
