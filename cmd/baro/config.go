@@ -26,6 +26,7 @@ type config struct {
 	top     map[string]entry
 	section map[string]map[string]entry // by the path of the command, without "baro"
 	env     map[string]string           // by key
+	foreign map[string]string           // other variables, by name
 	origin  map[*pflag.Flag]string
 }
 
@@ -33,6 +34,10 @@ type entry struct {
 	value string
 	line  int
 }
+
+// foreignVariables is the annotation of a flag that variables of another tool set too, see [alsoVariable]. They come after a variable of
+// this program and before the file.
+const foreignVariables = "foreign-variables"
 
 // Variables of this name that are no settings.
 var otherVariables = []string{"BARO_FIXTURES", "BARO_CRASHPOINT", passwordVariable, tokenVariable}
@@ -50,10 +55,11 @@ func secret(key string) bool {
 
 // loadConfig reads the environment and the configuration file and sets the flags of cmd that the command line left alone.
 func loadConfig(cmd *cobra.Command, file string, environ []string) (*config, error) {
-	c := &config{env: map[string]string{}, top: map[string]entry{}, section: map[string]map[string]entry{}, origin: map[*pflag.Flag]string{}}
+	c := &config{env: map[string]string{}, foreign: map[string]string{}, top: map[string]entry{}, section: map[string]map[string]entry{}, origin: map[*pflag.Flag]string{}}
 	known := settings(cmd.Root())
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
+		c.foreign[name] = value
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) || strings.HasPrefix(name, envPrefix+"TEST_") {
 			continue
 		}
@@ -198,6 +204,11 @@ func (c *config) find(path string, f *pflag.Flag) (value, origin string) {
 	}
 	if v, ok := c.env[f.Name]; ok {
 		return v, envName(f.Name)
+	}
+	for _, name := range f.Annotations[foreignVariables] {
+		if v := c.foreign[name]; v != "" {
+			return v, name
+		}
 	}
 	if e, ok := c.section[path][f.Name]; ok {
 		return e.value, fmt.Sprintf("%s:%d", c.file, e.line)

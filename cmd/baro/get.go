@@ -129,26 +129,36 @@ func (e *env) printSteps(a *account, doc *identity.Document, p *repo.Proof, err 
 	}
 	line(true, "document", fmt.Sprintf("of %s: PDS %s, key %s", a.DID, doc.PDS, doc.SigningKey.DIDKey()))
 	if p != nil {
-		for _, s := range p.Steps {
-			detail := s.Detail
-			if s.CID.Defined() {
-				detail = s.CID.String()
-				switch s.Kind {
-				case repo.StepNode:
-					detail += fmt.Sprintf("  layer %d, %d entries", s.Layer, s.Entries)
-				default:
-					if s.Size > 0 {
-						detail += fmt.Sprintf("  %d bytes", s.Size)
-					}
-				}
-				if s.Detail != "" {
-					detail += "  " + s.Detail
-				}
-			}
-			line(!s.Skipped, s.Kind, detail)
-		}
+		e.printProofSteps(p.Steps)
 	}
 	if err != nil {
 		line(false, "proof", err.Error())
+	}
+}
+
+// printProofSteps shows the steps of a proof on standard error.
+func (e *env) printProofSteps(steps []repo.Step) {
+	c := colorsOf(e.stderr)
+	for _, s := range steps {
+		detail := s.Detail
+		if s.CID.Defined() {
+			detail = s.CID.String()
+			switch s.Kind {
+			case repo.StepNode:
+				detail += fmt.Sprintf("  layer %d, %d entries", s.Layer, s.Entries)
+			default:
+				if s.Size > 0 {
+					detail += fmt.Sprintf("  %d bytes", s.Size)
+				}
+			}
+			if s.Detail != "" {
+				detail += "  " + s.Detail
+			}
+		}
+		mark := c.good("ok")
+		if s.Skipped {
+			mark = c.bad("FAILED")
+		}
+		fmt.Fprintf(e.stderr, "%s\t%-10s %s\n", mark, s.Kind, inert(detail))
 	}
 }

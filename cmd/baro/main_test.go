@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +25,7 @@ func TestMain(m *testing.M) {
 //
 //	network [demo]   brings up a local network in the data directory that baro looks in
 //	code N command   runs a command that has to end with the exit code N
+//	zone NAME FILE   has the local network's DNS name the DID that is in a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -35,6 +37,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_DATA_HOME", filepath.Join(home, "data"))
 			env.Setenv("XDG_STATE_HOME", filepath.Join(home, "state"))
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "config"))
+			env.Setenv("XDG_CACHE_HOME", filepath.Join(home, "cache"))
 			if dir := fixtureDir(); dir != "" {
 				env.Setenv("FIXTURES", dir)
 			}
@@ -44,6 +47,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"network": startNetwork,
 			"code":    wantCode,
+			"zone":    addToZone,
 		},
 	})
 }
@@ -97,6 +101,15 @@ func wantCode(ts *testscript.TestScript, neg bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
 	}
+}
+
+// addToZone adds a TXT record to the zone of the network.
+func addToZone(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: zone NAME FILE")
+	}
+	line := fmt.Sprintf("%s TXT \"did=%s\"\n", args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("XDG_DATA_HOME"), "baro", devnet.ZoneFile), []byte(line), 0o600))
 }
 
 // baro runs a command in this process.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,6 +44,7 @@ const userAgent = "barograph (+https://github.com/barograph/baro)"
 // networkFlags say where the servers are that a command asks.
 type networkFlags struct {
 	network, plc, pds, relay string
+	zone                     string // file of TXT records; "": that of the data directory of the network
 }
 
 // add adds the flags to a command; relay only where it is of use.
@@ -59,10 +61,12 @@ func (f *networkFlags) add(fl *pflag.FlagSet, relay bool) {
 type network struct {
 	name  string
 	local bool   // handles under .test are those of its PDS
+	zone  string // file of TXT records of a local network; may be empty
 	pds   string // the PDS of a local network, or the one that the user named; may be empty
 	relay string
 
 	guard *netguard.Dialer
+	txt   *localResolver
 	http  *http.Client // no time limit and no cap on bodies: packages client, auth and stream have their own
 	dir   *identity.Directory
 }
@@ -128,7 +132,8 @@ func (e *env) localNetwork(ctx context.Context, dir string, f networkFlags) (*ne
 		return nil, withHint(fmt.Errorf("there is no local network in %s", dir), "start one with 'baro up', or name another data directory with --network")
 	}
 	at := func(port int) string { return "http://localhost:" + strconv.Itoa(port) }
-	n := e.newNetwork(networkLocal, cmp.Or(f.plc, at(p.PLC)), cmp.Or(f.pds, at(p.PDS)), cmp.Or(f.relay, at(p.Relay)), true)
+	zone := cmp.Or(f.zone, filepath.Join(dir, devnet.ZoneFile))
+	n := e.newNetwork(networkLocal, zone, cmp.Or(f.plc, at(p.PLC)), cmp.Or(f.pds, at(p.PDS)), cmp.Or(f.relay, at(p.Relay)), true)
 	probe, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if _, err := comatproto.ServerDescribeServer.Call(probe, n.xrpc(), nil); err != nil {
@@ -141,12 +146,13 @@ func (e *env) localNetwork(ctx context.Context, dir string, f networkFlags) (*ne
 func (e *env) publicNetwork(f networkFlags) *network {
 	// Whoever names a PLC directory on this machine has a network here, and handles that only its PDS knows.
 	local := f.pds != "" && (isLoopback(f.plc) || isLoopback(f.pds))
-	return e.newNetwork(networkPublic, cmp.Or(f.plc, identity.DefaultPLC), f.pds, cmp.Or(f.relay, publicRelay), local)
+	return e.newNetwork(networkPublic, f.zone, cmp.Or(f.plc, identity.DefaultPLC), f.pds, cmp.Or(f.relay, publicRelay), local)
 }
 
-func (e *env) newNetwork(name, plc, pds, relay string, local bool) *network {
-	n := &network{name: name, local: local, pds: pds, relay: relay}
+func (e *env) newNetwork(name, zone, plc, pds, relay string, local bool) *network {
+	n := &network{name: name, local: local, zone: zone, pds: pds, relay: relay}
 	res := &localResolver{e: e, n: n}
+	n.txt = res
 	n.guard = netguard.NewDialer(netguard.Options{Resolver: res})
 	for _, u := range []string{plc, pds, relay} {
 		if u != "" {
@@ -164,28 +170,34 @@ func (e *env) newNetwork(name, plc, pds, relay string, local bool) *network {
 	return n
 }
 
-// localResolver asks the PDS of a local network for handles under .test, and the system for everything else.
+// localResolver asks the zone and the PDS of a local network for names under .test and those of the zone, and the system for everything
+// else.
 type localResolver struct {
 	e *env
 	n *network
 }
 
 func (r *localResolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	handle, ok := strings.CutPrefix(strings.ToLower(strings.TrimSuffix(name, ".")), "_atproto.")
-	if !ok || syntax.Handle(handle).TLD() != testDomain {
+	zone, err := r.n.readZone()
+	if err != nil {
+		return nil, err
+	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if _, ok := zone[name]; !ok && syntax.Handle(name[strings.IndexByte(name, '.')+1:]).TLD() != testDomain {
 		return r.e.world.Resolver.LookupTXT(ctx, name)
 	}
-	none := &net.DNSError{Err: "no such handle in the local network", Name: name, IsNotFound: true}
 	if !r.n.local {
-		return nil, none
+		return nil, &net.DNSError{Err: "it would be in a local network, and none runs", Name: name, IsNotFound: true}
 	}
-	out, err := comatproto.IdentityResolveHandle.Call(ctx, r.n.xrpc(), &comatproto.IdentityResolveHandle_Params{Handle: handle})
-	if refusal, ok := errors.AsType[*xrpc.Error](err); ok && refusal.Status < 500 {
-		return nil, none
-	} else if err != nil {
-		return nil, &net.DNSError{Err: err.Error(), UnwrapErr: err, Name: name, IsTemporary: true}
+	return devnet.LookupTXT(ctx, r.n.xrpc(), zone, name)
+}
+
+// readZone reads the zone file of a local network, which may have changed since.
+func (n *network) readZone() (devnet.Zone, error) {
+	if n.zone == "" || !n.local {
+		return nil, nil
 	}
-	return []string{"did=" + out.Did}, nil
+	return devnet.ReadZone(n.zone)
 }
 
 func (r *localResolver) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {

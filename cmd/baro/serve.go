@@ -19,7 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/devnet"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/netguard"
@@ -188,8 +188,8 @@ func (e *env) guarded(allow, named []string) (world.World, error) {
 	return w, nil
 }
 
-// handlesHere resolves handles under .test, which no DNS knows, by asking the servers on this machine that the operator named. Everything
-// else goes to the resolver of the machine.
+// handlesHere resolves handles and authorities under .test, which no DNS knows, by asking the servers on this machine that the operator
+// named. Everything else goes to the resolver of the machine.
 type handlesHere struct {
 	world.Resolver
 	hosts []string
@@ -197,14 +197,12 @@ type handlesHere struct {
 }
 
 func (r *handlesHere) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	handle, ok := strings.CutPrefix(strings.ToLower(strings.TrimSuffix(name, ".")), "_atproto.")
-	if !ok || syntax.Handle(handle).TLD() != testDomain {
+	if !strings.HasSuffix(strings.ToLower(strings.TrimSuffix(name, ".")), devnet.HandleDomain) {
 		return r.Resolver.LookupTXT(ctx, name)
 	}
 	for _, host := range r.hosts {
-		out, err := comatproto.IdentityResolveHandle.Call(ctx, &xrpc.Client{Host: host, HTTP: r.http}, &comatproto.IdentityResolveHandle_Params{Handle: handle})
-		if err == nil {
-			return []string{"did=" + out.Did}, nil
+		if v, err := devnet.LookupTXT(ctx, &xrpc.Client{Host: host, HTTP: r.http}, nil, name); err == nil {
+			return v, nil
 		}
 	}
 	return nil, &net.DNSError{Err: "no such handle on this machine", Name: name, IsNotFound: true}

@@ -24,6 +24,7 @@ type upFlags struct {
 	portBase  int
 	bind      string
 	debugAddr string
+	zone      string
 }
 
 const defaultDemo = 8
@@ -35,6 +36,9 @@ func newUp(e *env) *cobra.Command {
 		Short: "Bring up a whole local network",
 		Long: "Brings up a PLC directory, a PDS, a relay, a link index and an explorer in this process, and prints where they are.\n" +
 			"On an empty data directory it plants a small demo world. No account, no configuration and no network are needed.\n\n" +
+			"Handles end in .test, and whoever has the handle alice.test is the authority of the lexicons test.alice.*: the network's\n" +
+			"own DNS says so. A zone file adds TXT records for other names, a line each, and is read again when it changes:\n\n" +
+			"  _lexicon.notes.alice.test  TXT  \"did=did:plc:…\"\n\n" +
 			"Ctrl-C stops it; the next start goes on where it was. With --json, the first line on standard output is one object\n" +
 			"with the URLs, printed when all services answer; a second one tells of the demo world when that is planted.",
 		Example: "  baro up\n  baro up --memory --empty --json\n  baro up --data /tmp/world --port-base 0 --demo 200",
@@ -49,6 +53,7 @@ func newUp(e *env) *cobra.Command {
 	fl.BoolVar(&f.memory, "memory", false, "keep everything in memory, and nothing afterwards")
 	fl.IntVar(&f.portBase, "port-base", 0, "first of five ports in a row; 0: free ones (default: 2500, 2582, 2583, 2470, 6789, or those of last time)")
 	fl.StringVar(&f.bind, "bind", "127.0.0.1", "address to listen on")
+	fl.StringVar(&f.zone, "zone", "", "file of TXT records of the network's DNS (default: zone.txt in the data directory)")
 	fl.StringVar(&f.debugAddr, "debug-addr", "", "host:port for profiles and metrics (default: none)")
 	return cmd
 }
@@ -88,7 +93,7 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 	defer stopDebug()
 
 	n, err := devnet.Start(ctx, devnet.Options{
-		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Log: e.log, Version: version().Version,
+		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Zone: f.zone, Log: e.log, Version: version().Version,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

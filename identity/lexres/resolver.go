@@ -401,3 +401,22 @@ func (s *revisions) newest(did syntax.DID, rev syntax.TID) syntax.TID {
 	s.m[did] = rev
 	return rev
 }
+
+// Source is the resolver as a source of schemas for a [lexicon.Catalog], see [lexicon.NewResolvingCatalog]. The context is that of the
+// work that the catalog is for. That there is no schema is certain only if its absence is proven, or if nobody has the authority.
+func (r *Resolver) Source(ctx context.Context) lexicon.Source { return source{r, ctx} }
+
+type source struct {
+	r   *Resolver
+	ctx context.Context
+}
+
+// Lookup implements [lexicon.Source].
+func (s source) Lookup(id syntax.NSID) (*lexicon.Schema, error) {
+	schema, err := s.r.Schema(s.ctx, id)
+	switch KindOf(err) {
+	case KindNotFound, KindNoAuthority, KindBadName:
+		err = fmt.Errorf("%w: %w", lexicon.ErrUnknownSchema, err)
+	}
+	return schema, err
+}
