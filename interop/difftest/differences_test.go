@@ -33,4 +33,6 @@ func TestDifferences(t *testing.T) {
 			k.table.check(t, func(t testing.TB, s string) string { return compareSyntax(t, i, s) })
 		}
 	})
+	t.Run("node", func(t *testing.T) { nodeTable.check(t, compareNode) })
+	t.Run("repo", func(t *testing.T) { repoTable.check(t, compareRepo) })
 }
