@@ -101,9 +101,9 @@ func parseManifest(b []byte) (*manifest, error) {
 func (m *manifest) encode() ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString("{\n  \"version\": 1,\n  \"lexicons\": ")
-	list := make([]any, len(m.Lexicons))
-	for i, id := range m.sorted() {
-		list[i] = string(id)
+	list := []any{}
+	for _, id := range m.sorted() {
+		list = append(list, string(id))
 	}
 	if err := prettyJSON(&out, list, "  ", false); err != nil {
 		return nil, err
