@@ -211,6 +211,8 @@ func forbidden(from, to string) string {
 			return "servers don't import devnet"
 		}
 		return ""
+	case from == "internal/bench" && matches(to, []string{"api", "stream"}): // which it measures
+		return ""
 	case top(from) == "internal":
 		if server(to) != "" || top(to) != "internal" && !matches(to, []string{"core"}) {
 			return "the machinery of internal imports only the core and itself"

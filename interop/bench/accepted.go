@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+
+	"github.com/barograph/baro/internal/bench"
 )
 
 // accepted is what -check reads: the shortfalls that are known, and the allocations of every row.
@@ -31,23 +34,23 @@ func readAccepted(dir string) *accepted {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		check(err)
+		bench.Check(err)
 		if err := json.Unmarshal(b, v); err != nil {
-			check(fmt.Errorf("%s: %w", name, err))
+			bench.Check(fmt.Errorf("%s: %w", name, err))
 		}
 	}
 	return a
 }
 
 // explain marks a row below its target that is known.
-func (a *accepted) explain(r *row) {
+func (a *accepted) explain(r *bench.Row) {
 	if k, ok := a.known[r.Name]; ok && !r.OK {
 		r.Known, r.Why = true, k.Why
 	}
 }
 
 // check returns what has become worse.
-func (a *accepted) check(rows []row) []string {
+func (a *accepted) check(rows ...bench.Row) []string {
 	var bad []string
 	for _, r := range rows {
 		want, what := 0.0, "target"
@@ -59,9 +62,9 @@ func (a *accepted) check(rows []row) []string {
 		}
 		switch {
 		case want == 0:
-		case r.Of.lessIsBetter() && r.Ratio*slack > want:
+		case r.Of.LessIsBetter() && r.Ratio*slack > want:
 			bad = append(bad, fmt.Sprintf("%s: %s is %.2f, more than a quarter above the %s %.2f", r.Name, r.Of, r.Ratio, what, want))
-		case !r.Of.lessIsBetter() && r.Ratio < want*slack:
+		case !r.Of.LessIsBetter() && r.Ratio < want*slack:
 			bad = append(bad, fmt.Sprintf("%s: %s is %.2f, more than a quarter below the %s %.2f", r.Name, r.Of, r.Ratio, what, want))
 		}
 		// A row that isn't in the file has its limit, if it has one. What is measured in few rounds may be off by a little.
@@ -76,15 +79,15 @@ func (a *accepted) check(rows []row) []string {
 	return bad
 }
 
-func worse(of measureOf, a, b float64) bool {
-	if of.lessIsBetter() {
+func worse(of bench.Of, a, b float64) bool {
+	if of.LessIsBetter() {
 		return a > b
 	}
 	return a < b
 }
 
 // write accepts what the rows are now. Reasons stay; a new shortfall needs one, to be written by hand.
-func (a *accepted) write(dir string, rows []row) {
+func (a *accepted) write(dir string, rows []bench.Row) {
 	for _, r := range rows {
 		a.allocs[r.Name] = r.Allocs
 		k, had := a.known[r.Name]
@@ -95,10 +98,10 @@ func (a *accepted) write(dir string, rows []row) {
 		if !had {
 			fmt.Fprintf(os.Stderr, "%s falls short and is new in known.json: say there what bounds it\n", r.Name)
 		}
-		k.Ratio = round(r.Ratio)
+		k.Ratio = math.Round(r.Ratio*100) / 100
 		a.known[r.Name] = k
 	}
-	check(os.MkdirAll(dir, 0o755))
-	check(os.WriteFile(filepath.Join(dir, "known.json"), append(must(json.MarshalIndent(a.known, "", "\t")), '\n'), 0o644))
-	check(os.WriteFile(filepath.Join(dir, "allocs.json"), append(must(json.MarshalIndent(a.allocs, "", "\t")), '\n'), 0o644))
+	bench.Check(os.MkdirAll(dir, 0o755))
+	bench.Check(os.WriteFile(filepath.Join(dir, "known.json"), append(bench.Must(json.MarshalIndent(a.known, "", "\t")), '\n'), 0o644))
+	bench.Check(os.WriteFile(filepath.Join(dir, "allocs.json"), append(bench.Must(json.MarshalIndent(a.allocs, "", "\t")), '\n'), 0o644))
 }

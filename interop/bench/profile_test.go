@@ -11,17 +11,17 @@ func BenchmarkRow(b *testing.B) {
 	if name == "" {
 		b.Skip("BENCH_ROW names no row")
 	}
-	for _, group := range []func() []bench{codecRows, syntaxRows, treeRows, repoRows, commitRows} {
+	for _, group := range groups() {
 		for _, r := range group() {
-			if r.name != name {
+			if r.Name != name {
 				continue
 			}
-			ours, _, _ := r.setup()
+			ours, _ := r.Setup()
 			b.ReportAllocs()
 			for b.Loop() {
-				ours.f()
+				ours.Do()
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*ours.ops), "ns/operation")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*ours.Ops), "ns/operation")
 		}
 	}
 }
