@@ -1,7 +1,6 @@
 package repo
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
@@ -12,10 +11,10 @@ import (
 )
 
 // blockSet holds blocks by CID, without a pointer per block: a list of where they lie, and a table of open addressing over
-// it. Eight bytes of the digest are a good hash already; half of them lie in the table, so that a look-up seldom has to
-// look at a block that isn't meant.
+// it. Half of a block's hash lies in the table, so that a look-up seldom has to look at a block that isn't meant.
 type blockSet struct {
 	chunks [][]byte // what the blocks lie in
+	spare  [][]byte // chunks of copied blocks to use again
 	list   []block
 	table  []uint64 // upper half: of the digest; lower half: index in list plus one; 0 if free
 	bytes  int64
@@ -41,7 +40,7 @@ func (s *blockSet) data(b *block) []byte { return s.chunks[b.chunk][b.start:b.en
 
 // slot returns the slot of c, or the free one where it would be, and what to put there above the index.
 func (s *blockSet) slot(c *cid.CID) (*uint64, uint64) {
-	h := binary.LittleEndian.Uint64(c[cid.Size-8:])
+	h := hashCID(c)
 	mask := uint64(len(s.table) - 1)
 	tag := h &^ (1<<32 - 1)
 	for ; ; h++ {
@@ -79,11 +78,7 @@ func (s *blockSet) grow() {
 func (s *blockSet) keep(c *cid.CID, data []byte) bool {
 	last := len(s.chunks) - 1
 	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < len(data) {
-		size := minChunk
-		if last >= 0 {
-			size = min(maxChunk, 2*cap(s.chunks[last]))
-		}
-		s.chunks = append(s.chunks, make([]byte, 0, max(size, len(data))))
+		s.chunk(len(data))
 		last++
 	}
 	start := len(s.chunks[last])
@@ -92,6 +87,23 @@ func (s *blockSet) keep(c *cid.CID, data []byte) bool {
 	}
 	s.chunks[last] = append(s.chunks[last], data...)
 	return true
+}
+
+// chunk begins a chunk with room for n bytes at least.
+func (s *blockSet) chunk(n int) {
+	if k := len(s.spare) - 1; k >= 0 {
+		c := s.spare[k]
+		s.spare = s.spare[:k]
+		if cap(c) >= n {
+			s.chunks = append(s.chunks, c[:0])
+			return
+		}
+	}
+	size := minChunk
+	if last := len(s.chunks) - 1; last >= 0 {
+		size = min(maxChunk, 2*cap(s.chunks[last]))
+	}
+	s.chunks = append(s.chunks, make([]byte, 0, max(size, n)))
 }
 
 func (s *blockSet) get(c *cid.CID) *block {
@@ -122,8 +134,8 @@ func (s *blockSet) warm(n *mst.Node) {
 	mask := uint64(len(s.table) - 1)
 	for i := range n.Entries[:min(len(n.Entries), len(at)/2)] {
 		e := &n.Entries[i]
-		at[k] = uint32(s.table[binary.LittleEndian.Uint64(e.Value[cid.Size-8:])&mask])
-		at[k+1] = uint32(s.table[binary.LittleEndian.Uint64(e.Right[cid.Size-8:])&mask])
+		at[k] = uint32(s.table[hashCID(&e.Value)&mask])
+		at[k+1] = uint32(s.table[hashCID(&e.Right)&mask])
 		k += 2
 	}
 	for _, i := range at[:k] {
@@ -178,7 +190,7 @@ func (s *blockSet) unused() (n int, bytes int64) {
 	return n, bytes
 }
 
-// reset empties the set for another file. It keeps the memory that most messages need, and nothing of the file.
+// reset empties the set for another message. It keeps the memory that most messages need, and nothing of the message.
 func (s *blockSet) reset() {
 	if len(s.table) > 1024 {
 		*s = blockSet{}
@@ -186,5 +198,26 @@ func (s *blockSet) reset() {
 	}
 	clear(s.chunks)
 	clear(s.table)
+	s.chunks, s.list, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], 0, 0
+}
+
+// recycle empties a set of copied blocks for another file. It keeps the memory that most files need.
+func (s *blockSet) recycle() {
+	const most = 1 << 20
+	if cap(s.list)*64 > most || cap(s.table)*8 > most {
+		*s = blockSet{}
+		return
+	}
+	clear(s.table)
+	size := 0
+	for _, c := range s.spare {
+		size += cap(c)
+	}
+	for _, c := range s.chunks {
+		if size += cap(c); size <= most {
+			s.spare = append(s.spare, c)
+		}
+	}
+	clear(s.chunks)
 	s.chunks, s.list, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], 0, 0
 }

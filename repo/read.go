@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
+	"sync"
 	"time"
 
 	"github.com/barograph/baro/car"
@@ -17,8 +19,9 @@ import (
 
 // Defaults of [ReadOptions].
 const (
-	DefaultMaxBuffer = 512 << 20
-	DefaultRetain    = 1 << 20 // what processors keep near: more costs time for every record
+	DefaultMaxBuffer   = 512 << 20
+	DefaultRetain      = 1 << 20 // what processors keep near: more costs time for every record
+	DefaultMaxUnlinked = 1 << 20
 )
 
 // ReadOptions adjusts [Open].
@@ -38,12 +41,16 @@ type ReadOptions struct {
 	Legacy bool
 	// MaxBytes bounds the file, 0 for no bound.
 	MaxBytes int64
-	// MaxBuffer bounds the bytes of blocks that are held because they came before they were wanted, 0 for
+	// MaxBuffer bounds the bytes of blocks that come before they are wanted, and so are held, or that come once more, 0 for
 	// DefaultMaxBuffer. A file in streamable order needs none.
 	MaxBuffer int64
-	// Retain bounds the bytes of record blocks that are held because a later path may link to the same record, 0 for
-	// DefaultRetain, negative for none.
+	// Retain is for how many bytes of the file a record is kept because a later path may link to it too, 0 for DefaultRetain,
+	// negative for none.
 	Retain int64
+	// MaxUnlinked bounds the bytes of blocks that nothing links to. The bound is a tenth of what is linked to, or this if it
+	// is more; 0 stands for DefaultMaxUnlinked, and a negative number for no such blocks at all. Blocks that come more often
+	// than they are linked to have the same bound.
+	MaxUnlinked int64
 }
 
 // Record is a record of a repository. Path and Data are valid until the next one.
@@ -61,23 +68,47 @@ type Reader struct {
 	car       *car.Reader
 	commit    *Commit
 	commitCID cid.CID
-	held      blockSet // blocks that came too early
-	recent    *ring    // blocks that came in time, and may be wanted once more
-	ahead     cid.CID  // the block that was read last and not used yet, undefined if there is none
+	ahead     *cid.CID // the block that was read last and not used yet, nil if there is none
 	aheadData []byte
-	wasHeld   bool // the block that was wanted last is in held or recent
-	atEnd     bool
-	started   bool
-	report    Report
-	err       error
+	*fileMemory
+	wasHeld bool // the block that was wanted last is in held or recent
+	atEnd   bool
+	started bool
+	linked  int64 // bytes of blocks that were wanted, as often as they were
+	surplus int64 // bytes of blocks that came again before all was seen
+	report  Report
+	err     error
+}
+
+// fileMemory is what reading a file takes most of, apart from the buffer of package car. That of readers which are done is
+// used again.
+type fileMemory struct {
+	held   blockSet // blocks that came too early
+	recent recent   // blocks that came in time, and may be wanted once more
+}
+
+var fileMemories = sync.Pool{New: func() any { return new(fileMemory) }}
+
+// release gives the memory back. Nothing can be read any more.
+func (r *Reader) release() {
+	if r.fileMemory == nil {
+		return
+	}
+	r.recent.reset(nil)
+	r.held.recycle()
+	fileMemories.Put(r.fileMemory)
+	r.fileMemory, r.ahead, r.aheadData = nil, nil, nil
+	if r.car != nil {
+		r.car.Release()
+	}
 }
 
 // Open reads the head of a repository's CAR file, up to the commit, and verifies it. What follows is verified by
 // [Reader.Records].
 //
 // Blocks may come in any order. In streamable order the memory needed is constant; otherwise blocks that come before they
-// are wanted are held, up to [ReadOptions.MaxBuffer]. Blocks that nothing links to, and blocks that come twice, are
-// tolerated and counted.
+// are wanted are held, up to [ReadOptions.MaxBuffer]. Blocks that nothing links to, and blocks that come twice, are counted
+// and tolerated up to [ReadOptions.MaxUnlinked].
 //
 // On an error the [Reader] is returned too, for the sake of its report.
 func Open(r io.Reader, o ReadOptions) (*Reader, error) {
@@ -87,9 +118,13 @@ func Open(r io.Reader, o ReadOptions) (*Reader, error) {
 	if o.Retain == 0 {
 		o.Retain = DefaultRetain
 	}
-	rd := &Reader{o: o, recent: newRing(o.Retain)}
+	if o.MaxUnlinked == 0 {
+		o.MaxUnlinked = DefaultMaxUnlinked
+	}
+	rd := &Reader{o: o, fileMemory: fileMemories.Get().(*fileMemory)}
 	rd.report.Streamable = true
 	if err := rd.open(r); err != nil {
+		rd.release()
 		return rd, rd.fail(err)
 	}
 	return rd, nil
@@ -97,9 +132,11 @@ func Open(r io.Reader, o ReadOptions) (*Reader, error) {
 
 func (r *Reader) open(src io.Reader) error {
 	var err error
-	if r.car, err = car.NewReader(src, car.Options{MaxBytes: r.o.MaxBytes}); err != nil {
+	o := car.Options{MaxBytes: r.o.MaxBytes, Keep: int(max(0, min(r.o.Retain, math.MaxInt32)))}
+	if r.car, err = car.NewReader(src, o); err != nil {
 		return carError(err)
 	}
+	r.recent.reset(r.car)
 	roots := r.car.Roots()
 	if len(roots) == 0 {
 		return failf(ReasonCARRoot, "no root")
@@ -192,10 +229,7 @@ func (r *Reader) Records() iter.Seq2[Record, error] {
 			yield(Record{}, r.err)
 			return
 		}
-		defer func() {
-			r.recent.free()
-			r.recent = nil
-		}()
+		defer r.release()
 		stopped, err := r.walk(yield)
 		if err == nil && !stopped {
 			err = r.drain()
@@ -238,8 +272,8 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
 			continue
 		}
-		if !r.wasHeld {
-			r.recent.add(&step.CID, b)
+		if !r.wasHeld && r.o.Retain > 0 {
+			r.recent.add(len(b))
 		}
 		r.report.Records++
 		r.report.RecordBytes += int64(len(b))
@@ -284,29 +318,32 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 
 // drain reads what is left of the file.
 func (r *Reader) drain() error {
-	for ; ; r.ahead = (cid.CID{}) {
-		if !r.ahead.Defined() {
-			var err error
-			if r.ahead, r.aheadData, err = r.next(); err == io.EOF {
-				break
-			} else if err != nil {
-				return err
-			}
-		}
-		if r.recent.get(&r.ahead) != nil || r.held.get(&r.ahead) != nil {
-			r.report.Duplicates++
-			continue
-		}
-		r.report.Unlinked++
-		r.report.UnlinkedBytes += int64(len(r.aheadData))
-	}
-	r.report.passBlocks(r.o.MaxBytes)
 	for i := range r.held.list {
 		if b := &r.held.list[i]; !b.used {
 			r.report.Unlinked++
 			r.report.UnlinkedBytes += int64(b.end - b.start)
 		}
 	}
+	for {
+		if err := r.quota(); err != nil {
+			return err
+		}
+		if err := r.look(); err != nil {
+			return err
+		}
+		if r.ahead == nil {
+			break
+		}
+		if r.recent.get(r.ahead) != nil || r.held.get(r.ahead) != nil {
+			r.report.Duplicates++
+			r.surplus += int64(len(r.aheadData))
+		} else {
+			r.report.Unlinked++
+			r.report.UnlinkedBytes += int64(len(r.aheadData))
+		}
+		r.ahead = nil
+	}
+	r.report.passBlocks(r.o.MaxBytes)
 	detail := ""
 	if r.report.Unlinked > 0 {
 		detail = fmt.Sprintf("%d blocks of %d bytes that nothing links to, ignored", r.report.Unlinked, r.report.UnlinkedBytes)
@@ -315,61 +352,89 @@ func (r *Reader) drain() error {
 	return nil
 }
 
-func (r *Reader) next() (cid.CID, []byte, error) {
-	if r.atEnd {
-		return cid.CID{}, nil, io.EOF
+// quota checks that not too much of the file is there for nothing. Blocks that come again are so only as far as they are not
+// linked to again: a file may hold a record once for each of its paths.
+func (r *Reader) quota() error {
+	most := max(r.o.MaxUnlinked, 0)
+	if r.o.MaxUnlinked > 0 {
+		most = max(most, r.linked/10)
 	}
-	c, b, err := r.car.Next()
-	if err == io.EOF {
-		r.atEnd = true
-		return c, nil, err
+	if n := r.report.UnlinkedBytes; n > most || r.o.MaxUnlinked < 0 && r.report.Unlinked > 0 {
+		return failf(ReasonExtraBlocks, "%d bytes of blocks that nothing links to, more than %d", n, most)
 	}
-	if err != nil {
-		return c, nil, carError(err)
+	if again := r.report.Bytes - r.report.UnlinkedBytes - r.linked; again > most {
+		return failf(ReasonExtraBlocks, "%d bytes of blocks that are there more often than they are linked to, more than %d", again, most)
 	}
-	r.report.Blocks++
-	r.report.Bytes += int64(len(b))
-	return c, b, nil
+	return nil
 }
 
-// want returns a block, which is valid until the next call. In a streamable file it is the next one; otherwise it may have
-// been held, or come before; if it hasn't, blocks on the way to it are held.
-func (r *Reader) want(c *cid.CID) ([]byte, error) {
-	for known := false; ; {
-		if !r.ahead.Defined() && !r.atEnd {
-			var err error
-			if r.ahead, r.aheadData, err = r.next(); err != nil && err != io.EOF {
-				return nil, err
-			}
+// look makes sure that there is a block ahead, unless the file is at its end.
+func (r *Reader) look() error {
+	if r.ahead != nil || r.atEnd {
+		return nil
+	}
+	var err error
+	if r.ahead, r.aheadData, err = r.car.NextView(); err != nil {
+		r.atEnd = true
+		if err == io.EOF {
+			return nil
 		}
-		if r.ahead == *c {
-			r.ahead = cid.CID{}
-			r.wasHeld = false
-			return r.aheadData, nil
+		return carError(err)
+	}
+	r.report.Blocks++
+	r.report.Bytes += int64(len(r.aheadData))
+	return nil
+}
+
+// want returns a block, which is valid until the next call. In a streamable file it is the next one.
+func (r *Reader) want(c *cid.CID) (b []byte, err error) {
+	if r.ahead == nil {
+		if err := r.look(); err != nil {
+			return nil, err
 		}
-		if !known {
-			if b, ok := r.held.find(c); ok {
-				r.wasHeld = true
-				return b, nil
-			}
-			if b := r.recent.get(c); b != nil {
-				r.wasHeld = true
-				return b, nil
-			}
-			known = true
+	}
+	if r.ahead != nil && *r.ahead == *c {
+		r.ahead, r.wasHeld = nil, false
+		b = r.aheadData
+	} else if b, err = r.search(c); err != nil {
+		return nil, err
+	}
+	r.linked += int64(len(b))
+	return b, nil
+}
+
+// search returns a block that isn't the next one. It may have been held, or come before; if it hasn't, blocks on the way to
+// it are held.
+func (r *Reader) search(c *cid.CID) ([]byte, error) {
+	r.wasHeld = true
+	if b, ok := r.held.find(c); ok {
+		return b, nil
+	}
+	if b := r.recent.get(c); b != nil {
+		return b, nil
+	}
+	r.wasHeld = false
+	for {
+		if err := r.look(); err != nil {
+			return nil, err
 		}
-		if r.atEnd {
+		switch {
+		case r.ahead == nil:
 			return nil, fmt.Errorf("block %s: %w", c.String(), mst.ErrNotFound)
-		}
-		if r.recent.get(&r.ahead) != nil || !r.held.keep(&r.ahead, r.aheadData) {
+		case *r.ahead == *c:
+			r.ahead = nil
+			return r.aheadData, nil
+		case r.recent.get(r.ahead) != nil || !r.held.keep(r.ahead, r.aheadData):
 			r.report.Duplicates++
-		} else {
+			r.surplus += int64(len(r.aheadData))
+		default:
 			r.report.Streamable = false
-			if r.report.Held = r.held.bytes; r.held.bytes > r.o.MaxBuffer {
-				return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted", r.o.MaxBuffer)
-			}
+			r.report.Held = r.held.bytes
 		}
-		r.ahead = cid.CID{}
+		if r.held.bytes+r.surplus > r.o.MaxBuffer {
+			return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted, or again", r.o.MaxBuffer)
+		}
+		r.ahead = nil
 	}
 }
 
