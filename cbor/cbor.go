@@ -99,6 +99,15 @@ const (
 	RuleType         Rule = "type"          // (hard) a Reader was asked for another kind than is there
 )
 
+// Hard reports whether a lenient reading ends at this rule too.
+func (r Rule) Hard() bool {
+	switch r {
+	case RuleTruncated, RuleReserved, RuleDepth, RuleElements, RuleType:
+		return true
+	}
+	return false
+}
+
 // Error says which rule is broken and where.
 type Error struct {
 	Offset int    // of the first byte of the offending value or key, from the start of the input

@@ -1,6 +1,7 @@
 package cbor
 
 import (
+	"encoding/binary"
 	"errors"
 	"math"
 	"strconv"
@@ -25,7 +26,7 @@ func NewReader(b []byte) Reader { return Reader{b: b} }
 // NewLenientReader returns a Reader that hands each broken rule to report, which may be nil, and goes on where it can.
 // It still fails on a hard rule, and where the Go value asked for can't hold what is there: an integer beyond int64, a
 // link whose CID is bad, a key that isn't text. [Reader.Skip] and [Reader.Raw] pass over those. Of the errors reported by
-// one Reader only the first 64 have a path.
+// one Reader, and returned by it, only the first 64 have a path.
 func NewLenientReader(b []byte, report func(*Error)) Reader {
 	return Reader{b: b, l: &lenient{report: report}}
 }
@@ -119,7 +120,7 @@ func (r *Reader) TextBytes() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !validUTF8(b) {
+	if !ValidUTF8(b) {
 		if err := r.soft(RuleUTF8, ""); err != nil {
 			return nil, err
 		}
@@ -145,6 +146,47 @@ func (r *Reader) Link() (cid.CID, error) {
 		return cid.CID(b[len(linkPrefix):]), nil
 	}
 	return cid.CID{}, r.mismatch(KindLink)
+}
+
+// Float reads a floating-point number of any width, which only a lenient Reader does.
+func (r *Reader) Float() (float64, error) {
+	if r.l == nil || r.off >= len(r.b) || kindOf(r.b, r.off) != KindFloat {
+		return 0, r.mismatch(KindFloat)
+	}
+	v, next := simpleSlow(r.b, r.off)
+	if v.rule != RuleFloat {
+		return 0, r.fail(v.rule, v.detail)
+	}
+	if err := r.soft(RuleFloat, ""); err != nil {
+		return 0, err
+	}
+	b := r.b[r.off+1 : next]
+	r.off = next
+	switch len(b) {
+	case 2:
+		return float16(binary.BigEndian.Uint16(b)), nil
+	case 4:
+		return float64(math.Float32frombits(binary.BigEndian.Uint32(b))), nil
+	}
+	return math.Float64frombits(binary.BigEndian.Uint64(b)), nil
+}
+
+// float16 is the number of which v is the half-precision form: a sign, five bits of exponent, ten of mantissa.
+func float16(v uint16) float64 {
+	exp, mant := int(v>>10&31), float64(v&1023)
+	f := math.Ldexp(1024+mant, exp-25)
+	switch {
+	case exp == 0:
+		f = math.Ldexp(mant, -24)
+	case exp == 31 && mant == 0:
+		f = math.Inf(1)
+	case exp == 31:
+		return math.NaN()
+	}
+	if v>>15 != 0 {
+		f = -f
+	}
+	return f
 }
 
 // Array reads the head of an array and returns how many items follow. A lenient Reader returns -1 for an array of
@@ -174,7 +216,7 @@ func (r *Reader) MapKey(prev []byte) ([]byte, error) {
 		}
 		return nil, err
 	}
-	if !validUTF8(key) {
+	if !ValidUTF8(key) {
 		if err := r.soft(RuleUTF8, "key"); err != nil {
 			return nil, err
 		}
@@ -215,15 +257,18 @@ func (r *Reader) Skip() error {
 }
 
 // Raw checks the next value and returns a view of its bytes.
-func (r *Reader) Raw() ([]byte, error) {
+func (r *Reader) Raw() ([]byte, error) { return r.RawWithin(0) }
+
+// RawWithin is [Reader.Raw] for a value that lies within depth containers, which count towards [MaxDepth].
+func (r *Reader) RawWithin(depth int) ([]byte, error) {
 	if r.off < len(r.b) && r.b[r.off]>>5 == majText { // not worth a scan
 		start := r.off
 		_, err := r.TextBytes()
 		return r.b[start:r.off:r.off], err
 	}
-	end, err := scan(r.b, r.off, r.l.sub(r.b, r.off), 0)
+	end, err := scan(r.b, r.off, r.l.sub(r.b, r.off), depth)
 	if err != nil {
-		err.Path = joinPath(pathAt(r.b, r.off), err.Path)
+		err.Path = joinPath(r.path(), err.Path)
 		return nil, err
 	}
 	v := r.b[r.off:end:end]
@@ -333,21 +378,27 @@ func (r *Reader) mismatch(want Kind) error {
 
 // fail builds the error of a value that begins at r.off.
 func (r *Reader) fail(rule Rule, detail string) *Error {
-	return &Error{Offset: r.off, Path: pathAt(r.b, r.off), Rule: rule, Detail: detail}
+	return &Error{Offset: r.off, Path: r.path(), Rule: rule, Detail: detail}
+}
+
+// path returns the path of the value that begins at r.off. A lenient Reader may fail at every value, and each path takes a
+// scan of all that lies before.
+func (r *Reader) path() string {
+	if r.l != nil {
+		if r.l.paths++; r.l.paths > maxPaths {
+			return ""
+		}
+	}
+	return pathAt(r.b, r.off)
 }
 
 // soft is fail for a rule that a lenient Reader reports.
 func (r *Reader) soft(rule Rule, detail string) error {
-	e := &Error{Offset: r.off, Rule: rule, Detail: detail}
-	if r.l == nil {
-		e.Path = pathAt(r.b, r.off)
-		return e
+	if r.l == nil || rule.Hard() {
+		return r.fail(rule, detail)
 	}
-	if r.l.paths++; r.l.paths <= maxPaths {
-		e.Path = pathAt(r.b, r.off)
-	}
-	if e = soften(e, r.l); e != nil {
-		return e
+	if r.l.report != nil {
+		r.l.report(r.fail(rule, detail))
 	}
 	return nil
 }

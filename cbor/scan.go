@@ -33,21 +33,33 @@ func Scan(b []byte) (n int, err error) {
 	return n, nil
 }
 
+// ScanWithin is [Scan] for a value that lies within depth containers, which count towards [MaxDepth].
+func ScanWithin(b []byte, depth int) (n int, err error) {
+	n, e := scan(b, 0, nil, depth)
+	if e != nil {
+		return 0, e
+	}
+	return n, nil
+}
+
 // Violations lists what is wrong with the one value that b should be, at most limit entries. An empty list means that
-// [Valid] agrees. The last entry may be one past which nothing can be made out.
+// [Valid] agrees. One past which nothing can be made out ([Rule.Hard]) is the last, if need be in the place of another.
 func Violations(b []byte, limit int) []*Error {
 	var list []*Error
-	l := &lenient{report: func(e *Error) {
-		if len(list) < limit {
-			list = append(list, e)
+	l := &lenient{}
+	if limit > 0 {
+		l.report = func(e *Error) {
+			if list = append(list, e); len(list) == limit {
+				l.report = nil
+			}
 		}
-	}}
+	}
 	n, err := scan(b, 0, l, 0)
 	if err == nil && n != len(b) {
 		err = trailing(n, len(b)-n)
 	}
-	if err != nil && len(list) < limit {
-		list = append(list, err)
+	if err != nil && limit > 0 {
+		list = append(list[:min(len(list), limit-1)], err)
 	}
 	return list
 }
@@ -65,8 +77,8 @@ type lenient struct {
 
 // frame is a container being scanned. Offsets have 32 bits to keep the stack small, since it is cleared on each scan.
 type frame struct {
-	left uint32 // items or entries to come; an indefinite container starts with indefinite
-	n    uint32 // of how many
+	left uint32 // items or entries to come; an indefinite container starts with more than it may have
+	n    uint32 // of how many, or indefinite
 	key  uint32 // offset of the current key, of a map; 0 before the first
 	size uint32 // its length; 0 before the first key, notMap for an array
 }
@@ -107,7 +119,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 					goto pop
 				}
 				if v.rule != "" {
-					if e := soften(failAt(b, start, v.rule, v.detail, &stack, sp, cur.beforeKey()), l); e != nil {
+					if e := l.softAt(b, start, v.rule, v.detail, &stack, sp, cur.beforeKey()); e != nil {
 						return 0, e
 					}
 				}
@@ -122,14 +134,14 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 				}
 			}
 			key := b[pos : pos+size]
-			if !validUTF8(key) {
-				if e := soften(failAt(b, start, RuleUTF8, "key", &stack, sp, cur.beforeKey()), l); e != nil {
+			if !ValidUTF8(key) {
+				if e := l.softAt(b, start, RuleUTF8, "key", &stack, sp, cur.beforeKey()); e != nil {
 					return 0, e
 				}
 			}
 			if uint32(size) <= cur.size { // a longer key is in order, and so is the first
 				if rule := keyOrder(b[cur.key:cur.key+cur.size], key); rule != "" {
-					if e := soften(failAt(b, start, rule, "key "+quote(key), &stack, sp, cur.beforeKey()), l); e != nil {
+					if e := l.softAt(b, start, rule, "key "+quote(key), &stack, sp, cur.beforeKey()); e != nil {
 						return 0, e
 					}
 				}
@@ -156,7 +168,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 				var rule Rule
 				arg, pos, rule = headArg(b, pos, c)
 				if rule != "" {
-					if e := soften(failAt(b, start, rule, "", &stack, sp, cur), l); e != nil {
+					if e := l.softAt(b, start, rule, "", &stack, sp, cur); e != nil {
 						return 0, e
 					}
 					if open = rule == RuleIndefinite; open && c>>5 <= majText {
@@ -171,7 +183,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 			switch c >> 5 {
 			case majUint, majNegative:
 				if arg > math.MaxInt64 {
-					if e := soften(failAt(b, start, RuleIntRange, "", &stack, sp, cur), l); e != nil {
+					if e := l.softAt(b, start, RuleIntRange, "", &stack, sp, cur); e != nil {
 						return 0, e
 					}
 				}
@@ -179,8 +191,8 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 				if arg > uint64(len(b)-pos) {
 					return 0, failAt(b, start, RuleTruncated, lengthDetail(arg, len(b)-pos), &stack, sp, cur)
 				}
-				if !validUTF8(b[pos : pos+int(arg)]) {
-					if e := soften(failAt(b, start, RuleUTF8, "", &stack, sp, cur), l); e != nil {
+				if !ValidUTF8(b[pos : pos+int(arg)]) {
+					if e := l.softAt(b, start, RuleUTF8, "", &stack, sp, cur); e != nil {
 						return 0, e
 					}
 				}
@@ -197,7 +209,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 					next.size, least = 0, 2
 				}
 				if open {
-					next.left, next.n = indefinite, indefinite
+					next.left, next.n = MaxElements+1, indefinite
 				} else {
 					if arg > MaxElements {
 						return 0, failAt(b, start, RuleElements, strconv.FormatUint(arg, 10), &stack, sp, cur)
@@ -221,8 +233,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 					break
 				}
 				v, next := tagSlow(b, start)
-				e := failAt(b, start, v.rule, v.detail, &stack, sp, cur)
-				if e = soften(e, l); e != nil {
+				if e := l.softAt(b, start, v.rule, v.detail, &stack, sp, cur); e != nil {
 					return 0, e
 				}
 				pos = next
@@ -237,7 +248,7 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 					goto pop
 				}
 				v, next := simpleSlow(b, start)
-				if e := soften(failAt(b, start, v.rule, v.detail, &stack, sp, cur), l); e != nil {
+				if e := l.softAt(b, start, v.rule, v.detail, &stack, sp, cur); e != nil {
 					return 0, e
 				}
 				pos = next
@@ -247,6 +258,9 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 		cur.left--
 		if cur.left != 0 {
 			continue
+		}
+		if cur.n == indefinite { // it has no end yet
+			return 0, failAt(b, pos, RuleElements, "of indefinite length", &stack, sp, cur)
 		}
 	pop:
 		for {
@@ -259,21 +273,21 @@ func scan(b []byte, pos int, l *lenient, depth int) (int, *Error) {
 			if cur.left != 0 {
 				break
 			}
+			if cur.n == indefinite {
+				return 0, failAt(b, pos, RuleElements, "of indefinite length", &stack, sp, cur)
+			}
 		}
 	}
 }
 
-// soften reports e and returns nil if it is no more than a broken rule and the mode is lenient; else it returns e.
-func soften(e *Error, l *lenient) *Error {
-	if l == nil {
-		return e
-	}
-	switch e.Rule {
-	case RuleTruncated, RuleReserved, RuleDepth, RuleElements, RuleType:
-		return e
+// softAt reports a rule that is broken at b[off:] and returns nil if the mode is lenient and the rule isn't a hard one; else
+// it returns the error. Nobody may want to hear of it; then the error isn't even made, which takes longer than all else.
+func (l *lenient) softAt(b []byte, off int, rule Rule, detail string, stack *[MaxDepth]frame, sp int, cur frame) *Error {
+	if l == nil || rule.Hard() {
+		return failAt(b, off, rule, detail, stack, sp, cur)
 	}
 	if l.report != nil {
-		l.report(e)
+		l.report(failAt(b, off, rule, detail, stack, sp, cur))
 	}
 	return nil
 }
@@ -478,23 +492,31 @@ func keyOrder(prev, key []byte) Rule {
 
 const high = 0x8080808080808080
 
-// validUTF8 is utf8.Valid with a shortcut for ASCII, which is nearly all keys and most values: words of the input are put
+// ValidUTF8 is utf8.Valid with a shortcut for ASCII, which is nearly all keys and most values: words of the input are put
 // together and looked at once, the last one overlapping.
-func validUTF8(b []byte) bool {
+func ValidUTF8(b []byte) bool {
 	n := len(b)
-	var or uint64
 	switch {
 	case n >= 8:
-		or = binary.LittleEndian.Uint64(b[n-8:])
-		for s := b; len(s) > 8; s = s[8:] {
-			or |= binary.LittleEndian.Uint64(s)
+		s := b
+		for ; len(s) >= 32; s = s[32:] {
+			w := s[:32]
+			if (binary.LittleEndian.Uint64(w)|binary.LittleEndian.Uint64(w[8:])|binary.LittleEndian.Uint64(w[16:])|binary.LittleEndian.Uint64(w[24:]))&high != 0 {
+				return utf8.Valid(s)
+			}
 		}
+		or := binary.LittleEndian.Uint64(b[n-8:])
+		for t := s; len(t) > 8; t = t[8:] {
+			or |= binary.LittleEndian.Uint64(t)
+		}
+		return or&high == 0 || utf8.Valid(s)
 	case n >= 4:
-		or = uint64(binary.LittleEndian.Uint32(b) | binary.LittleEndian.Uint32(b[n-4:]))
+		or := binary.LittleEndian.Uint32(b) | binary.LittleEndian.Uint32(b[n-4:])
+		return or&(high&math.MaxUint32) == 0 || utf8.Valid(b)
 	case n > 0:
-		or = uint64(b[0] | b[n>>1] | b[n-1])
+		return b[0]|b[n>>1]|b[n-1] < 0x80 || utf8.Valid(b)
 	}
-	return or&high == 0 || utf8.Valid(b)
+	return true
 }
 
 func kindOf(b []byte, pos int) Kind {
@@ -553,8 +575,12 @@ const maxPathKey = 64
 func appendStep(path, b []byte, f frame) []byte {
 	switch {
 	case f.size == notMap:
+		n := f.n
+		if n == indefinite {
+			n = MaxElements + 1
+		}
 		path = append(path, '[')
-		path = strconv.AppendUint(path, uint64(f.n-f.left), 10)
+		path = strconv.AppendUint(path, uint64(n-f.left), 10)
 		return append(path, ']')
 	case f.key == 0:
 		return path

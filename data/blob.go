@@ -3,6 +3,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/cid"
@@ -30,6 +31,8 @@ func (b *Blob) Check() error {
 		return &Error{Offset: -1, Rule: RuleBlob, Detail: "ref isn't of codec raw"}
 	case b.MimeType == "":
 		return &Error{Offset: -1, Rule: RuleBlob, Detail: "no mimeType"}
+	case !utf8.ValidString(b.MimeType):
+		return &Error{Offset: -1, Rule: RuleUTF8, Detail: "mimeType"}
 	case b.Size <= 0 && !b.Legacy:
 		return &Error{Offset: -1, Rule: RuleBlob, Detail: fmt.Sprintf("size %d", b.Size)}
 	}
@@ -41,16 +44,19 @@ func (b *Blob) AppendCBOR(dst []byte) ([]byte, error) {
 	if err := b.Check(); err != nil {
 		return dst, err
 	}
-	x := b.Extra
-	before := func(key string) { // the unknown fields that come before key
-		for len(x) > 0 && cbor.CompareKeys(x[0].Key, key) < 0 {
-			dst = append(cbor.AppendText(dst, x[0].Key), x[0].Value...)
-			x = x[1:]
-		}
+	fields := blobFields
+	if b.Legacy {
+		fields = legacyFields
 	}
-	field := func(key string) {
-		before(key)
-		dst = cbor.AppendText(dst, key)
+	start := dst
+	x, err := b.Extra.without(fields)
+	field := func(key string) { // key "" is the end
+		if err == nil {
+			dst, x, err = x.appendBefore(dst, key, cbor.MaxDepth-1)
+		}
+		if key != "" {
+			dst = cbor.AppendText(dst, key)
+		}
 	}
 	if b.Legacy {
 		dst = cbor.AppendMap(dst, 2+len(x))
@@ -67,11 +73,17 @@ func (b *Blob) AppendCBOR(dst []byte) ([]byte, error) {
 	}
 	field("mimeType")
 	dst = cbor.AppendText(dst, b.MimeType)
-	for _, f := range x {
-		dst = append(cbor.AppendText(dst, f.Key), f.Value...)
+	if field(""); err != nil {
+		return start, err
 	}
 	return dst, nil
 }
+
+// The fields of the two forms, in canonical order.
+var (
+	blobFields   = []field{{key: "ref"}, {key: "size"}, {key: typeKey}, {key: "mimeType"}}
+	legacyFields = []field{{key: "cid"}, {key: "mimeType"}}
+)
 
 // ReadCBOR reads a blob of either form. Its strings and extra fields are copies.
 func (b *Blob) ReadCBOR(r *cbor.Reader) error {
@@ -87,7 +99,10 @@ func (b *Blob) ReadCBOR(r *cbor.Reader) error {
 	*b = Blob{}
 	var key, mime, typ, oldCID []byte
 	var hasRef, hasSize bool
-	for range n {
+	for i := 0; n < 0 || i < n; i++ {
+		if n < 0 && r.Break() {
+			break
+		}
 		if key, err = r.MapKey(key); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"reflect"
 	"sync"
 
@@ -8,7 +9,8 @@ import (
 )
 
 // The struct codec. One runtime serves every struct type; what it needs to know of a type it takes from the fields and
-// their tags once, and keeps as a plan (codec_plan.go). codec_run.go executes plans.
+// their tags once, and keeps as a plan (codec_plan.go). codec_fast.go executes plans with package
+// unsafe; codec_reflect.go does the same by reflection and is asked whenever the other one says no.
 //
 // A field is described by its Go type and its json tag, `json:"name"` or `json:"name,omitzero"`:
 //
@@ -48,19 +50,20 @@ func Marshal(v any) ([]byte, error) {
 		return nil, err
 	}
 	*buf = b
-	return append(make([]byte, 0, len(b)), b...), nil
+	return bytes.Clone(b), nil
 }
 
-// Unmarshal reads strict CBOR into the value that v points to, which is overwritten. Nothing in it shares memory with b.
-// Errors are of type [*Error] or [*cbor.Error].
+// Unmarshal reads strict CBOR into the value that v points to, which is overwritten. Nothing in it shares memory with b,
+// but its parts may share memory with each other: whoever keeps one string of a record keeps all of its text.
+// Errors are of type [*Error] or [*cbor.Error]; the value is then of no use.
 func Unmarshal(b []byte, v any) error {
-	d := decoder{}
-	if len(b) <= maxShared {
-		// One copy for all strings and bytes of the value.
-		b = append(make([]byte, 0, len(b)), b...)
-		d.shared = true
+	if len(b) > maxShared {
+		return decodeInto(b, false, v, cbor.MaxDepth)
 	}
-	return d.decode(b, v, cbor.MaxDepth)
+	// One copy for all strings and bytes of the value.
+	c := make([]byte, len(b))
+	copy(c, b)
+	return decodeInto(c, true, v, cbor.MaxDepth)
 }
 
 // MarshalJSON returns the JSON of v, see [Append].
@@ -83,15 +86,13 @@ func AppendStructJSON(dst []byte, v any) ([]byte, error) {
 
 // UnmarshalJSON reads JSON under the rules of [AppendCBOR] into the value that v points to, which is overwritten.
 func UnmarshalJSON(b []byte, v any) error {
-	d := decoder{}
 	t := Transcoder{MaxDepth: maxDepthJSON}
 	if len(b) <= maxShared {
 		raw, err := t.AppendCBOR(make([]byte, 0, len(b)), b)
 		if err != nil {
 			return err
 		}
-		d.shared = true
-		return jsonError(d.decode(raw, v, maxDepthJSON))
+		return jsonError(decodeInto(raw, true, v, maxDepthJSON))
 	}
 	buf := buffers.Get().(*[]byte)
 	defer putBuffer(buf)
@@ -100,7 +101,7 @@ func UnmarshalJSON(b []byte, v any) error {
 		return err
 	}
 	*buf = raw
-	return jsonError(d.decode(raw, v, maxDepthJSON))
+	return jsonError(decodeInto(raw, false, v, maxDepthJSON))
 }
 
 // jsonError takes the offset out of an error, since it isn't one in the JSON.

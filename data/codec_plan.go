@@ -33,34 +33,41 @@ const (
 	opType // the `$type` of a struct, which has no Go field
 )
 
-// node is the plan of one Go type.
+// node is the plan of one Go type. Nothing in it changes once it is in use.
 type node struct {
 	op   op
 	typ  reflect.Type
 	elem *node // opPointer, opSlice, opNullable
 
 	// opStruct
-	name   string  // its `$type`, "" if it has none
-	record bool    // it always has its `$type`
-	fields []field // in canonical order
-	typed  []field // the same with `$type`
-	extra  uintptr // where the field Extra is, noExtra if there is none
+	name     string  // its `$type`, "" if it has none
+	record   bool    // it always has its `$type`
+	fields   []field // in canonical order
+	typed    []field // the same with `$type`
+	extra    int     // the index of the field Extra, noExtra if there is none
+	extraOff uintptr // where it is
+	least    int     // bytes that a map with the required fields alone takes
 
 	// opUnion
 	members []*node // structs
 	closed  bool
+
+	fast fastPlan
 }
 
-const noExtra = ^uintptr(0)
+const noExtra = -1
 
 // field is an entry of a struct's map.
 type field struct {
-	key  string
-	head string // the key in CBOR
-	off  uintptr
-	node *node
-	opt  bool // may be absent
-	null bool // a nil pointer is null
+	key   string
+	head  string // the key in CBOR
+	index int    // of the field in Go
+	off   uintptr
+	node  *node
+	opt   bool // may be absent
+	null  bool // a nil pointer is null
+
+	fast fastField
 }
 
 // plans maps a reflect.Type to its *node or, if it has none, to an error.
@@ -80,6 +87,9 @@ func planOf(t reflect.Type) (*node, error) {
 		return nil, err
 	}
 	// The nodes of other types that were built on the way are complete too.
+	for _, n := range b.nodes {
+		n.prepare()
+	}
 	for t, n := range b.nodes {
 		plans.LoadOrStore(t, n)
 	}
@@ -180,7 +190,7 @@ func (b *builder) structure(n *node, t reflect.Type) error {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Type == typeExtra && f.Name == "Extra" {
-			n.extra = f.Offset
+			n.extra, n.extraOff = i, f.Offset
 			n.record = f.Tag.Get("lex") == "record"
 			continue
 		}
@@ -199,7 +209,7 @@ func (b *builder) structure(n *node, t reflect.Type) error {
 			return err
 		}
 		n.fields = append(n.fields, field{
-			key: name, head: string(cbor.AppendText(nil, name)), off: f.Offset, node: elem,
+			key: name, head: string(cbor.AppendText(nil, name)), index: i, off: f.Offset, node: elem,
 			opt: options == "omitzero", null: f.Tag.Get("lex") == "nullable",
 		})
 	}
@@ -215,9 +225,15 @@ func (b *builder) structure(n *node, t reflect.Type) error {
 	}
 	if n.name != "" {
 		n.typed = append(slices.Clone(n.fields), field{
-			key: typeKey, head: string(cbor.AppendText(nil, typeKey)), node: &node{op: opType, name: n.name},
+			key: typeKey, head: string(cbor.AppendText(nil, typeKey)), index: -1, node: &node{op: opType, name: n.name},
 		})
 		slices.SortFunc(n.typed, order)
+	}
+	n.least = 1
+	for _, f := range n.fields {
+		if !f.opt {
+			n.least += len(f.head) + 1
+		}
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type point struct {
 
 func (*point) LexType() string { return "com.example.defs#point" }
 
-func fromJSON(t *testing.T, s string) []byte {
+func fromJSON(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := data.AppendCBOR(nil, []byte(s))
 	if err != nil {

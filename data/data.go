@@ -23,6 +23,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/barograph/baro/cbor"
@@ -85,6 +86,19 @@ func (x *Extra) Set(key string, v Raw) {
 		copy((*x)[i+1:], (*x)[i:])
 	}
 	(*x)[i] = ExtraField{Key: key, Value: v}
+}
+
+// tidy puts entries in any order, with keys that may come twice, in the order that Extra has; the later of two stays.
+func (x *Extra) tidy() {
+	slices.SortStableFunc(*x, func(a, b ExtraField) int { return cbor.CompareKeys(a.Key, b.Key) })
+	kept := (*x)[:0]
+	for i, f := range *x {
+		if i+1 == len(*x) || (*x)[i+1].Key != f.Key {
+			kept = append(kept, f)
+		}
+	}
+	clear((*x)[len(kept):])
+	*x = kept
 }
 
 func (x Extra) find(key string) (int, bool) {

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"strconv"
@@ -30,10 +31,10 @@ func AppendJSON(dst, b []byte) ([]byte, error) { return Transcoder{}.AppendJSON(
 
 // AppendJSON is the function of that name under the limits of t.
 func (t Transcoder) AppendJSON(dst, b []byte) ([]byte, error) {
-	r := cbor.NewReader(b)
-	out, err := appendValue(dst, &r, t.depth())
+	w := jsonWriter{r: cbor.NewReader(b)}
+	out, err := w.value(dst, t.depth())
 	if err == nil {
-		err = r.End()
+		err = w.r.End()
 	}
 	if err != nil {
 		return dst, err
@@ -41,8 +42,15 @@ func (t Transcoder) AppendJSON(dst, b []byte) ([]byte, error) {
 	return out, nil
 }
 
-// appendValue appends the next value of r, in which left containers may nest.
-func appendValue(dst []byte, r *cbor.Reader, left int) ([]byte, error) {
+// jsonWriter turns what r reads into JSON.
+type jsonWriter struct {
+	r     cbor.Reader
+	dirty *dirt // nil in a strict reading
+}
+
+// value appends the next value, in which left containers may nest.
+func (w *jsonWriter) value(dst []byte, left int) ([]byte, error) {
+	r := &w.r
 	k, err := r.Kind()
 	if err != nil {
 		return dst, err
@@ -52,6 +60,9 @@ func appendValue(dst []byte, r *cbor.Reader, left int) ([]byte, error) {
 		s, err := r.TextBytes()
 		if err != nil {
 			return dst, err
+		}
+		if w.dirty != nil {
+			s = bytes.ToValidUTF8(s, []byte(replacement))
 		}
 		return appendString(dst, s), nil
 	case cbor.KindMap:
@@ -64,26 +75,40 @@ func appendValue(dst []byte, r *cbor.Reader, left int) ([]byte, error) {
 		}
 		dst = append(dst, '{')
 		var key []byte
-		for i := range n {
+		for i := 0; i != n; i++ {
+			if n < 0 && r.Break() {
+				break
+			}
 			if i > 0 {
 				dst = append(dst, ',')
 			}
 			at := r.Offset()
-			if key, err = r.MapKey(key); err != nil {
+			if w.dirty != nil {
+				key, err = w.dirty.textKey(r, depthOf(left-1))
+			} else {
+				key, err = r.MapKey(key)
+			}
+			if err != nil {
 				return dst, err
 			}
-			if key[0] == '$' {
+			if len(key) > 0 && key[0] == '$' {
 				if rule := reservedRule(key); rule != "" {
-					return dst, &Error{Offset: at, Rule: rule, Detail: "a map with the key " + string(key)}
+					err := &Error{Offset: at, Rule: rule, Detail: "a map with the key " + string(key)}
+					if w.dirty == nil {
+						return dst, err
+					}
+					w.dirty.found(at, err)
 				}
 			}
 			dst = append(appendString(dst, key), ':')
-			if dst, err = appendValue(dst, r, left-1); err != nil {
+			w.dirty.into(Step{Key: key})
+			if dst, err = w.value(dst, left-1); err != nil {
 				if e, ok := err.(*Error); ok {
 					return dst, e.inKey(key)
 				}
 				return dst, err
 			}
+			w.dirty.out()
 		}
 		return append(dst, '}'), nil
 	case cbor.KindArray:
@@ -95,28 +120,33 @@ func appendValue(dst []byte, r *cbor.Reader, left int) ([]byte, error) {
 			return dst, err
 		}
 		dst = append(dst, '[')
-		for i := range n {
+		for i := 0; i != n; i++ {
+			if n < 0 && r.Break() {
+				break
+			}
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			if dst, err = appendValue(dst, r, left-1); err != nil {
+			w.dirty.into(Step{Index: i})
+			if dst, err = w.value(dst, left-1); err != nil {
 				if e, ok := err.(*Error); ok {
 					return dst, e.inItem(i)
 				}
 				return dst, err
 			}
+			w.dirty.out()
 		}
 		return append(dst, ']'), nil
 	case cbor.KindInt:
 		v, err := r.Int()
 		if err != nil {
-			return dst, err
+			return w.odd(dst, left, err)
 		}
 		return strconv.AppendInt(dst, v, 10), nil
 	case cbor.KindLink:
 		c, err := r.Link()
 		if err != nil {
-			return dst, err
+			return w.odd(dst, left, err)
 		}
 		dst = append(dst, `{"$link":"`...)
 		return append(c.AppendString(dst), `"}`...), nil
@@ -133,9 +163,10 @@ func appendValue(dst []byte, r *cbor.Reader, left int) ([]byte, error) {
 			return dst, err
 		}
 		return strconv.AppendBool(dst, v), nil
-	default:
+	case cbor.KindNull:
 		return append(dst, "null"...), r.Null()
 	}
+	return w.odd(dst, left, nil) // a strict reader has none of these
 }
 
 func depthError(r *cbor.Reader) error {

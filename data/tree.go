@@ -12,10 +12,10 @@ import (
 // Decode builds the tree of one CBOR value: map[string]any, []any, string, []byte, int64, bool, [cid.CID] and nil for null.
 // Nothing in it shares memory with b.
 func Decode(b []byte) (any, error) {
-	r := cbor.NewReader(b)
-	v, err := decode(&r, cbor.MaxDepth)
+	t := treeReader{r: cbor.NewReader(b)}
+	v, err := t.value(cbor.MaxDepth)
 	if err == nil {
-		err = r.End()
+		err = t.r.End()
 	}
 	if err != nil {
 		return nil, err
@@ -23,7 +23,14 @@ func Decode(b []byte) (any, error) {
 	return v, nil
 }
 
-func decode(r *cbor.Reader, left int) (any, error) {
+// treeReader makes Go values of what r reads.
+type treeReader struct {
+	r     cbor.Reader
+	dirty *dirt // nil in a strict reading
+}
+
+func (t *treeReader) value(left int) (any, error) {
+	r := &t.r
 	k, err := r.Kind()
 	if err != nil {
 		return nil, err
@@ -37,13 +44,21 @@ func decode(r *cbor.Reader, left int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		m := make(map[string]any, min(n, 64)) // the rest is allocated once it is there
+		m := make(map[string]any, min(max(n, 0), 64)) // the rest is allocated once it is there
 		var key []byte
-		for range n {
-			if key, err = r.MapKey(key); err != nil {
+		for i := 0; i != n; i++ {
+			if n < 0 && r.Break() {
+				break
+			}
+			if t.dirty != nil {
+				key, err = t.dirty.textKey(r, depthOf(left-1))
+			} else {
+				key, err = r.MapKey(key)
+			}
+			if err != nil {
 				return nil, err
 			}
-			if m[string(key)], err = decode(r, left-1); err != nil {
+			if m[string(key)], err = t.value(left - 1); err != nil {
 				return nil, err
 			}
 		}
@@ -56,9 +71,12 @@ func decode(r *cbor.Reader, left int) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		a := make([]any, 0, min(n, 64))
-		for range n {
-			v, err := decode(r, left-1)
+		a := make([]any, 0, min(max(n, 0), 64))
+		for i := 0; i != n; i++ {
+			if n < 0 && r.Break() {
+				break
+			}
+			v, err := t.value(left - 1)
 			if err != nil {
 				return nil, err
 			}
@@ -68,17 +86,26 @@ func decode(r *cbor.Reader, left int) (any, error) {
 	case cbor.KindText:
 		return noNil(r.Text())
 	case cbor.KindInt:
-		return noNil(r.Int())
+		v, err := r.Int()
+		if err != nil {
+			return t.odd(left, err)
+		}
+		return v, nil
 	case cbor.KindBool:
 		return noNil(r.Bool())
 	case cbor.KindLink:
-		return noNil(r.Link())
+		v, err := r.Link()
+		if err != nil {
+			return t.odd(left, err)
+		}
+		return v, nil
 	case cbor.KindBytes:
 		v, err := r.Bytes()
 		return append([]byte{}, v...), err
-	default:
+	case cbor.KindNull:
 		return nil, r.Null()
 	}
+	return t.odd(left, nil) // a strict reader has none of these
 }
 
 func noNil[T any](v T, err error) (any, error) { return v, err }
