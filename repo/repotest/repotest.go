@@ -1,5 +1,5 @@
-// Package repotest makes repositories for tests, good ones and hostile ones: signed, consistent by hash, and wrong in one
-// way.
+// Package repotest makes repositories and messages for tests, good ones and hostile ones: signed, consistent by hash, and
+// wrong in one way.
 //
 // Specification: https://atproto.com/specs/repository. The package makes no use of the tree's editing code, so that it can
 // build what that code never would. Only tests import it.
@@ -7,6 +7,10 @@
 //	for _, c := range repotest.Hostile() {
 //		r, err := repo.Open(bytes.NewReader(c.CAR), repo.ReadOptions{Key: repotest.Key().Public()})
 //		// … fails with c.Reason
+//	}
+//	for _, c := range repotest.HostileMessages() {
+//		_, err := c.Bad.Verify()  // fails with c.Reason
+//		_, err = c.Good.Verify()  // differs in nothing but what the rule is about, and passes
 //	}
 package repotest
 
@@ -210,18 +214,7 @@ func Hostile() []Case {
 		return r.Node(none, entries...)
 	})
 	tree("prefix not the longest", repo.ReasonTreePrefix, func(r *Builder) cid.CID {
-		n := (&mst.Node{Entries: []mst.NodeEntry{r.Entry(Path(a, 0, 0)), r.Entry(Path(a, 0, 1))}}).Append(nil)
-		// The second key begins with the prefix of the first; one byte of it moves into the suffix.
-		k := Path(a, 0, 1)
-		p := 0
-		for p < len(k) && k[p] == Path(a, 0, 0)[p] {
-			p++
-		}
-		entry := func(p int) []byte {
-			b := cbor.AppendBytes([]byte("\x61k"), []byte(k[p:]))
-			return cbor.AppendInt(append(b, "\x61p"...), int64(p))
-		}
-		return r.Add(bytes.Replace(n, entry(p), entry(p-1), 1))
+		return r.Add(shorterPrefix(r, Path(a, 0, 0), Path(a, 0, 1)))
 	})
 	tree("node with another field", repo.ReasonTreeEncoding, func(r *Builder) cid.CID {
 		n := (&mst.Node{Entries: []mst.NodeEntry{r.Entry(Path(a, 0, 0))}}).Append(nil)
@@ -364,4 +357,18 @@ func Hostile() []Case {
 	record("record with keys out of order", []byte("\xa2\x61b\x01\x61a\x01"))
 	record("record nested too deeply", append(bytes.Repeat([]byte("\xa1\x61a"), 100), 0xf6))
 	return out
+}
+
+// shorterPrefix returns a node with two keys, of which the second could share one byte more with the first.
+func shorterPrefix(b *Builder, first, second string) []byte {
+	n := (&mst.Node{Entries: []mst.NodeEntry{b.Entry(first), b.Entry(second)}}).Append(nil)
+	p := 0
+	for p < len(second) && second[p] == first[p] {
+		p++
+	}
+	entry := func(p int) []byte {
+		b := cbor.AppendBytes([]byte("\x61k"), []byte(second[p:]))
+		return cbor.AppendInt(append(b, "\x61p"...), int64(p))
+	}
+	return bytes.Replace(n, entry(p), entry(p-1), 1)
 }
