@@ -417,7 +417,7 @@ func (x *lexFetch) get(ctx context.Context, id syntax.NSID) (*lexItem, error) {
 	}
 	write := prettySchema
 	if x.f.npm {
-		write = npmSchema
+		write = func(raw []byte) ([]byte, error) { return indentRecord(raw) } // fields in the order of DAG-CBOR
 	}
 	it.Content, err = write(it.Doc)
 	return it, err

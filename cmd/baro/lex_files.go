@@ -265,12 +265,6 @@ func scalarJSON(out *bytes.Buffer, v any) error {
 	return nil
 }
 
-// npmSchema writes a schema as the npm tool lex does: fields in the order of DAG-CBOR, two spaces, nothing at the end.
-func npmSchema(raw []byte) ([]byte, error) {
-	b, err := indentRecord(raw)
-	return bytes.TrimSuffix(b, []byte("\n")), err
-}
-
 // writeFile replaces a file as a whole, and makes the folders above it. Whoever reads it sees the old content or the new one.
 func writeFile(path string, content []byte) error {
 	dir := filepath.Dir(path)

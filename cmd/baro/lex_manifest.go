@@ -124,7 +124,7 @@ func (m *manifest) encode() ([]byte, error) {
 		}
 		fmt.Fprintf(&out, ",\n  %q: %s", name, v.Bytes())
 	}
-	out.WriteString("\n}")
+	out.WriteString("\n}\n")
 	return out.Bytes(), nil
 }
 

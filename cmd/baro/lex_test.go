@@ -270,7 +270,7 @@ func TestSchemaText(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		for what, write := range map[string]func([]byte) ([]byte, error){"pretty": prettySchema, "npm": npmSchema} {
+		for what, write := range map[string]func([]byte) ([]byte, error){"pretty": prettySchema, "npm": func(raw []byte) ([]byte, error) { return indentRecord(raw) }} {
 			text, err := write(s.Raw)
 			if err != nil {
 				t.Fatalf("%s: %s: %v", name, what, err)
@@ -354,11 +354,12 @@ const manifestText = `{
       "cid": "bafyreibsxa3prdgatonsuzrwauswwufjoeu6swtlqfi3e443jauz5n6cpq"
     }
   }
-}`
+}
+`
 
 func TestManifest(t *testing.T) {
-	for _, text := range []string{manifestText, "{\n  \"version\": 1,\n  \"lexicons\": [],\n  \"resolutions\": {}\n}",
-		strings.Replace(manifestText, "\n  }\n}", "\n  },\n  \"resolvers\": [\n    {\n      \"type\": \"directory\"\n    }\n  ]\n}", 1)} {
+	for _, text := range []string{manifestText, "{\n  \"version\": 1,\n  \"lexicons\": [],\n  \"resolutions\": {}\n}\n",
+		strings.Replace(manifestText, "\n  }\n}\n", "\n  },\n  \"resolvers\": [\n    {\n      \"type\": \"directory\"\n    }\n  ]\n}\n", 1)} {
 		m, err := parseManifest([]byte(text))
 		if err != nil {
 			t.Fatal(err)
