@@ -100,11 +100,20 @@ func blocks1(s *state, p *byte, n int)
 //go:noescape
 func blocks2(s, t *state, p, q *byte, n int)
 
-// blocks16 hashes n > 0 blocks of each of sixteen messages, from off bytes behind base on, into s, which holds a word of all
-// messages in each row, a to h.
+// wide is sixteen messages side by side: their states, a word of all of them in each row, a to h, and what is to be hashed of
+// each next, left blocks from off bytes behind base on.
+type wide struct {
+	state [8][16]uint32
+	base  [16]*byte
+	off   [16]int64
+	left  [16]int32
+}
+
+// blocks16 hashes as many blocks of all sixteen messages as the one with the fewest has left, which has to be one at least. It
+// moves off and left on, and returns which of them have nothing left, a bit for each.
 //
 //go:noescape
-func blocks16(s *[8][16]uint32, base *[16]*byte, off *[16]int, n int)
+func blocks16(w *wide) (over uint32)
 
 func cpuid(leaf, sub uint32) (a, b, c, d uint32)
 

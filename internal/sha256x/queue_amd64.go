@@ -13,13 +13,11 @@ type lanes struct {
 	jobs [16]job
 	busy uint16 // lanes that have a job
 
-	// With sixteen lanes their states are here, a word of all lanes in each row, and what each lane is to hash next: left
-	// blocks, from off bytes behind base on.
-	wide [8][16]uint32
-	base [16]*byte
-	off  [16]int
-	left [16]int
+	wide wide // their states and places, with sixteen lanes
 }
+
+// maxShort is the longest message that waits for others.
+const maxShort = 1 << 30
 
 type job struct {
 	msg []byte
@@ -27,6 +25,10 @@ type job struct {
 }
 
 func (q *lanes) add(msg []byte, out *[Size]byte) {
+	if len(msg) > maxShort {
+		*out = Sum(msg)
+		return
+	}
 	i := bits.TrailingZeros16(^q.busy)
 	l := &q.lane[i]
 	l.start(msg)
@@ -34,7 +36,7 @@ func (q *lanes) add(msg []byte, out *[Size]byte) {
 	q.busy |= 1 << i
 	if sixteen {
 		for word, from := range order {
-			q.wide[word][i] = initial[from]
+			q.wide.state[word][i] = initial[from]
 		}
 		q.row(i)
 		for q.busy == 1<<16-1 {
@@ -88,37 +90,19 @@ func (q *lanes) free(i int) {
 
 // row says what lane i has to hash next.
 func (q *lanes) row(i int) {
-	q.left[i], q.base[i] = q.lane[i].row(q.jobs[i].msg)
-	q.off[i] = 0
+	n, p := q.lane[i].row(q.jobs[i].msg)
+	q.wide.base[i], q.wide.off[i], q.wide.left[i] = p, 0, int32(n)
 }
 
 // together16 hashes as many blocks of all lanes as lie in a row in each. Lanes without a job take part with their tail, to
 // no effect.
 func (q *lanes) together16() {
-	n := q.left[0]
-	if q.busy == 1<<16-1 {
-		for _, k := range q.left[1:] {
-			n = min(n, k)
-		}
-	} else {
-		n = len(q.lane[0].tail) / blockSize
-		for i := range q.left {
-			if q.busy&(1<<i) == 0 {
-				q.base[i], q.off[i] = &q.lane[i].tail[0], 0
-			} else {
-				n = min(n, q.left[i])
-			}
-		}
+	for idle := ^q.busy; idle != 0; idle &= idle - 1 {
+		i := bits.TrailingZeros16(idle)
+		tail := &q.lane[i].tail
+		q.wide.base[i], q.wide.off[i], q.wide.left[i] = &tail[0], 0, int32(len(tail)/blockSize)
 	}
-	blocks16(&q.wide, &q.base, &q.off, n)
-	var over uint16
-	for i := range q.left {
-		q.off[i] += n * blockSize
-		q.left[i] -= n
-		if q.left[i] == 0 {
-			over |= 1 << i
-		}
-	}
+	over := uint16(blocks16(&q.wide))
 	for over &= q.busy; over != 0; over &= over - 1 {
 		i := bits.TrailingZeros16(over)
 		if q.lane[i].pass(); !q.lane[i].done() {
@@ -126,10 +110,10 @@ func (q *lanes) together16() {
 			continue
 		}
 		out := q.jobs[i].out
-		for word := range q.wide {
-			binary.BigEndian.PutUint32(out[4*word:], q.wide[word][i])
+		for word := range q.wide.state {
+			binary.BigEndian.PutUint32(out[4*word:], q.wide.state[word][i])
 		}
-		q.base[i] = nil
+		q.wide.base[i] = nil
 		q.free(i)
 	}
 }
@@ -138,9 +122,9 @@ func (q *lanes) together16() {
 func (q *lanes) narrow(i int) {
 	l := &q.lane[i]
 	for word, to := range order {
-		l.state[to] = q.wide[word][i]
+		l.state[to] = q.wide.state[word][i]
 	}
 	l.pass()
-	l.next -= q.left[i]
-	q.base[i] = nil
+	l.next -= int(q.wide.left[i])
+	q.wide.base[i] = nil
 }

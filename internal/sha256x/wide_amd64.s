@@ -1,6 +1,7 @@
 //go:build amd64 && !purego
 
 #include "textflag.h"
+#include "go_asm.h"
 
 // SHA-256 of sixteen messages at once, in AVX-512: each register holds one word of all of them. So the steps of FIPS 180-4,
 // 6.2.2 are done one by one, as they are written there. It takes a processor about half as long per block as its SHA
@@ -101,18 +102,45 @@ TEXT ·xgetbv(SB), NOSPLIT, $0-4
 	MOVL AX, ret+0(FP)
 	RET
 
-// func blocks16(s *[8][16]uint32, base *[16]*byte, off *[16]int, n int)
-TEXT ·blocks16(SB), NOSPLIT, $128-32
-	MOVQ          s+0(FP), DI
-	MOVQ          base+8(FP), SI
-	MOVQ          off+16(FP), DX
-	MOVQ          n+24(FP), CX
-	VMOVDQU64     (SI), Z8
-	VMOVDQU64     64(SI), Z9
-	VPADDQ        (DX), Z8, Z8
-	VPADDQ        64(DX), Z9, Z9
-	VMOVDQU64     Z8, 0(SP)
-	VMOVDQU64     Z9, 64(SP)
+// func blocks16(w *wide) (over uint32)
+TEXT ·blocks16(SB), NOSPLIT, $128-12
+	MOVQ w+0(FP), DI
+
+	// CX: the least of left.
+	VMOVDQU32     wide_left(DI), Z8
+	VEXTRACTI64X4 $1, Z8, Y9
+	VPMINSD       Y9, Y8, Y9
+	VEXTRACTI128  $1, Y9, X10
+	VPMINSD       X10, X9, X9
+	VPSHUFD       $0x4e, X9, X10
+	VPMINSD       X10, X9, X9
+	VPSHUFD       $0xb1, X9, X10
+	VPMINSD       X10, X9, X9
+	VMOVD         X9, CX
+
+	// What is left after that many, and of which nothing is.
+	VPBROADCASTD X9, Z9
+	VPSUBD       Z9, Z8, Z8
+	VMOVDQU32    Z8, wide_left(DI)
+	VPTESTNMD    Z8, Z8, K1
+	KMOVW        K1, AX
+	MOVL         AX, over+8(FP)
+
+	// The first blocks' addresses go on the stack, and off moves on.
+	MOVQ         CX, BX
+	SHLQ         $6, BX
+	VPBROADCASTQ BX, Z10
+	VMOVDQU64    wide_off(DI), Z8
+	VMOVDQU64    (wide_off+64)(DI), Z9
+	VPADDQ       wide_base(DI), Z8, Z11
+	VPADDQ       (wide_base+64)(DI), Z9, Z12
+	VMOVDQU64    Z11, 0(SP)
+	VMOVDQU64    Z12, 64(SP)
+	VPADDQ       Z10, Z8, Z8
+	VPADDQ       Z10, Z9, Z9
+	VMOVDQU64    Z8, wide_off(DI)
+	VMOVDQU64    Z9, (wide_off+64)(DI)
+
 	VMOVDQU32     0(DI), Z0
 	VMOVDQU32     64(DI), Z1
 	VMOVDQU32     128(DI), Z2
