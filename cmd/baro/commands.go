@@ -10,5 +10,5 @@ var groups = []struct {
 	{"A network on this machine", []func(*env) *cobra.Command{newUp}},
 	{"Read, check and write", []func(*env) *cobra.Command{newGet, newLs, newRepo, newFirehose, newLex, newAccount}},
 	{"The servers, each alone", []func(*env) *cobra.Command{newPLC, newPDS, newRelay, newLinks, newExplorer}},
-	{"About baro", []func(*env) *cobra.Command{newConfig, newVersion, newMan}},
+	{"About baro", []func(*env) *cobra.Command{newBench, newConfig, newVersion, newMan}},
 }

@@ -124,7 +124,7 @@ func commitRows() []bench.Bench {
 		}
 		switch b.Name {
 		case "commit-k256":
-			b.PeerWork = frames(bench.K256Commits(), true)
+			b.PeerWork, b.Target = frames(bench.K256Commits(), true), 1.25
 			bare := b
 			bare.Name += "/bare"
 			bare.What += "; held against our own verification of its signature"
