@@ -11,8 +11,23 @@ import (
 )
 
 // MakeProof returns a CAR file that proves a record, or its absence: the commit, the nodes of the tree that lead to the
-// path, and the record's block, which is nil if the record is absent.
+// path, and the record's block, which is nil if the record is absent. None is made of what isn't so: the commit has to be
+// of the tree, and the record the one at the path.
 func MakeProof(commit []byte, tree *mst.Tree, path string, record []byte) ([]byte, error) {
+	c, err := DecodeLegacyCommit(commit)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPath(path); err != nil {
+		return nil, &VerifyError{Reason: ReasonPathSyntax, Path: path, Err: err}
+	}
+	root, err := tree.Root()
+	if err != nil {
+		return nil, fmt.Errorf("proving %s: %w", path, err)
+	}
+	if c.Data != root {
+		return nil, fmt.Errorf("proving %s: the commit is of tree %s, not %s", path, c.Data, root)
+	}
 	p, err := tree.Prove(path)
 	if err != nil {
 		return nil, fmt.Errorf("proving %s: %w", path, err)
@@ -70,10 +85,14 @@ func (p *Proof) Found() bool { return p.CID.Defined() }
 // VerifyProof verifies a CAR file that should prove a record of an account, or its absence, such as com.atproto.sync.getRecord
 // gives. Without a key all but the signature is verified, and Signed is false. An error is a [*VerifyError]; the proof then
 // has the steps that were good.
+//
+// What is proven is what the account has signed, at the revision of the commit, which may be an old one. The nodes on the
+// way are checked, the rest of the tree isn't there to be. The record is the block that was signed for; whether it is valid
+// is another question.
 func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*Proof, error) {
 	p := &Proof{Path: path}
 	if err := checkPath(path); err != nil {
-		return p, &VerifyError{Reason: ReasonPathSyntax, Err: err}
+		return p, &VerifyError{Reason: ReasonPathSyntax, Path: path, Err: err}
 	}
 	var blocks blockSet
 	root, err := blocks.parse(b)
@@ -86,7 +105,7 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 	p.Steps = append(p.Steps, Step{Kind: StepBlocks, Size: len(b), Detail: fmt.Sprintf("%d blocks, each of which hashes to its CID", len(blocks.list))})
 	block, ok := blocks.find(&root)
 	if !ok {
-		return p, failf(ReasonMissingCommit, "%s", root)
+		return p, &VerifyError{Reason: ReasonMissingCommit, CID: root, Detail: root.String()}
 	}
 	c, err := DecodeCommit(block)
 	if err != nil {
@@ -120,7 +139,7 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 	}
 	record, ok := blocks.find(&found.Value)
 	if !ok {
-		return p, failf(ReasonMissingRecord, "%s", found.Value)
+		return p, &VerifyError{Reason: ReasonMissingRecord, Path: path, CID: found.Value, Detail: found.Value.String()}
 	}
 	p.CID, p.Record = found.Value, record
 	p.Steps = append(p.Steps, Step{Kind: StepRecord, CID: found.Value, Size: len(record), Detail: path})

@@ -160,7 +160,7 @@ type edits struct {
 	message func(m *Message)
 }
 
-func (e edits) make() Message {
+func (e edits) build() Message {
 	d := newDraft()
 	if e.records != nil {
 		e.records(d)
@@ -178,7 +178,7 @@ func (e edits) make() Message {
 
 // sync returns the #sync that tells of the same commit.
 func (e edits) sync(edit func(m *Message)) Message {
-	m := e.make()
+	m := e.build()
 	c := m.Commit
 	top := firstBlock(c.Blocks)
 	m.Sync = &repo.SyncMessage{DID: c.Repo, Rev: c.Rev, Time: c.Time, FrameSize: 1000,
@@ -270,14 +270,14 @@ func sized(n int) []byte {
 // full returns a message whose blocks have n bytes, most of them records.
 func full(n int) Message {
 	fill := 100_000
-	make := func() Message {
+	build := func() Message {
 		return edits{records: func(d *draft) {
 			d.after[note(200)], d.after[note(201)], d.after[note(202)] = sized(repo.MaxRecord), sized(700_000), sized(fill)
-		}}.make()
+		}}.build()
 	}
-	m := make()
+	m := build()
 	fill += n - len(m.Commit.Blocks)
-	return make()
+	return build()
 }
 
 func junk(d *draft, n, size int) {

@@ -24,13 +24,13 @@ func HostileMessages() []MessageCase {
 	also := func(r ...repo.Reason) { out[len(out)-1].Also = r }
 	// The three kinds of cases: one that differs in the message alone, one in the blocks, and one in the records.
 	message := func(name string, reason repo.Reason, bad, good func(m *Message), rules ...int) {
-		add(name, reason, edits{message: bad}.make(), edits{message: good}.make(), rules...)
+		add(name, reason, edits{message: bad}.build(), edits{message: good}.build(), rules...)
 	}
 	blocks := func(name string, reason repo.Reason, bad, good func(d *draft), rules ...int) {
-		add(name, reason, edits{blocks: bad}.make(), edits{blocks: good}.make(), rules...)
+		add(name, reason, edits{blocks: bad}.build(), edits{blocks: good}.build(), rules...)
 	}
 	records := func(name string, reason repo.Reason, bad, good func(d *draft), rules ...int) {
-		add(name, reason, edits{records: bad}.make(), edits{records: good}.make(), rules...)
+		add(name, reason, edits{records: bad}.build(), edits{records: good}.build(), rules...)
 	}
 
 	// 1: sizes.
@@ -56,13 +56,13 @@ func HostileMessages() []MessageCase {
 	// 2: syntax.
 	for _, did := range []string{"", "alice.test", "did:plc:", "DID:plc:aaaaaaaaaaaaaaaaaaaaaaaa", string(DID) + "%"} {
 		add("account "+did, repo.ReasonDIDSyntax, edits{blocks: func(d *draft) { d.Commit.DID = syntax.DID(did) },
-			message: func(m *Message) { m.Commit.Repo = did }}.make(), edits{}.make(), 2)
+			message: func(m *Message) { m.Commit.Repo = did }}.build(), edits{}.build(), 2)
 	}
 	message("account of the message alone", repo.ReasonDIDSyntax, func(m *Message) { m.Commit.Repo = "alice.test" }, nil, 2)
 	also(repo.ReasonCommitDID)
 	for _, rev := range []string{"", "1", "3lscuqc52or2", "zlscuqc52or2x", "3LSCUQC52OR2X"} {
 		add("revision "+rev, repo.ReasonRevSyntax, edits{blocks: func(d *draft) { d.Commit.Rev = syntax.TID(rev) },
-			message: func(m *Message) { m.Commit.Rev = rev }}.make(), edits{}.make(), 2)
+			message: func(m *Message) { m.Commit.Rev = rev }}.build(), edits{}.build(), 2)
 	}
 	message("revision of the message alone", repo.ReasonRevSyntax, func(m *Message) { m.Commit.Rev = "now" }, nil, 2)
 	also(repo.ReasonCommitRev)
@@ -111,7 +111,7 @@ func HostileMessages() []MessageCase {
 		func(d *draft) { d.roots = []cid.CID{d.prevData, d.root} },
 		nil, 5)
 	add("commit not there", repo.ReasonMissingCommit, edits{blocks: func(d *draft) { d.roots = []cid.CID{stranger} },
-		message: func(m *Message) { m.Commit.Commit = stranger }}.make(), edits{}.make(), 5)
+		message: func(m *Message) { m.Commit.Commit = stranger }}.build(), edits{}.build(), 5)
 	blocks("record of another hash", repo.ReasonBlockHash, func(d *draft) {
 		d.Drop(d.ops[0].CID)
 		d.Lie(d.ops[0].CID, Record("lie"))
@@ -167,7 +167,7 @@ func HostileMessages() []MessageCase {
 			return edits{blocks: func(d *draft) {
 				d.Sign = otherKey(c)
 				respell(f)(d)
-			}, message: func(m *Message) { m.Key = otherKey(c).Public() }}.make()
+			}, message: func(m *Message) { m.Key = otherKey(c).Public() }}.build()
 		}
 		good := as(bytes.Clone)
 		on := fmt.Sprintf(", %v", c)
@@ -183,7 +183,7 @@ func HostileMessages() []MessageCase {
 			}
 			return other
 		}), good, 8)
-		add("signed with another key"+on, repo.ReasonSignature, edits{blocks: func(d *draft) { d.Sign = otherKey(c) }}.make(), good, 8, 9)
+		add("signed with another key"+on, repo.ReasonSignature, edits{blocks: func(d *draft) { d.Sign = otherKey(c) }}.build(), good, 8, 9)
 	}
 	message("no key", repo.ReasonNoKey, func(m *Message) { m.Key = nil }, func(m *Message) { m.Key, m.Options.SkipSignature = nil, true }, 10)
 
@@ -201,7 +201,7 @@ func HostileMessages() []MessageCase {
 	message("path twice", repo.ReasonDuplicatePath, func(m *Message) { m.Commit.Ops = append(m.Commit.Ops, m.Commit.Ops[0]) }, nil, 13)
 	add("path twice among many", repo.ReasonDuplicatePath, edits{records: creates(20), message: func(m *Message) {
 		m.Commit.Ops = append(m.Commit.Ops, m.Commit.Ops[3])
-	}}.make(), edits{records: creates(20)}.make(), 13)
+	}}.build(), edits{records: creates(20)}.build(), 13)
 
 	// 14: operations and the tree.
 	blocks("record that the tree doesn't have", repo.ReasonOpMismatch, func(d *draft) { d.ops[1].CID = d.Add(Record("other")) }, nil, 14)
@@ -265,8 +265,8 @@ func HostileMessages() []MessageCase {
 	}, nil, 16)
 	message("another tree before", repo.ReasonInversion, func(m *Message) { m.Commit.PrevData, m.Prev.Data = stranger, stranger }, nil, 16)
 	add("nothing happened, but the tree is another", repo.ReasonInversion,
-		edits{records: func(d *draft) { d.after = d.before }, message: func(m *Message) { m.Commit.PrevData, m.Prev.Data = stranger, stranger }}.make(),
-		edits{records: func(d *draft) { d.after = d.before }}.make(), 16)
+		edits{records: func(d *draft) { d.after = d.before }, message: func(m *Message) { m.Commit.PrevData, m.Prev.Data = stranger, stranger }}.build(),
+		edits{records: func(d *draft) { d.after = d.before }}.build(), 16)
 
 	// 17: the chain.
 	message("the tree before isn't the known one", repo.ReasonPrevData, func(m *Message) { m.Prev.Data = stranger }, nil, 17)
@@ -358,12 +358,12 @@ func HostileMessages() []MessageCase {
 	first := func(since string) Message {
 		return edits{records: (*draft).empty, message: func(m *Message) {
 			m.Prev, m.Commit.PrevData, m.Commit.Since = nil, cid.CID{}, since
-		}}.make()
+		}}.build()
 	}
 	add("first commit with a revision before", repo.ReasonNoPrevData, first(string(PrevRev)), first(""), 25)
 	add("first commit that has more than it says", repo.ReasonNoPrevData, edits{message: func(m *Message) {
 		m.Prev, m.Commit.PrevData, m.Commit.Since, m.Commit.Ops = nil, cid.CID{}, "", m.Commit.Ops[1:2]
-	}}.make(), first(""), 25)
+	}}.build(), first(""), 25)
 
 	// 27: data that costs.
 	data := func(b []byte) func(d *draft) { return func(d *draft) { d.after[note(100)] = b } }
@@ -373,8 +373,8 @@ func HostileMessages() []MessageCase {
 	records("record that is no map", repo.ReasonRecordEncoding, data([]byte{0x80}), data([]byte{0xa0}), 27)
 	float := data([]byte("\xa1\x61a\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00"))
 	add("record with a float, to a strict reader", repo.ReasonRecordEncoding,
-		edits{records: float, message: func(m *Message) { m.Options.Records = repo.RecordsStrict }}.make(),
-		edits{records: float}.make(), 27)
+		edits{records: float, message: func(m *Message) { m.Options.Records = repo.RecordsStrict }}.build(),
+		edits{records: float}.build(), 27)
 	spare := func(n, size int) func(d *draft) { return func(d *draft) { junk(d, n, size) } }
 	blocks("too many blocks that nothing needs", repo.ReasonExtraBlocks, spare(repo.MaxExtraBlocks+1, 8), spare(repo.MaxExtraBlocks, 8), 27)
 	blocks("too many bytes that nothing needs", repo.ReasonExtraBlocks, spare(2, repo.MaxExtraBytes/2+1), spare(2, repo.MaxExtraBytes/2), 27)
