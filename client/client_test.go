@@ -316,7 +316,7 @@ func TestRepo(t *testing.T) {
 			}
 		}
 		if f := got.Report().Failed(); f != nil {
-			return &repo.VerifyError{Detail: f.Name}
+			return &repo.VerifyError{Reason: f.Name, Detail: f.Detail}
 		}
 		return nil
 	}
