@@ -35,4 +35,13 @@ func TestDifferences(t *testing.T) {
 	})
 	t.Run("node", func(t *testing.T) { nodeTable.check(t, compareNode) })
 	t.Run("repo", func(t *testing.T) { repoTable.check(t, compareRepo) })
+	t.Run("message", func(t *testing.T) { messageTable.check(t, compareMessage) })
+	t.Run("lexicon", func(t *testing.T) { recordTable.check(t, loadCatalogs(t).compare) })
+	t.Run("keys", func(t *testing.T) {
+		for i := range keyForms {
+			k := &keyForms[i]
+			k.table.name = k.name
+			k.table.check(t, func(t testing.TB, s string) string { return compareKey(t, i, s) })
+		}
+	})
 }
