@@ -10,15 +10,14 @@ import (
 	"github.com/barograph/baro/mst"
 )
 
-// blockSet holds blocks by CID, without a pointer per block: a list of where they lie, and a table of open addressing over
-// it. Half of a block's hash lies in the table, so that a look-up seldom has to look at a block that isn't meant.
+// blockSet holds the blocks of a message by CID, without a pointer per block: a list of where they lie, and a table of open
+// addressing over it. Half of a block's hash lies in the table, so that a look-up seldom has to look at a block that isn't
+// meant.
 type blockSet struct {
 	chunks [][]byte // what the blocks lie in
-	spare  [][]byte // chunks of copied blocks to use again
 	list   []block
 	table  []uint64 // upper half: of the digest; lower half: index in list plus one; 0 if free
 	bytes  int64
-	warmed byte // keeps the loads of warm
 
 	duplicates int // blocks that parse has found more than once
 }
@@ -31,8 +30,6 @@ type block struct {
 	start, end int32    // in the chunk
 	_          [12]byte // to 64 bytes: a look-up in a large set waits for one line of memory, not for two
 }
-
-const minChunk, maxChunk = 64 << 10, 8 << 20 // of copied blocks
 
 var _ mst.Source = (*blockSet)(nil)
 
@@ -74,38 +71,6 @@ func (s *blockSet) grow() {
 	}
 }
 
-// keep puts in a copy of a block, unless it is there already.
-func (s *blockSet) keep(c *cid.CID, data []byte) bool {
-	last := len(s.chunks) - 1
-	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < len(data) {
-		s.chunk(len(data))
-		last++
-	}
-	start := len(s.chunks[last])
-	if !s.add(c, last, start, start+len(data)) {
-		return false
-	}
-	s.chunks[last] = append(s.chunks[last], data...)
-	return true
-}
-
-// chunk begins a chunk with room for n bytes at least.
-func (s *blockSet) chunk(n int) {
-	if k := len(s.spare) - 1; k >= 0 {
-		c := s.spare[k]
-		s.spare = s.spare[:k]
-		if cap(c) >= n {
-			s.chunks = append(s.chunks, c[:0])
-			return
-		}
-	}
-	size := minChunk
-	if last := len(s.chunks) - 1; last >= 0 {
-		size = min(maxChunk, 2*cap(s.chunks[last]))
-	}
-	s.chunks = append(s.chunks, make([]byte, 0, max(size, n)))
-}
-
 func (s *blockSet) get(c *cid.CID) *block {
 	if len(s.table) == 0 {
 		return nil
@@ -124,25 +89,6 @@ func (s *blockSet) find(c *cid.CID) ([]byte, bool) {
 	}
 	b.used = true
 	return s.data(b), true
-}
-
-// warm touches the memory that looking up the links of a node will. Look-ups one by one wait for memory twice each; these
-// wait together.
-func (s *blockSet) warm(n *mst.Node) {
-	var at [2 * 32]uint32
-	k := 0
-	mask := uint64(len(s.table) - 1)
-	for i := range n.Entries[:min(len(n.Entries), len(at)/2)] {
-		e := &n.Entries[i]
-		at[k] = uint32(s.table[hashCID(&e.Value)&mask])
-		at[k+1] = uint32(s.table[hashCID(&e.Right)&mask])
-		k += 2
-	}
-	for _, i := range at[:k] {
-		if i != 0 {
-			s.warmed += s.list[i-1].cid[cid.Size-1]
-		}
-	}
 }
 
 // Load implements [mst.Source].
@@ -198,26 +144,5 @@ func (s *blockSet) reset() {
 	}
 	clear(s.chunks)
 	clear(s.table)
-	s.chunks, s.list, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], 0, 0
-}
-
-// recycle empties a set of copied blocks for another file. It keeps the memory that most files need.
-func (s *blockSet) recycle() {
-	const most = 1 << 20
-	if cap(s.list)*64 > most || cap(s.table)*8 > most {
-		*s = blockSet{}
-		return
-	}
-	clear(s.table)
-	size := 0
-	for _, c := range s.spare {
-		size += cap(c)
-	}
-	for _, c := range s.chunks {
-		if size += cap(c); size <= most {
-			s.spare = append(s.spare, c)
-		}
-	}
-	clear(s.chunks)
 	s.chunks, s.list, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], 0, 0
 }

@@ -83,8 +83,8 @@ type Reader struct {
 // fileMemory is what reading a file takes most of, apart from the buffer of package car. That of readers which are done is
 // used again.
 type fileMemory struct {
-	held   blockSet // blocks that came too early
-	recent recent   // blocks that came in time, and may be wanted once more
+	held   heldSet // blocks that came too early
+	recent recent  // blocks that came in time, and may be wanted once more
 }
 
 var fileMemories = sync.Pool{New: func() any { return new(fileMemory) }}
@@ -265,7 +265,7 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			if err := w.Node(b); err != nil {
 				return false, treeError(err)
 			}
-			if len(r.held.list) > 1024 {
+			if r.held.count > 1024 {
 				r.held.warm(w.Last())
 			}
 			st := w.Stats()
@@ -318,12 +318,9 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 
 // drain reads what is left of the file.
 func (r *Reader) drain() error {
-	for i := range r.held.list {
-		if b := &r.held.list[i]; !b.used {
-			r.report.Unlinked++
-			r.report.UnlinkedBytes += int64(b.end - b.start)
-		}
-	}
+	r.held.settle()
+	r.report.Duplicates += r.held.again
+	r.report.Unlinked, r.report.UnlinkedBytes = r.held.count-r.held.wanted, r.held.bytes-r.held.wantedBytes
 	for {
 		if err := r.quota(); err != nil {
 			return err
@@ -334,7 +331,7 @@ func (r *Reader) drain() error {
 		if r.ahead == nil {
 			break
 		}
-		if r.recent.get(r.ahead) != nil || r.held.get(r.ahead) != nil {
+		if r.recent.get(r.ahead) != nil || r.held.has(r.ahead) {
 			r.report.Duplicates++
 			r.surplus += int64(len(r.aheadData))
 		} else {
@@ -424,14 +421,14 @@ func (r *Reader) search(c *cid.CID) ([]byte, error) {
 		case *r.ahead == *c:
 			r.ahead = nil
 			return r.aheadData, nil
-		case r.recent.get(r.ahead) != nil || !r.held.keep(r.ahead, r.aheadData):
+		case r.recent.get(r.ahead) != nil:
 			r.report.Duplicates++
 			r.surplus += int64(len(r.aheadData))
 		default:
-			r.report.Streamable = false
-			r.report.Held = r.held.bytes
+			r.held.keep(r.ahead, r.aheadData)
+			r.report.Streamable, r.report.Held = false, r.held.bytes
 		}
-		if r.held.bytes+r.surplus > r.o.MaxBuffer {
+		if r.held.bytes+r.held.againBytes+r.surplus > r.o.MaxBuffer {
 			return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted, or again", r.o.MaxBuffer)
 		}
 		r.ahead = nil

@@ -1,0 +1,209 @@
+package repo
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/mst"
+)
+
+// heldSet holds copies of blocks by their CIDs. In a file whose blocks come in no order every look-up goes to another place
+// in memory, and to wait for that is most of the work; so there is nothing between the table and a block's own bytes.
+type heldSet struct {
+	chunks [][]byte // entries: size and mark, CID, data
+	table  []heldSlot
+	count  int    // blocks in the table
+	bytes  int64  // of the data of all
+	small  []byte // the first chunk, to use again
+	warmed byte   // keeps loads that are for nothing else
+
+	wanted      int // blocks
+	wantedBytes int64
+
+	again      int // blocks that were there already
+	againBytes int64
+
+	// Blocks that aren't in the table yet. To put in some at a time means to wait for memory once for all of them.
+	pending [64]heldSlot
+	n       int
+}
+
+type heldSlot struct {
+	hash uint64
+	at   uint64 // chunk and offset of the entry, plus one; 0 if free
+}
+
+const (
+	smallChunk  = 64 << 10
+	largeChunk  = 8 << 20 // with room for any block
+	chunkBits   = 32      // of heldSlot.at, for the offset
+	heldHead    = 4 + cid.Size
+	heldUsed    = 1 << 31 // in the size: the block was wanted
+	maxHeldKept = 1 << 14 // slots of a table to use again
+)
+
+// largeChunks are those that nobody uses: memory costs more to get than to fill.
+var largeChunks = sync.Pool{New: func() any { return new([largeChunk]byte) }}
+
+// slot returns the slot of c, or the free one where it would be.
+func (s *heldSet) slot(c *cid.CID, h uint64) *heldSlot {
+	mask := uint64(len(s.table) - 1)
+	for i := h; ; i++ {
+		p := &s.table[i&mask]
+		if p.at == 0 || p.hash == h && *(*cid.CID)(s.entry(p.at)[4:]) == *c {
+			return p
+		}
+	}
+}
+
+// entry returns what begins at a place of the table.
+func (s *heldSet) entry(at uint64) []byte {
+	at--
+	return s.chunks[at>>chunkBits][at&(1<<chunkBits-1):]
+}
+
+// grow makes room for all that is pending.
+func (s *heldSet) grow() {
+	old := s.table
+	size := max(256, 2*len(old))
+	if len(old) < 1<<16 {
+		size = max(256, 4*len(old))
+	}
+	s.table = make([]heldSlot, size)
+	mask := uint64(size - 1)
+	for _, p := range old {
+		if p.at == 0 {
+			continue
+		}
+		i := p.hash & mask
+		for s.table[i].at != 0 {
+			i = (i + 1) & mask
+		}
+		s.table[i] = p
+	}
+}
+
+// keep puts in a copy of a block. If it is there already, that is found later, and counted.
+func (s *heldSet) keep(c *cid.CID, data []byte) {
+	last := len(s.chunks) - 1
+	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < heldHead+len(data) {
+		s.chunk(heldHead + len(data))
+		last++
+	}
+	b := s.chunks[last]
+	s.pending[s.n] = heldSlot{hashCID(c), uint64(last)<<chunkBits | uint64(len(b)) + 1}
+	s.n++
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
+	b = append(b, c[:]...)
+	s.chunks[last] = append(b, data...)
+	s.bytes += int64(len(data))
+	if s.n == len(s.pending) {
+		s.settle()
+	}
+}
+
+// settle enters what is pending into the table.
+func (s *heldSet) settle() {
+	if 4*(s.count+s.n) > 3*len(s.table) {
+		s.grow()
+	}
+	mask := uint64(len(s.table) - 1)
+	for _, k := range s.pending[:s.n] {
+		s.warmed += byte(s.table[k.hash&mask].at)
+	}
+	for _, k := range s.pending[:s.n] {
+		e := s.entry(k.at)
+		p := s.slot((*cid.CID)(e[4:]), k.hash)
+		if p.at == 0 {
+			*p = k
+			s.count++
+			continue
+		}
+		// Its copy stays where it is, for nothing.
+		size := int64(binary.LittleEndian.Uint32(e))
+		s.again++
+		s.againBytes += size
+		s.bytes -= size
+	}
+	s.n = 0
+}
+
+// chunk begins a chunk with room for an entry of n bytes.
+func (s *heldSet) chunk(n int) {
+	if len(s.chunks) == 0 && n <= smallChunk {
+		if s.small == nil {
+			s.small = make([]byte, 0, smallChunk)
+		}
+		s.chunks = append(s.chunks, s.small)
+		return
+	}
+	s.chunks = append(s.chunks, largeChunks.Get().(*[largeChunk]byte)[:0])
+}
+
+// has reports whether a block is there.
+func (s *heldSet) has(c *cid.CID) bool {
+	if s.n > 0 {
+		s.settle()
+	}
+	return s.count > 0 && s.slot(c, hashCID(c)).at != 0
+}
+
+// find returns the content of a block and notes that it was wanted.
+func (s *heldSet) find(c *cid.CID) ([]byte, bool) {
+	if s.n > 0 {
+		s.settle()
+	}
+	if s.count == 0 {
+		return nil, false
+	}
+	p := s.slot(c, hashCID(c))
+	if p.at == 0 {
+		return nil, false
+	}
+	e := s.entry(p.at)
+	size := binary.LittleEndian.Uint32(e)
+	if size&heldUsed == 0 {
+		binary.LittleEndian.PutUint32(e, size|heldUsed)
+		s.wanted++
+		s.wantedBytes += int64(size)
+	}
+	size = size&^heldUsed + heldHead
+	return e[heldHead:size:size], true
+}
+
+// warm touches the memory that looking up the links of a node will. Look-ups one by one wait for memory twice each, for the
+// table and for the block; these wait together.
+func (s *heldSet) warm(n *mst.Node) {
+	var at [2 * 32]uint64
+	k := 0
+	mask := uint64(len(s.table) - 1)
+	for i := range n.Entries[:min(len(n.Entries), len(at)/2)] {
+		e := &n.Entries[i]
+		at[k] = s.table[hashCID(&e.Value)&mask].at
+		at[k+1] = s.table[hashCID(&e.Right)&mask].at
+		k += 2
+	}
+	for _, i := range at[:k] {
+		if i != 0 {
+			e := s.entry(i)
+			s.warmed += e[0] + e[min(64, len(e)-1)]
+		}
+	}
+}
+
+// recycle empties a set for another file.
+func (s *heldSet) recycle() {
+	for _, c := range s.chunks {
+		if cap(c) == largeChunk {
+			largeChunks.Put((*[largeChunk]byte)(c[:largeChunk]))
+		}
+	}
+	clear(s.chunks)
+	table := s.table
+	if len(table) > maxHeldKept {
+		table = nil
+	}
+	clear(table)
+	*s = heldSet{chunks: s.chunks[:0], table: table, small: s.small}
+}
