@@ -299,8 +299,8 @@ func (e *env) applyWrites(ctx context.Context, a *auth.Account, in *comatproto.R
 	return rev, nil
 }
 
-// confirmTime is how long a PDS may take to show what was written.
-const confirmTime = 15 * time.Second
+// confirmTime is how long a PDS may take to show what was written. Tests are less patient.
+var confirmTime = 15 * time.Second
 
 // confirm resolves what was written as others would, until it is there.
 func (l *lexNetwork) confirm(ctx context.Context, did syntax.DID, rev syntax.TID, todo []*publication, wrong map[string]*dnsState) error {

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity/lexres"
@@ -105,6 +107,60 @@ func TestLexLies(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(home, manifestName)); (err == nil) != (c.code == exitOK) {
 				t.Errorf("the manifest: %v", err)
+			}
+		})
+	}
+}
+
+// TestLexPublishLies publishes at a PDS that refuses, or says that it has done what it hasn't.
+func TestLexPublishLies(t *testing.T) {
+	defer func(d time.Duration) { confirmTime = d }(confirmTime)
+	confirmTime = 300 * time.Millisecond
+	empty := newLexRepo(t, repotest.DID, map[syntax.NSID]string{"test.alice.other": schemaText("test.alice.other", "")})
+	later := syntax.NewTID(repotest.Rev.Micros()+1, 0)
+	for name, c := range map[string]struct {
+		answer string
+		status int
+		stderr string
+	}{
+		"somebody else":      {`{"error":"InvalidSwap","message":"the commit is another one"}`, 400, "somebody else wrote to the repository just now"},
+		"a full disk":        {`{"error":"NotEnoughResources"}`, 503, "writing to the repository"},
+		"a lie":              {fmt.Sprintf(`{"commit":{"cid":%q,"rev":%q},"results":[]}`, cidOf([]byte{0xa0}), later), 200, "it was written, but is not what others see"},
+		"a lie without rev":  {`{"results":[]}`, 200, "it was written, but is not what others see"},
+		"a nonsensical rev":  {fmt.Sprintf(`{"commit":{"cid":%q,"rev":"x"},"results":[]}`, cidOf([]byte{0xa0})), 200, "bad revision"},
+		"something else":     {`<html>`, 200, "writing to the repository"},
+		"an expired session": {`{"error":"ExpiredToken"}`, 400, "writing to the repository"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(ownHome(t))
+			t.Setenv("BARO_PASSWORD", "secret")
+			l := newLiar(t)
+			asked := 0
+			json := func(status int, text string) http.HandlerFunc {
+				return func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(status)
+					_, _ = w.Write([]byte(text))
+				}
+			}
+			l.methods["com.atproto.server.createSession"] = json(200, fmt.Sprintf(`{"did":%q,"handle":"alice.test","accessJwt":"a.b.c","refreshJwt":"d.e.f"}`, repotest.DID))
+			l.methods["com.atproto.server.deleteSession"] = json(200, `{}`)
+			l.methods["com.atproto.sync.getRecord"] = empty.proofs(t)
+			l.methods["com.atproto.sync.getLatestCommit"] = json(200, fmt.Sprintf(`{"cid":%q,"rev":%q}`, cidOf(empty.u.Block), repotest.Rev))
+			l.methods["com.atproto.repo.applyWrites"] = func(w http.ResponseWriter, r *http.Request) {
+				asked++
+				b, _ := io.ReadAll(r.Body)
+				if !bytes.Contains(b, []byte(`"swapCommit":"`+cidOf(empty.u.Block).String()+`"`)) {
+					t.Errorf("nothing keeps others out: %s", b)
+				}
+				json(c.status, c.answer)(w, r)
+			}
+			if code, _, errs := baro(t, "lex", "new", "record", string(noteID)); code != exitOK {
+				t.Fatal(errs)
+			}
+			code, out, errs := l.baro(t, "lex", "publish", "--username", "alice.test")
+			if code == exitOK || !strings.Contains(errs, c.stderr) || strings.Contains(out, "live") || asked != 1 {
+				t.Errorf("exit code %d, asked %d times: %s%s", code, asked, out, errs)
 			}
 		})
 	}
