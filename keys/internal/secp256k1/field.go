@@ -109,8 +109,8 @@ func (z *element) half(x *element) {
 	z[0], z[1], z[2], z[3] = z0>>1|z1<<63, z1>>1|z2<<63, z2>>1|z3<<63, z3>>1|c<<63
 }
 
-// mulGeneric sets z = x·y: the rows of the product, then the upper half folded onto the lower one.
-func mulGeneric(z, x, y *element) {
+// mul sets z = x·y: the rows of the product, then the upper half folded onto the lower one.
+func (z *element) mul(x, y *element) {
 	var c uint64
 	y0, y1, y2, y3 := y[0], y[1], y[2], y[3]
 
@@ -194,8 +194,8 @@ func (z *element) foldWide(t0, t1, t2, t3, t4, t5, t6, t7 uint64) {
 	z[0], z[1], z[2], z[3] = t0, t1+c, t2, t3
 }
 
-// squareGeneric sets z = x²: the products of different limbs count twice.
-func squareGeneric(z, x *element) {
+// square sets z = x²: the products of different limbs count twice.
+func (z *element) square(x *element) {
 	h01, t1 := bits.Mul64(x[0], x[1])
 	h02, l02 := bits.Mul64(x[0], x[2])
 	h03, l03 := bits.Mul64(x[0], x[3])

@@ -153,7 +153,9 @@ var generator = affine{
 }
 
 // generators are the odd multiples of G and of 2¹²⁸·G. They are made when they are first needed, in about a millisecond.
-var generators = sync.OnceValue(func() *[2][1 << (windowG - 2)]affine {
+var generators = sync.OnceValue(makeGenerators)
+
+func makeGenerators() *[2][1 << (windowG - 2)]affine {
 	t := new([2][1 << (windowG - 2)]affine)
 	base := generator
 	for i := range t {
@@ -170,23 +172,41 @@ var generators = sync.OnceValue(func() *[2][1 << (windowG - 2)]affine {
 		p.double()
 		two := p.affine()
 		p.set(&base)
-		for j := range t[i] {
+		// All z are inverted at once: before[j] is the product of those before the j-th point's.
+		points := make([]jacobian, len(t[i]))
+		before := make([]element, len(t[i]))
+		all := one
+		for j := range points {
 			if j > 0 {
 				p.add(&two)
 			}
-			t[i][j] = p.affine()
+			points[j], before[j] = p, all
+			all.mul(&all, &p.z)
+		}
+		all.invert(&all)
+		for j := len(points) - 1; j >= 0; j-- {
+			var z element
+			z.mul(&all, &before[j])
+			all.mul(&all, &points[j].z)
+			t[i][j] = points[j].over(&z)
 		}
 	}
 	return t
-})
+}
 
 // affine returns a point that is not at infinity.
-func (p *jacobian) affine() (q affine) {
-	var z, z2 element
+func (p *jacobian) affine() affine {
+	var z element
 	z.invert(&p.z)
-	z2.square(&z)
+	return p.over(&z)
+}
+
+// over returns the point, given 1/z.
+func (p *jacobian) over(z *element) (q affine) {
+	var z2 element
+	z2.square(z)
 	q.x.mul(&p.x, &z2)
-	z2.mul(&z2, &z)
+	z2.mul(&z2, z)
 	q.y.mul(&p.y, &z2)
 	return q
 }

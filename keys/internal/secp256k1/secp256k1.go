@@ -10,8 +10,8 @@
 //
 // A verification costs one scalar inversion (by division steps) and one sum a·G + b·Q: b is split in two halves by the
 // curve's endomorphism, a in two by a table of multiples of 2¹²⁸·G, so that 128 doublings are enough; the sum's coordinates
-// are never divided by z, as r is brought to z instead. Nothing is allocated. On amd64 with the instructions MULX, ADCX and
-// ADOX, multiplication modulo p is assembly, unless the build tag purego is set.
+// are never divided by z, as r is brought to z instead. Nothing is allocated. It is all Go: assembly with MULX, ADCX
+// and ADOX makes the 1,900 multiplications modulo p a tenth faster, which isn't worth it.
 package secp256k1
 
 // Point is a point of the curve other than that at infinity: a public key. It is immutable after it was set.
