@@ -60,6 +60,25 @@ func (r *nodeReader) literal(s string) error {
 	return nil
 }
 
+// skip2 and skip3 are literal for the short ones in every entry, without the error.
+func (r *nodeReader) skip2(s string) bool {
+	b := r.b[r.off:]
+	if len(b) < 2 || b[0] != s[0] || b[1] != s[1] {
+		return false
+	}
+	r.off += 2
+	return true
+}
+
+func (r *nodeReader) skip3(s string) bool {
+	b := r.b[r.off:]
+	if len(b) < 3 || b[0] != s[0] || b[1] != s[1] || b[2] != s[2] {
+		return false
+	}
+	r.off += 3
+	return true
+}
+
 // head reads a length or number below 65,536, which is more than any in a node.
 func (r *nodeReader) head(major byte) (int, error) {
 	if r.off >= len(r.b) {
@@ -155,8 +174,14 @@ func (n *Node) Decode(b []byte) error {
 	}
 	var prev []byte
 	for i := range count {
-		if err := r.literal(entryHead); err != nil {
-			return err
+		if i < cap(n.Entries) {
+			n.Entries = n.Entries[:i+1]
+		} else {
+			n.Entries = append(n.Entries, NodeEntry{})
+		}
+		e := &n.Entries[i] // as the node before has left it
+		if !r.skip3(entryHead) {
+			return r.literal(entryHead)
 		}
 		size, err := r.head(majorBytes)
 		if err != nil {
@@ -167,8 +192,8 @@ func (n *Node) Decode(b []byte) error {
 		}
 		suffix := b[r.off : r.off+size]
 		r.off += size
-		if err := r.literal(entryP); err != nil {
-			return err
+		if !r.skip2(entryP) {
+			return r.literal(entryP)
 		}
 		p, err := r.head(majorUint)
 		if err != nil {
@@ -200,16 +225,15 @@ func (n *Node) Decode(b []byte) error {
 		n.keys = append(n.keys, prev[:p]...)
 		n.keys = append(n.keys, suffix...)
 		prev = n.keys[start:len(n.keys):len(n.keys)]
-		n.Entries = append(n.Entries, NodeEntry{Key: prev})
-		e := &n.Entries[i]
-		if err := r.literal(entryT); err != nil {
-			return err
+		e.Key = prev
+		if !r.skip2(entryT) {
+			return r.literal(entryT)
 		}
 		if err := r.subtree(&e.Right); err != nil {
 			return err
 		}
-		if err := r.literal(entryV); err != nil {
-			return err
+		if !r.skip2(entryV) {
+			return r.literal(entryV)
 		}
 		if err := r.link(&e.Value); err != nil {
 			return err
