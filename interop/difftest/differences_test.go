@@ -37,6 +37,11 @@ func TestDifferences(t *testing.T) {
 	t.Run("repo", func(t *testing.T) { repoTable.check(t, compareRepo) })
 	t.Run("message", func(t *testing.T) { messageTable.check(t, compareMessage) })
 	t.Run("lexicon", func(t *testing.T) { recordTable.check(t, loadCatalogs(t).compare) })
+	t.Run("structs", func(t *testing.T) {
+		loadCatalogs(t)
+		postTable.check(t, comparePost)
+		postJSONTable.check(t, comparePostJSON)
+	})
 	t.Run("keys", func(t *testing.T) {
 		for i := range keyForms {
 			k := &keyForms[i]
