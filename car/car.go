@@ -14,13 +14,16 @@
 //		}
 //	}
 //
-// A [Reader] reads a stream in memory bounded by one block. A [Scanner], and [Parse] on top of it, read a byte slice, such as
-// the blocks of a commit message, and return views of it.
+// A [Reader] reads a stream in memory bounded by one block, or by what [Options.Keep] asks it to keep. It hashes the blocks
+// that have come together, which takes less than half the time of one by one; each is returned only after its hash was
+// right. A [Scanner], and [Parse] on top of it, read a byte slice, such as the blocks of a commit message, and return views
+// of it.
 //
 // Limits: header 4 KiB, block 1 MiB (or [Options.MaxBlock]), lengths of at most nine bytes in their shortest form, CIDs of
-// package cid only; a declared length is not allocated before the bytes have come. An archive need not have a root: the
-// answer of com.atproto.sync.getBlocks has none. Errors are of type [*Error], or those of the underlying reader. The API
-// is stable.
+// package cid only; a declared length is not allocated before the bytes have come. The number of blocks and bytes in all has
+// no limit unless [Options] gives one. An archive need not have a root: the answer of com.atproto.sync.getBlocks has none.
+// What comes twice or is linked to by nothing is not this package's affair: package repo has a quota for it. Errors are of
+// type [*Error], or those of the underlying reader. The API is stable.
 package car
 
 import (

@@ -54,6 +54,31 @@ func ExampleParse() {
 	// car: hash in block 0: bafyreiglqnkzhzh2gyz4zfy7zpi6wcamumrclarakshlocd35l4o63l76q (byte 59)
 }
 
+func ExampleReader_Kept() {
+	var archive []byte
+	archive = car.AppendHeader(archive)
+	for _, word := range []string{"one", "two", "three"} {
+		archive = car.AppendBlock(archive, cid.Sum(cid.Raw, []byte(word)), []byte(word))
+	}
+	r, err := car.NewReader(bytes.NewReader(archive), car.Options{Keep: 1 << 20, MaxBlocks: 3})
+	if err != nil {
+		panic(err)
+	}
+	defer r.Release()
+	var two int64
+	for {
+		_, data, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if string(data) == "two" {
+			two = r.Offset() - int64(len(data))
+		}
+	}
+	fmt.Printf("%s\n", r.Kept(two, 3))
+	// Output: two
+}
+
 // all reads an archive in all ways and returns what they agree on.
 func all(t testing.TB, b []byte, o car.Options) (roots []cid.CID, blocks []car.Block, err error) {
 	roots, seq, err := car.Parse(b, o)

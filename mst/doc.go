@@ -19,6 +19,11 @@
 // change, [Tree.Prove] and [Tree.Cover] choose the nodes that prove a record or let a commit be undone, [Tree.Invert]
 // undoes one, and [Walker] verifies a whole tree from a stream of blocks with a stack as its only memory.
 //
+// Limits: [MaxEntries], [MaxLayer] and [MaxKey], and memory for what has been loaded, which [Tree.Trim] gives back. A
+// [Walker] and a [Builder] hold one node per layer. No walk goes deeper than the layers allow, whatever links say: a child is
+// exactly one layer below its parent, so that even a source that lies about hashes can't make a cycle. [Diff] loads, in each
+// tree, the ways to the changes and the edges of the subtrees that they divide.
+//
 // Every node that comes from outside is checked: canonical encoding, order of keys, layer of each key, longest prefix,
 // bounds set by the parents, no empty leaf, no empty top, children exactly one layer down, links of the right codec, at
 // most [MaxEntries] entries, at most [MaxLayer] layers, keys of at most [MaxKey] bytes. A violation is an [*Error] that

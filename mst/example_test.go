@@ -1,6 +1,7 @@
 package mst_test
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/barograph/baro/cid"
@@ -64,6 +65,49 @@ func ExampleTree_Prove() {
 	checked, err := mst.Open(root, blocks).Prove("com.example.note/2")
 	fmt.Println(checked.Found(), err)
 	// Output: false <nil>
+}
+
+func ExampleBuilder() {
+	store := mst.MapSource{}
+	b := mst.Builder{Emit: func(n mst.NodeBlock) error {
+		store[n.CID] = bytes.Clone(n.Bytes)
+		return nil
+	}}
+	for i := range 1000 { // in the order of the keys
+		if err := b.Add(fmt.Sprintf("com.example.note/%03d", i), cid.Sum(cid.DagCBOR, []byte{byte(i)})); err != nil {
+			panic(err)
+		}
+	}
+	root, err := b.Finish()
+	_, found, _ := mst.Open(root, store).Get("com.example.note/500")
+	fmt.Println(b.Nodes(), len(store), found, err)
+	// Output: 285 285 true <nil>
+}
+
+func ExampleWalker() {
+	// Blocks come from somewhere, such as a CAR file, and have been hashed.
+	t := mst.New()
+	for i := range 100 {
+		t.Put(fmt.Sprintf("com.example.note/%02d", i), cid.Sum(cid.DagCBOR, []byte{byte(i)}))
+	}
+	root, _ := t.Root()
+	blocks := map[cid.CID][]byte{}
+	for item := range t.Items() {
+		if item.Node != nil {
+			blocks[item.CID] = bytes.Clone(item.Node)
+		}
+	}
+	w := mst.NewWalker(root, nil)
+	for step := w.Next(); step.Kind != mst.StepDone; step = w.Next() {
+		if step.Kind == mst.StepNode {
+			if err := w.Node(blocks[step.CID]); err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
+	}
+	fmt.Println(w.Stats().Records, "records in", w.Stats().Nodes, "nodes, all of them as they have to be")
+	// Output: 100 records in 33 nodes, all of them as they have to be
 }
 
 func ExampleDiff() {

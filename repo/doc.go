@@ -13,5 +13,8 @@
 // name what was skipped. A violation is a [*VerifyError] with a [Reason]. Messages are plain structs of values: where they
 // come from and how frames look is not this package's business, nor are lexicons, identities and storage.
 //
-// Limits: see the constants; memory is bounded by [ReadOptions.MaxBuffer] for files and by the message for messages.
+// Limits: see the constants. Reading a file takes constant memory if its blocks come in streamable order, and up to
+// [ReadOptions.MaxBuffer] otherwise. Blocks that nothing links to are tolerated up to max(1 MiB, a tenth of what is linked to),
+// see [ReadOptions.MaxUnlinked], and so are blocks that come more often than they are linked to: no more is read of a file
+// than what it holds and these quotas. Verifying a message takes memory in proportion to it.
 package repo
