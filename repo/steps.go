@@ -32,6 +32,7 @@ const (
 	gotRoot                    // the CID of the commit
 	gotCommit                  // a commit of the right form
 	gotTree                    // the nodes of the tree that are there
+	gotUndone                  // the tree before
 )
 
 var treeRules = func() (out []Reason) {
@@ -44,7 +45,7 @@ var treeRules = func() (out []Reason) {
 }()
 
 var commitSteps = []step{
-	{(*verifier).frameSize, []Reason{ReasonFrameTooBig}, 0, 0},
+	{(*verifier).frameSize, []Reason{ReasonFrameTooBig, ReasonFrame}, 0, 0},
 	{(*verifier).blocksSize, []Reason{ReasonBlocksTooBig}, 0, 0},
 	{(*verifier).opsCount, []Reason{ReasonTooManyOps}, 0, 0},
 	{(*verifier).flags, []Reason{ReasonTooBigFlag, ReasonRebaseFlag}, 0, 0},
@@ -69,13 +70,14 @@ var commitSteps = []step{
 	{(*verifier).recordEncodings, []Reason{ReasonRecordEncoding}, gotOps | gotBlocks, 0},
 	{(*verifier).nodes, treeRules, gotCommit, gotTree},
 	{(*verifier).fewExtras, []Reason{ReasonExtraBlocks}, gotTree | gotOps, 0},
-	{(*verifier).inversion, []Reason{ReasonOpMismatch, ReasonMissingNode, ReasonInversion, ReasonNoPrevData}, gotTree | gotOps, 0},
+	{(*verifier).undoOps, []Reason{ReasonOpMismatch, ReasonMissingNode}, gotTree | gotOps, gotUndone},
+	{(*verifier).inversion, []Reason{ReasonInversion}, gotUndone, 0},
 	{(*verifier).sameData, []Reason{ReasonPrevData}, 0, 0},
 	{(*verifier).sameRev, []Reason{ReasonSince}, 0, 0},
 }
 
 var syncSteps = []step{
-	{(*verifier).frameSize, []Reason{ReasonFrameTooBig}, 0, 0},
+	{(*verifier).frameSize, []Reason{ReasonFrameTooBig, ReasonFrame}, 0, 0},
 	{(*verifier).syncBlocksSize, []Reason{ReasonBlocksTooBig}, 0, 0},
 	{(*verifier).did, []Reason{ReasonDIDSyntax}, 0, 0},
 	{(*verifier).rev, []Reason{ReasonRevSyntax}, 0, gotRev},
@@ -105,6 +107,7 @@ type verifier struct {
 	tid      syntax.TID // of the message
 	noOpPrev bool       // an update or a deletion lacks prev
 	first    bool       // what looks like the first commit of a repository
+	old      bool       // a message that can't be inverted, and is accepted all the same
 	top      cid.CID    // of the commit
 	commit   Commit     // its signature is a view of the message
 	tree     *mst.Tree
@@ -142,7 +145,7 @@ func (v *verifier) free() {
 	clear(v.undo)
 	clear(v.seen)
 	v.m, v.key, v.prev, v.o = CommitMessage{}, nil, State{}, VerifyOptions{}
-	v.tid, v.noOpPrev, v.first, v.top, v.commit, v.tree = "", false, false, cid.CID{}, Commit{}, nil
+	v.tid, v.noOpPrev, v.first, v.old, v.top, v.commit, v.tree = "", false, false, false, cid.CID{}, Commit{}, nil
 	verifiers.Put(v)
 }
 
@@ -567,27 +570,12 @@ func (v *verifier) commitAlone() (string, error) {
 	return "", nil
 }
 
-func (v *verifier) inversion() (string, error) {
-	switch {
-	case v.first:
-		err := v.invert(EmptyRoot)
-		if err == nil {
-			return "", nil
-		}
-		if v.o.Legacy == LegacyReject {
-			return "", &VerifyError{Reason: ReasonNoPrevData, Detail: "and it isn't a first commit", Err: err}
-		}
-		return legacyAccepted, checkOutcome(v.open(), v.m.Ops)
-	case v.noOpPrev || !v.m.PrevData.Defined():
-		if v.o.Legacy == LegacyReject {
-			return "", nil // which has been refused
-		}
-		return legacyAccepted, checkOutcome(v.tree, v.m.Ops)
+// undoOps takes the operations back. Of messages that are too old for that, it is checked that the tree has what they say.
+func (v *verifier) undoOps() (string, error) {
+	v.old = !v.first && (v.noOpPrev || !v.m.PrevData.Defined())
+	if v.old {
+		return "", checkOutcome(v.tree, v.m.Ops)
 	}
-	return "", v.invert(v.m.PrevData)
-}
-
-func (v *verifier) invert(want cid.CID) error {
 	undo := v.undo[:0]
 	for i := range v.m.Ops {
 		op := &v.m.Ops[i]
@@ -595,16 +583,40 @@ func (v *verifier) invert(want cid.CID) error {
 	}
 	v.undo = undo
 	if err := v.tree.Invert(undo); err != nil {
-		return treeError(err)
+		return "", v.unlessOld(treeError(err))
+	}
+	return "", nil
+}
+
+func (v *verifier) inversion() (string, error) {
+	if v.old {
+		return legacyAccepted, nil
+	}
+	want := v.m.PrevData
+	if v.first {
+		want = EmptyRoot
 	}
 	got, err := v.tree.Root()
 	if err != nil {
-		return treeError(err)
+		return "", treeError(err)
 	}
 	if got != want {
-		return failf(ReasonInversion, "without the operations the tree is %s, not %s", got, want)
+		return "", v.unlessOld(failf(ReasonInversion, "without the operations the tree is %s, not %s", got, want))
 	}
-	return nil
+	return "", nil
+}
+
+// unlessOld judges a message that can't be inverted, though it could be a first commit for want of a prevData: it is one
+// from before sync 1.1, and accepted as such or not.
+func (v *verifier) unlessOld(err error) error {
+	switch {
+	case !v.first:
+		return err
+	case v.o.Legacy == LegacyReject:
+		return &VerifyError{Reason: ReasonNoPrevData, Detail: "and it isn't a first commit", Err: err}
+	}
+	v.old = true
+	return checkOutcome(v.open(), v.m.Ops)
 }
 
 // checkOutcome is what remains for messages that can't be inverted: the tree has what the ops say.
