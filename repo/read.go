@@ -44,8 +44,8 @@ type ReadOptions struct {
 	// MaxBuffer bounds the bytes of blocks that come before they are wanted, and so are held, or that come once more, 0 for
 	// DefaultMaxBuffer. A file in streamable order needs none.
 	MaxBuffer int64
-	// Retain is for how many bytes of the file a record is kept because a later path may link to it too, 0 for DefaultRetain,
-	// negative for none.
+	// Retain is for how many bytes of the file a block is kept because a later path may link to the same record, 0 for
+	// DefaultRetain, negative for none.
 	Retain int64
 	// MaxUnlinked bounds the bytes of blocks that nothing links to. The bound is a tenth of what is linked to, or this if it
 	// is more; 0 stands for DefaultMaxUnlinked, and a negative number for no such blocks at all. Blocks that come more often
@@ -71,7 +71,6 @@ type Reader struct {
 	ahead     *cid.CID // the block that was read last and not used yet, nil if there is none
 	aheadData []byte
 	*fileMemory
-	wasHeld bool // the block that was wanted last is in held or recent
 	atEnd   bool
 	started bool
 	linked  int64 // bytes of blocks that were wanted, as often as they were
@@ -272,9 +271,6 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
 			continue
 		}
-		if !r.wasHeld && r.o.Retain > 0 {
-			r.recent.add(len(b))
-		}
 		r.report.Records++
 		r.report.RecordBytes += int64(len(b))
 		rec := Record{Path: step.Key, CID: step.CID, Data: b}
@@ -391,8 +387,7 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 		}
 	}
 	if r.ahead != nil && *r.ahead == *c {
-		r.ahead, r.wasHeld = nil, false
-		b = r.aheadData
+		b = r.take()
 	} else if b, err = r.search(c); err != nil {
 		return nil, err
 	}
@@ -400,17 +395,25 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 	return b, nil
 }
 
+// take returns the block ahead, which is the one wanted, and notes it: a record may have another path, and a node that is
+// wanted twice is told from one that is missing.
+func (r *Reader) take() []byte {
+	r.ahead = nil
+	if r.o.Retain > 0 {
+		r.recent.add(len(r.aheadData))
+	}
+	return r.aheadData
+}
+
 // search returns a block that isn't the next one. It may have been held, or come before; if it hasn't, blocks on the way to
 // it are held.
 func (r *Reader) search(c *cid.CID) ([]byte, error) {
-	r.wasHeld = true
 	if b, ok := r.held.find(c); ok {
 		return b, nil
 	}
 	if b := r.recent.get(c); b != nil {
 		return b, nil
 	}
-	r.wasHeld = false
 	for {
 		if err := r.look(); err != nil {
 			return nil, err
@@ -419,8 +422,7 @@ func (r *Reader) search(c *cid.CID) ([]byte, error) {
 		case r.ahead == nil:
 			return nil, fmt.Errorf("block %s: %w", c.String(), mst.ErrNotFound)
 		case *r.ahead == *c:
-			r.ahead = nil
-			return r.aheadData, nil
+			return r.take(), nil
 		case r.recent.get(r.ahead) != nil:
 			r.report.Duplicates++
 			r.surplus += int64(len(r.aheadData))

@@ -179,6 +179,20 @@ func TestHostileFiles(t *testing.T) {
 		if v.Reason != c.Reason || failed.Name != c.Reason {
 			t.Errorf("%s: %v, failed check %+v, want reason %s", c.Name, err, failed, c.Reason)
 		}
+		if !c.Reason.Tree() {
+			continue
+		}
+		// The same in any order of blocks, and with every block in the file twice.
+		again := shuffle(t, c.CAR)
+		sc, err := car.NewScanner(again, car.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range [][]byte{again, append(again, again[sc.Offset():]...)} {
+			if _, _, _, err := read(file, repo.ReadOptions{Records: repo.RecordsStrict}); reasonOf(err) != c.Reason {
+				t.Errorf("%s, shuffled: %v", c.Name, err)
+			}
+		}
 	}
 }
 

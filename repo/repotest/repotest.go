@@ -192,6 +192,11 @@ func Hostile() []Case {
 		leaf := r.Node(none, r.Entry(Path(a, 0, 0)))
 		return r.Node(leaf, r.Entry(Path(b, 1, 0), leaf))
 	})
+	tree("node with the codec of a blob", repo.ReasonTreeLink, func(r *Builder) cid.CID {
+		leaf := r.Node(none, r.Entry(Path(a, 0, 0)))
+		leaf[1] = byte(cid.Raw)
+		return r.Node(leaf, r.Entry(Path(b, 1, 0)))
+	})
 	tree("empty leaf", repo.ReasonTreeEmpty, func(r *Builder) cid.CID {
 		return r.Node(r.Node(none), r.Entry(Path(b, 1, 0)))
 	})
@@ -350,6 +355,11 @@ func Hostile() []Case {
 		root := r.Node(none, mst.NodeEntry{Key: []byte(Path(a, 0, 0)), Value: r.Add(data)})
 		out = append(out, Case{Name: name, Reason: repo.ReasonRecordEncoding, CAR: r.CAR(root), Record: true})
 	}
+	raw := NewBuilder()
+	blob := cid.Sum(cid.Raw, Record("x"))
+	raw.Lie(blob, Record("x")) // only the codec is wrong
+	out = append(out, Case{Name: "record with the codec of a blob", Reason: repo.ReasonRecordEncoding, Record: true,
+		CAR: raw.CAR(raw.Node(none, mst.NodeEntry{Key: []byte(Path(a, 0, 0)), Value: blob}))})
 	record("record that isn't CBOR", []byte("hello"))
 	record("record that is no map", []byte{0x80})
 	record("record with a float", []byte("\xa1\x61a\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00"))
