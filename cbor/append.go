@@ -60,6 +60,9 @@ func AppendText(b []byte, s string) []byte {
 	return append(appendHead(b, majText, uint64(len(s))), s...)
 }
 
+// AppendTextHead appends the head of a text; the caller appends its n bytes.
+func AppendTextHead(b []byte, n int) []byte { return appendHead(b, majText, uint64(n)) }
+
 // AppendTextBytes is [AppendText] for text in a byte slice.
 func AppendTextBytes(b, s []byte) []byte {
 	return append(appendHead(b, majText, uint64(len(s))), s...)

@@ -3,6 +3,7 @@ package cbor_test
 import (
 	"bytes"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/barograph/baro/cbor"
 )
@@ -62,5 +63,47 @@ func daslSeeds(f *testing.F) {
 		"bf61629f18017f6161ffff61611b800000000000000000d82a4100ff", "5f4101420203ff", "7f7f6161ffff",
 	} {
 		f.Add(unhex(s))
+	}
+}
+
+func FuzzValidUTF8(f *testing.F) {
+	for _, s := range []string{"", "a", "é", "日本語", "気圧が下がった 12 hPa ⛵🌧️ naïve", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaé", "\xc0\x80aaaaaaaa", "\xe0\x9f\xbfaaaaaaaa",
+		"\xed\xa0\x80aaaaaaaa", "\xed\x9f\xbfaaaaaaaa", "\xee\x80\x80aaaaaaaa", "\xf0\x8f\xbf\xbfaaaaaaaa", "\xf4\x90\x80\x80aaaaaaaa", "\xc1\xbfaaaaaaaa", "\xdf\xbfaaaaaaaa", "aaaaaaaa\xe3\x81"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if got, want := cbor.ValidUTF8(b), utf8.Valid(b); got != want {
+			t.Fatalf("%q: %v, not %v", b, got, want)
+		}
+	})
+}
+
+// All sequences of one to three bytes, and those of four that matter, at every place in a word.
+func TestValidUTF8(t *testing.T) {
+	check := func(seq []byte) {
+		for _, pad := range []int{0, 5, 33} {
+			b := append(append(bytes.Repeat([]byte("a"), pad), seq...), "aaaaaaaa"...)
+			if got, want := cbor.ValidUTF8(b), utf8.Valid(b); got != want {
+				t.Fatalf("%q: %v, not %v", b, got, want)
+			}
+			b = b[:pad+len(seq)]
+			if got, want := cbor.ValidUTF8(b), utf8.Valid(b); got != want {
+				t.Fatalf("%q: %v, not %v", b, got, want)
+			}
+		}
+	}
+	edges := []byte{0, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xff}
+	for i := range 256 {
+		check([]byte{byte(i)})
+		for j := range 256 {
+			check([]byte{byte(i), byte(j)})
+			for _, k := range edges {
+				check([]byte{byte(i), byte(j), k})
+				if i >= 0xf0 {
+					check([]byte{byte(i), byte(j), k, 0x80})
+					check([]byte{byte(i), byte(j), k, 0x41})
+				}
+			}
+		}
 	}
 }

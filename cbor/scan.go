@@ -492,8 +492,8 @@ func keyOrder(prev, key []byte) Rule {
 
 const high = 0x8080808080808080
 
-// ValidUTF8 is utf8.Valid with a shortcut for ASCII, which is nearly all keys and most values: words of the input are put
-// together and looked at once, the last one overlapping.
+// ValidUTF8 is utf8.Valid, faster for what texts are made of: ASCII, which is nearly all keys and most values, is put
+// together in words and looked at once, the last word overlapping; for the rest see validWide.
 func ValidUTF8(b []byte) bool {
 	n := len(b)
 	switch {
@@ -502,14 +502,14 @@ func ValidUTF8(b []byte) bool {
 		for ; len(s) >= 32; s = s[32:] {
 			w := s[:32]
 			if (binary.LittleEndian.Uint64(w)|binary.LittleEndian.Uint64(w[8:])|binary.LittleEndian.Uint64(w[16:])|binary.LittleEndian.Uint64(w[24:]))&high != 0 {
-				return utf8.Valid(s)
+				return validWide(s)
 			}
 		}
 		or := binary.LittleEndian.Uint64(b[n-8:])
 		for t := s; len(t) > 8; t = t[8:] {
 			or |= binary.LittleEndian.Uint64(t)
 		}
-		return or&high == 0 || utf8.Valid(s)
+		return or&high == 0 || validWide(s)
 	case n >= 4:
 		or := binary.LittleEndian.Uint32(b) | binary.LittleEndian.Uint32(b[n-4:])
 		return or&(high&math.MaxUint32) == 0 || utf8.Valid(b)
@@ -517,6 +517,39 @@ func ValidUTF8(b []byte) bool {
 		return b[0]|b[n>>1]|b[n-1] < 0x80 || utf8.Valid(b)
 	}
 	return true
+}
+
+// validWide is utf8.Valid for texts of characters of two and three bytes, which it recognises in a word of four, and of
+// ASCII in between.
+func validWide(s []byte) bool {
+	for len(s) >= 4 {
+		w := binary.LittleEndian.Uint32(s) // the first byte is the lowest
+		switch {
+		case w&0x00c0c0f0 == 0x008080e0: // three bytes
+			if x := w & 0x200f; x == 0 || x == 0x200d { // that two would do for, or half of a surrogate pair
+				return false
+			}
+			s = s[3:]
+		case w&0x80 == 0:
+			n := 1
+			if w&(high&math.MaxUint32) == 0 {
+				n = 4
+			}
+			s = s[n:]
+		case w&0xc0e0 == 0x80c0: // two bytes
+			if w&0x1e == 0 { // that one would do for
+				return false
+			}
+			s = s[2:]
+		default:
+			r, n := utf8.DecodeRune(s)
+			if r == utf8.RuneError && n == 1 {
+				return false
+			}
+			s = s[n:]
+		}
+	}
+	return utf8.Valid(s)
 }
 
 func kindOf(b []byte, pos int) Kind {

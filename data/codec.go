@@ -1,7 +1,6 @@
 package data
 
 import (
-	"bytes"
 	"reflect"
 	"sync"
 
@@ -50,7 +49,9 @@ func Marshal(v any) ([]byte, error) {
 		return nil, err
 	}
 	*buf = b
-	return bytes.Clone(b), nil
+	out := make([]byte, len(b))
+	copy(out, b)
+	return out, nil
 }
 
 // Unmarshal reads strict CBOR into the value that v points to, which is overwritten. Nothing in it shares memory with b,

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/barograph/baro/cbor"
@@ -68,8 +69,11 @@ type fastField struct {
 	off  uintptr
 	op   op
 	opt  bool
+	odd  bool // optional, but without empty
 	null bool // null stands for a nil pointer
 	kit  bool // a kit may have put something there
+
+	empty [2]uintptr // of an optional field: the words of the struct that are zero if it is absent
 }
 
 // A kit is the memory of a list, of n items, allocated together with what its items are expected to point at: one T for
@@ -119,6 +123,11 @@ func fastFields(fields []field) []fastField {
 		size := copy(b[:], f.head)
 		g := fastField{want: binary.BigEndian.Uint64(b[:]), mask: ^uint64(0) << (64 - 8*size), head: f.head, node: f.node, off: f.off,
 			op: f.node.op, opt: f.opt, null: f.null, kit: f.node.presettable(f.opt) != nil}
+		if first, second, ok := emptiness(f.node.op); ok {
+			g.empty = [2]uintptr{f.off + first, f.off + second}
+		} else {
+			g.odd = f.opt
+		}
 		if len(f.head) > 8 {
 			g.last = binary.BigEndian.Uint64([]byte(f.head[len(f.head)-8:]))
 		}
@@ -258,31 +267,50 @@ func encodeFast(b []byte, n *node, p unsafe.Pointer, left int) []byte {
 			return cbor.AppendNull(b)
 		}
 	case opSlice:
-		s := (*sliceHeader)(p)
-		if left <= 0 || s.len > cbor.MaxElements {
+		return encodeSliceFast(b, n, p, left)
+	case opUnion:
+		return encodeUnionFast(b, n, p, left)
+	}
+	return nil
+}
+
+func encodeSliceFast(b []byte, n *node, p unsafe.Pointer, left int) []byte {
+	s := (*sliceHeader)(p)
+	if left <= 0 || s.len > cbor.MaxElements {
+		return nil
+	}
+	b = cbor.AppendArray(b, s.len)
+	elem := n.elem
+	size := elem.typ.Size()
+	for i := range s.len {
+		at := unsafe.Add(s.data, uintptr(i)*size)
+		switch elem.op {
+		case opStruct:
+			b = encodeStructFast(b, elem, at, elem.record, left-1)
+		case opUnion:
+			b = encodeUnionFast(b, elem, at, left-1)
+		default:
+			b = encodeFast(b, elem, at, left-1)
+		}
+		if b == nil {
 			return nil
 		}
-		b = cbor.AppendArray(b, s.len)
-		size := n.elem.typ.Size()
-		for i := range s.len {
-			if b = encodeFast(b, n.elem, unsafe.Add(s.data, uintptr(i)*size), left-1); b == nil {
-				return nil
-			}
+	}
+	return b
+}
+
+func encodeUnionFast(b []byte, n *node, p unsafe.Pointer, left int) []byte {
+	u := (*unionLayout)(p)
+	if u.Value == nil {
+		if n.closed || len(typeOf(cbor.NewReader(u.Raw))) == 0 {
+			return nil
 		}
-		return b
-	case opUnion:
-		u := (*unionLayout)(p)
-		if u.Value == nil {
-			if n.closed || len(typeOf(cbor.NewReader(u.Raw))) == 0 {
-				return nil
-			}
-			return encodeRawFast(b, u.Raw, left)
-		}
-		v := (*interfaceLayout)(p)
-		for _, m := range n.members {
-			if m.fast.tab == v.typ && v.data != nil {
-				return encodeStructFast(b, m, v.data, true, left)
-			}
+		return encodeRawFast(b, u.Raw, left)
+	}
+	v := (*interfaceLayout)(p)
+	for _, m := range n.members {
+		if m.fast.tab == v.typ && v.data != nil {
+			return encodeStructFast(b, m, v.data, true, left)
 		}
 	}
 	return nil
@@ -297,21 +325,40 @@ func encodeRawFast(b []byte, raw Raw, left int) []byte {
 
 func encodeTextFast(b []byte, s string) []byte {
 	n := len(s)
-	if !cbor.ValidUTF8(unsafe.Slice(unsafe.StringData(s), n)) {
-		return nil
-	}
 	b = room(b, n+9)
 	at := len(b)
-	w := b[at:cap(b)]
-	switch {
+	switch w := b[at : at+2]; {
 	case n < 24:
 		w[0] = 0x60 | byte(n)
-		return b[:at+1+copy(w[1:], s)]
+		at++
 	case n < 256:
 		w[0], w[1] = 0x78, byte(n)
-		return b[:at+2+copy(w[2:], s)]
+		at += 2
+	default:
+		b = cbor.AppendTextHead(b, n)
+		at = len(b)
 	}
-	return cbor.AppendText(b, s)
+	b = b[:at+n]
+	// Text is copied and looked at in one go, in words of which the last one overlaps, if that is the shorter way.
+	w, t := b[at:], unsafe.Slice(unsafe.StringData(s), n)
+	if n < 8 || n > 96 {
+		if copy(w, t); !cbor.ValidUTF8(t) {
+			return nil
+		}
+		return b
+	}
+	or := binary.LittleEndian.Uint64(t[n-8:])
+	binary.LittleEndian.PutUint64(w[n-8:], or)
+	for len(t) > 8 && len(w) >= 8 {
+		x := binary.LittleEndian.Uint64(t)
+		binary.LittleEndian.PutUint64(w, x)
+		or |= x
+		t, w = t[8:], w[8:]
+	}
+	if or&highs != 0 && !utf8.ValidString(s) {
+		return nil
+	}
+	return b
 }
 
 // encodeBlobFast writes a blob of the usual form.
@@ -334,32 +381,28 @@ const (
 	blobEnd   = "\x65$type\x64blob\x68mimeType"
 )
 
-// absent reports whether an optional field has no value. It says so of none of the types that it doesn't know, which are
-// rare; their structs are refused.
-func absent(o op, p unsafe.Pointer) (yes, ok bool) {
+// emptiness returns where the words of an optional field are that are zero if it is absent, twice the same if it is one;
+// ok is false for types whose fields are better looked at by reflection.
+func emptiness(o op) (first, second uintptr, ok bool) {
+	const word = unsafe.Sizeof(uintptr(0))
 	switch o {
-	case opPointer:
-		return *(*unsafe.Pointer)(p) == nil, true
-	case opSlice, opBytes:
-		return (*sliceHeader)(p).data == nil, true
-	case opRaw:
-		return (*sliceHeader)(p).len == 0, true
-	case opUnion:
-		u := (*unionLayout)(p)
-		return u.Value == nil && len(u.Raw) == 0, true
-	case opNullable:
-		v := (*nullableLayout)(p)
-		return v.value == nil && !v.null, true
-	case opString:
-		return (*sliceHeader)(p).len == 0, true
-	case opInt64:
-		return *(*int64)(p) == 0, true
-	case opInt:
-		return *(*int)(p) == 0, true
-	case opBool:
-		return !*(*bool)(p), true
+	case opPointer, opSlice, opBytes: // what they point at
+		return 0, 0, true
+	case opRaw, opString: // their length
+		return word, word, true
+	case opUnion: // the type of Value, the length of Raw
+		return unsafe.Offsetof(unionLayout{}.Value), unsafe.Offsetof(unionLayout{}.Raw) + word, true
 	}
-	return false, false
+	return 0, 0, false
+}
+
+// presentAt is present for the field at p.
+func (f *field) presentAt(p unsafe.Pointer) bool {
+	return f.node.present(reflect.NewAt(f.node.typ, p).Elem())
+}
+
+func (f *fastField) absent(p unsafe.Pointer) bool {
+	return *(*uintptr)(unsafe.Add(p, f.empty[0]))|*(*uintptr)(unsafe.Add(p, f.empty[1])) == 0
 }
 
 func encodeStructFast(b []byte, n *node, p unsafe.Pointer, typed bool, left int) []byte {
@@ -384,10 +427,7 @@ func encodeStructFast(b []byte, n *node, p unsafe.Pointer, typed bool, left int)
 		f := &fields[i]
 		fp := unsafe.Add(p, f.off)
 		if f.opt {
-			switch yes, ok := absent(f.op, fp); {
-			case !ok:
-				return nil
-			case yes:
+			if f.odd && !n.fieldsFor(typed)[i].presentAt(fp) || !f.odd && f.absent(p) {
 				continue
 			}
 		}
@@ -415,14 +455,26 @@ func encodeStructFast(b []byte, n *node, p unsafe.Pointer, typed bool, left int)
 			b = encodeTextFast(b, *(*string)(fp))
 		case opType:
 			b = append(b, n.fast.name...)
+		case opInt64:
+			b = cbor.AppendInt(b, *(*int64)(fp))
 		case opStruct:
 			b = encodeStructFast(b, f.node, fp, f.node.record, left-1)
 		case opPointer:
-			if f.null && *(*unsafe.Pointer)(fp) == nil {
+			v := *(*unsafe.Pointer)(fp)
+			switch elem := f.node.elem; {
+			case v == nil && f.null:
 				b = cbor.AppendNull(b)
-				break
+			case v == nil:
+				return nil
+			case elem.op == opStruct:
+				b = encodeStructFast(b, elem, v, elem.record, left-1)
+			default:
+				b = encodeFast(b, elem, v, left-1)
 			}
-			b = encodeFast(b, f.node, fp, left-1)
+		case opSlice:
+			b = encodeSliceFast(b, f.node, fp, left-1)
+		case opUnion:
+			b = encodeUnionFast(b, f.node, fp, left-1)
 		default:
 			b = encodeFast(b, f.node, fp, left-1)
 		}
@@ -464,23 +516,21 @@ func decodeFast(b []byte, shared bool, v any, depth int) bool {
 	if p == nil || len(b) == 0 {
 		return false
 	}
-	if !isZero(p, n.typ.Size()) {
+	if !n.isZero(p) {
 		reflect.ValueOf(v).Elem().SetZero()
 	}
 	d := fastDecoder{b: b, shared: shared}
 	return d.value(n, p, 0, depth) == len(b)
 }
 
-// isZero reports whether the size bytes at p are zero, as they are in a new value. Overwriting them would take longer.
-func isZero(p unsafe.Pointer, size uintptr) bool {
-	var or uint64
-	for ; size >= 8; size -= 8 {
-		or |= *(*uint64)(p)
-		p = unsafe.Add(p, 8)
+// isZero reports whether the value of type n at p is known to be zero, as a new one is: overwriting takes longer.
+func (n *node) isZero(p unsafe.Pointer) bool {
+	if n.typ.Align()%8 != 0 {
+		return false
 	}
-	for ; size > 0; size-- {
-		or |= uint64(*(*byte)(p))
-		p = unsafe.Add(p, 1)
+	var or uint64
+	for _, w := range unsafe.Slice((*uint64)(p), n.typ.Size()/8) {
+		or |= w
 	}
 	return or == 0
 }
@@ -892,6 +942,8 @@ func (d *fastDecoder) structure(n *node, p unsafe.Pointer, typed bool, pos, left
 			pos = d.slice(f.node, fp, pos, left-1)
 		case opUnion:
 			pos = d.union(f.node, fp, pos, left-1)
+		case opBlob:
+			pos = d.blob((*Blob)(fp), pos)
 		default:
 			if f.null && b[pos] == 0xf6 {
 				if f.kit {

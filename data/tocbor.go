@@ -459,17 +459,11 @@ func (p *parser) escaped(open, i int) (at int, err *Error) {
 	// The head is rarely as long as the room for it.
 	var b [9]byte
 	size := len(p.dst) - head - 5
-	h := appendTextHead(b[:0], size)
+	h := cbor.AppendTextHead(b[:0], size)
 	copy(p.dst[head:], h)
 	copy(p.dst[head+len(h):], p.dst[head+5:])
 	p.dst = p.dst[:head+len(h)+size]
 	return head + len(h), nil
-}
-
-func appendTextHead(b []byte, n int) []byte {
-	b = cbor.AppendInt(b, int64(n))
-	b[0] |= 3 << 5
-	return b
 }
 
 func hex4(b []byte) (rune, bool) {
