@@ -6,7 +6,12 @@ import "strings"
 type DID string
 
 // ParseDID reads a DID of any method. Percent encoding is not checked.
-func ParseDID(s string) (DID, error) { return parse[DID](KindDID, s, checkDID(s)) }
+func ParseDID(s string) (DID, error) {
+	if DID(s).IsPLC() {
+		return DID(s), nil
+	}
+	return parse[DID](KindDID, s, checkDID(s))
+}
 
 // ValidDID reports whether s is a DID.
 func ValidDID[S ~string | ~[]byte](s S) bool { return checkDID(s) == "" }
