@@ -216,7 +216,7 @@ func (c *Catalog) Check() []*SchemaError {
 	defer c.store.mu.RUnlock()
 	var errs []*SchemaError
 	for id, s := range c.store.schemas {
-		s.walk(func(path string, d *Def) {
+		s.Walk(func(path string, d *Def) {
 			check := func(ref string, problem func(*Def) string) {
 				if why := problem(c.store.def(ref)); why != "" {
 					errs = append(errs, &SchemaError{string(id), path, ref + " " + why})
@@ -239,7 +239,7 @@ func (c *Catalog) Check() []*SchemaError {
 // References returns the absolute references in the schema, sorted, each once.
 func (s *Schema) References() []string {
 	var refs []string
-	s.walk(func(_ string, d *Def) {
+	s.Walk(func(_ string, d *Def) {
 		if d.Ref != "" {
 			refs = append(refs, d.Ref)
 		}
@@ -249,31 +249,32 @@ func (s *Schema) References() []string {
 	return slices.Compact(refs)
 }
 
-// walk visits every definition of the schema, outer ones first.
-func (s *Schema) walk(visit func(path string, d *Def)) {
+// Walk visits every definition of the schema with its path, such as defs.main.record.properties.text, outer ones first.
+func (s *Schema) Walk(visit func(path string, d *Def)) {
 	for _, n := range s.Defs {
-		n.Def.walk("defs."+n.Name, visit)
+		n.Def.Walk("defs."+n.Name, visit)
 	}
 }
 
-func (d *Def) walk(path string, visit func(path string, d *Def)) {
+// Walk visits the definition, at the given path, and all those within it.
+func (d *Def) Walk(path string, visit func(path string, d *Def)) {
 	if d == nil {
 		return
 	}
 	visit(path, d)
-	d.Items.walk(path+".items", visit)
+	d.Items.Walk(path+".items", visit)
 	for _, p := range d.Properties {
-		p.Def.walk(path+".properties."+p.Name, visit)
+		p.Def.Walk(path+".properties."+p.Name, visit)
 	}
-	d.Record.walk(path+".record", visit)
-	d.Parameters.walk(path+".parameters", visit)
+	d.Record.Walk(path+".record", visit)
+	d.Parameters.Walk(path+".parameters", visit)
 	if d.Input != nil {
-		d.Input.Schema.walk(path+".input.schema", visit)
+		d.Input.Schema.Walk(path+".input.schema", visit)
 	}
 	if d.Output != nil {
-		d.Output.Schema.walk(path+".output.schema", visit)
+		d.Output.Schema.Walk(path+".output.schema", visit)
 	}
-	d.Message.walk(path+".message.schema", visit)
+	d.Message.Walk(path+".message.schema", visit)
 }
 
 // RefProblem says why a ref can't point to d; "" if it can.

@@ -17,7 +17,7 @@ func (s *Schema) Dependencies() []syntax.NSID {
 			ids = append(ids, n)
 		}
 	}
-	s.walk(func(_ string, d *Def) {
+	s.Walk(func(_ string, d *Def) {
 		if d.Ref != "" {
 			add(d.Ref)
 		}
