@@ -14,7 +14,7 @@ import (
 
 // Parameters are structs of strings, integers, booleans and slices of these, with pointers where a parameter may be
 // absent; an absent slice is an empty one. The name is that of the field with a small first letter, or in the json tag. The
-// lex tag has the limits of the lexicon: format, min, max, minLength, maxLength, minItems, maxItems, enum (values with "|"
+// lex tag has the limits of the lexicon: a format, min, max, minLength, maxLength, minItems, maxItems, enum (values with "|"
 // between them) and default; and required, for a slice that may not be absent.
 
 type param struct {
@@ -101,16 +101,16 @@ func (r *rules) parse(tag string) error {
 		"minItems": &r.minItems, "maxItems": &r.maxItems,
 	}
 	for rule := range strings.SplitSeq(tag, ",") {
-		name, value, _ := strings.Cut(rule, "=")
-		switch name {
-		case "format":
-			r.format = syntax.Kind(value)
-		case "enum":
-			r.enum = strings.Split(value, "|")
-		case "default":
-			r.def = value
-		case "required":
+		name, value, valued := strings.Cut(rule, "=")
+		switch {
+		case rule == "required":
 			r.required = true
+		case !valued:
+			r.format = syntax.Kind(rule)
+		case name == "enum":
+			r.enum = strings.Split(value, "|")
+		case name == "default":
+			r.def = value
 		default:
 			n, err := strconv.ParseInt(value, 10, 64)
 			if ints[name] == nil || err != nil {

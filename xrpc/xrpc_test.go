@@ -22,12 +22,12 @@ import (
 )
 
 type listParams struct {
-	Did    string   `lex:"format=did"`
+	Did    string   `lex:"did"`
 	Limit  *int64   `lex:"min=1,max=100,default=50"`
 	Cursor *string  `lex:"maxLength=10"`
 	Sort   *string  `lex:"enum=asc|desc"`
 	Deep   *bool    `lex:"default=false"`
-	Uris   []string `lex:"maxItems=2,format=at-uri,required"`
+	Uris   []string `lex:"maxItems=2,at-uri,required"`
 	Ids    []int64
 }
 
