@@ -192,6 +192,11 @@ func (v *verifier) report(steps []step, of subject) *Report {
 		r.Blocks, r.Bytes, r.Duplicates = len(v.blocks.list), v.blocks.bytes, v.blocks.duplicates
 		r.Unlinked, r.UnlinkedBytes = v.blocks.unused()
 	}
+	for i := range v.blocks.list {
+		if v.blocks.list[i].node {
+			r.Nodes++
+		}
+	}
 	for i := range v.m.Ops {
 		if b := v.blocks.get(&v.m.Ops[i].CID); b != nil {
 			r.Records++

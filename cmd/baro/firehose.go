@@ -414,16 +414,9 @@ func (c *chainCheck) one(j *firehoseJob, key *keys.PublicKey) (repo.State, error
 	o := repo.VerifyOptions{Now: c.e.world.Clock.Now()}
 	switch m := j.msg.(type) {
 	case *stream.Sync:
-		return repo.VerifySync(repo.SyncMessage{DID: m.DID, Rev: m.Rev, Time: m.Time, Blocks: m.Blocks, FrameSize: j.frame}, key, prev, o)
+		return repo.VerifySync(syncMessage(m, j.frame), key, prev, o)
 	case *stream.Commit:
-		ops := make([]repo.Op, len(m.Ops))
-		for i, op := range m.Ops {
-			ops[i] = repo.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev}
-		}
-		return repo.VerifyCommit(repo.CommitMessage{
-			Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData, Ops: ops, Blocks: m.Blocks,
-			TooBig: m.TooBig, Rebase: m.Rebase, FrameSize: j.frame,
-		}, key, prev, o)
+		return repo.VerifyCommit(commitMessage(m, j.frame), key, prev, o)
 	}
 	return repo.State{}, nil
 }

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 //
 //	network [demo]   brings up a local network in the data directory that baro looks in
 //	code N command   runs a command that has to end with the exit code N
+//	hostile          writes files that are wrong in one way each
 //	zone NAME FILE   has the local network's DNS name the DID that is in a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -47,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"network": startNetwork,
 			"code":    wantCode,
+			"hostile": hostileFiles,
 			"zone":    addToZone,
 		},
 	})

@@ -23,7 +23,8 @@ func newRepo(e *env) *cobra.Command {
 		Use:   "repo",
 		Short: "Check, look into, save and load whole repositories",
 		Long: "A repository is all the public records of an account, under one signed commit. These commands take it from a CAR file,\n" +
-			"or from the network when they are given a handle or a DID. A file wins where a name could be both.",
+			"or from the network when they are given a handle or a DID. A file wins where a name could be both; - is a CAR file on\n" +
+			"standard input.",
 		Example: "  baro repo verify alice.test\n  baro repo export alice.test && baro repo inspect alice.test.car",
 	}
 	cmd.AddCommand(newRepoVerify(e), newRepoInspect(e), newRepoLs(e), newRepoUnpack(e), newRepoExport(e), newRepoImport(e))
@@ -36,11 +37,15 @@ type repoSource struct {
 	f    networkFlags
 	name string
 	file *os.File // nil if it comes from the network
+	temp bool     // the file is ours to remove
 	acc  *account // nil if it comes from a file
 }
 
 // openSource finds out what an argument of a repo command means.
 func (e *env) openSource(ctx context.Context, arg string, f networkFlags) (*repoSource, error) {
+	if arg == "-" {
+		return e.spoolStdin(ctx, f)
+	}
 	h, err := os.Open(arg)
 	if err == nil {
 		info, err := h.Stat()
@@ -76,9 +81,34 @@ func (e *env) openSource(ctx context.Context, arg string, f networkFlags) (*repo
 	return &repoSource{e: e, f: f, name: arg, acc: a}, nil
 }
 
+func tempCAR() (*os.File, error) {
+	tmp, err := os.CreateTemp("", "baro-*.car")
+	if err != nil {
+		return nil, fmt.Errorf("making a temporary file: %w", err)
+	}
+	return tmp, nil
+}
+
+// spoolStdin copies standard input to a temporary file: whose repository it is has to be known before it can be checked.
+func (e *env) spoolStdin(ctx context.Context, f networkFlags) (*repoSource, error) {
+	tmp, err := tempCAR()
+	if err != nil {
+		return nil, err
+	}
+	s := &repoSource{e: e, f: f, name: "standard input", file: tmp, temp: true}
+	if _, err := io.Copy(tmp, contextReader{ctx, e.stdin}); err != nil {
+		s.close()
+		return nil, fmt.Errorf("reading standard input: %w", err)
+	}
+	return s, nil
+}
+
 func (s *repoSource) close() {
 	if s.file != nil {
 		s.file.Close()
+		if s.temp {
+			os.Remove(s.file.Name())
+		}
 	}
 }
 
@@ -233,9 +263,9 @@ func parseKey(s string) (*keys.PublicKey, error) {
 func (s *repoSource) spool(ctx context.Context, c repoCheck) (*os.File, func(), error) {
 	file, done := s.file, func() {}
 	if file == nil {
-		tmp, err := os.CreateTemp("", "baro-*.car")
+		tmp, err := tempCAR()
 		if err != nil {
-			return nil, nil, fmt.Errorf("making a temporary file: %w", err)
+			return nil, nil, err
 		}
 		done = func() {
 			tmp.Close()
