@@ -686,3 +686,11 @@ func mustCBOR(t testing.TB, j string) []byte {
 	}
 	return raw
 }
+
+func rawCID(t testing.TB) cid.CID {
+	c, err := cid.Parse(rawStr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -137,15 +137,7 @@ func (d *dirt) found(off int, err error) {
 		}
 	}
 	if len(d.lenient.Violations) < MaxViolations { // else it isn't worth building the path
-		var p []byte
-		for _, s := range d.path {
-			if s.Key != nil {
-				p = cbor.AppendPathKey(p, s.Key)
-			} else {
-				p = append(strconv.AppendInt(append(p, '['), int64(s.Index), 10), ']')
-			}
-		}
-		e.Path = string(p)
+		e.Path = pathOf(d.path)
 	}
 	d.add(e)
 }

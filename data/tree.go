@@ -59,7 +59,7 @@ func (t *treeReader) value(left int) (any, error) {
 				return nil, err
 			}
 			if m[string(key)], err = t.value(left - 1); err != nil {
-				return nil, err
+				return nil, inKey(err, string(key))
 			}
 		}
 		return m, nil
@@ -78,7 +78,7 @@ func (t *treeReader) value(left int) (any, error) {
 			}
 			v, err := t.value(left - 1)
 			if err != nil {
-				return nil, err
+				return nil, inItem(err, i)
 			}
 			a = append(a, v)
 		}

@@ -2,6 +2,7 @@ package data
 
 import (
 	"iter"
+	"strconv"
 
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/cid"
@@ -12,6 +13,19 @@ type Step struct {
 	Key   []byte // of the entry; nil for an item
 	Index int    // of the item
 	Type  []byte // the `$type` of the map that the step leads to; nil if it has none or is no map
+}
+
+// pathOf returns a path in the form of [Error].
+func pathOf(steps []Step) string {
+	var p []byte
+	for _, s := range steps {
+		if s.Key != nil {
+			p = cbor.AppendPathKey(p, s.Key)
+		} else {
+			p = append(strconv.AppendInt(append(p, '['), int64(s.Index), 10), ']')
+		}
+	}
+	return string(p)
 }
 
 // Leaf is something that [Walk] finds. Only the field of its kind means something. It and all that it shows are views of the input,
@@ -86,7 +100,7 @@ func (w *walker) value(n int) error {
 			w.r = start
 		}
 		if n == len(w.path) {
-			return depthError(&w.r)
+			return &Error{Offset: w.r.Offset(), Path: pathOf(w.path[:]), Rule: RuleDepth}
 		}
 		size, err := w.r.Map()
 		if err != nil {
@@ -105,7 +119,7 @@ func (w *walker) value(n int) error {
 		return nil
 	case cbor.KindArray:
 		if n == len(w.path) {
-			return depthError(&w.r)
+			return &Error{Offset: w.r.Offset(), Path: pathOf(w.path[:]), Rule: RuleDepth}
 		}
 		size, err := w.r.Array()
 		if err != nil {
@@ -168,7 +182,7 @@ func blobs(r *cbor.Reader, left int, yield func(Blob, error) bool) (bool, error)
 				return false, err
 			}
 			if more, err := blobs(r, left-1, yield); !more || err != nil {
-				return false, err
+				return false, inKey(err, string(key))
 			}
 		}
 	case cbor.KindArray:
@@ -179,9 +193,9 @@ func blobs(r *cbor.Reader, left int, yield func(Blob, error) bool) (bool, error)
 		if err != nil {
 			return false, err
 		}
-		for range n {
+		for i := range n {
 			if more, err := blobs(r, left-1, yield); !more || err != nil {
-				return false, err
+				return false, inItem(err, i)
 			}
 		}
 	default:
