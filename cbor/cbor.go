@@ -23,10 +23,14 @@
 //	err = r.End()
 //
 // Data in the wild breaks the rules now and then. [NewLenientReader] runs the same code in a mode that reports a broken
-// rule and goes on; what it passes over is not valid and must not be written again as if it were.
+// rule and goes on, and [Violations] lists them; what is passed over is not valid and must not be written again as if it
+// were. A lenient reading ends at what can't be made out ([Rule.Hard]). It takes as long as a strict one, but for the
+// paths of what it reports: the first 64 of a Reader have one, the list is as long as its caller wants.
 //
-// Limits: 32 nested containers, 131,072 elements in one, keys of 8 KiB; a declared length is believed only as far as
-// there are bytes for it. Errors are of type [*Error]. The API is stable.
+// Limits: 32 nested containers ([ScanWithin] and [Reader.RawWithin] count those around a value too), 131,072 elements in
+// one, keys of 8 KiB, inputs below 4 GiB; a declared length is believed only as far as there are bytes for it, and nothing
+// is allocated for it. The sizes of records and frames are for the caller to check before, since the input is already in
+// memory here. A Reader allocates for [Reader.Text] and errors only. Errors are of type [*Error]. The API is stable.
 package cbor
 
 import (

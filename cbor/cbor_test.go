@@ -65,6 +65,19 @@ func ExampleViolations() {
 	// cbor: float in a (byte 7)
 }
 
+func ExampleNewLenientReader() {
+	// An array of indefinite length, with a float in it.
+	r := cbor.NewLenientReader([]byte("\x9f\x01\xf9\x3e\x00\xff"), func(e *cbor.Error) { fmt.Println(e) })
+	n, _ := r.Array()
+	one, _ := r.Int()
+	half, _ := r.Float()
+	fmt.Println(n, one, half, r.Break(), r.End())
+	// Output:
+	// cbor: indefinite (byte 0)
+	// cbor: float in [1] (byte 2)
+	// -1 1 1.5 true <nil>
+}
+
 func unhex(s string) []byte {
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 	if err != nil {
@@ -379,5 +392,86 @@ func TestNoAllocs(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("Reader: %v allocations", n)
+	}
+}
+
+func TestFloat(t *testing.T) {
+	for in, want := range map[string]float64{
+		"f90000": 0, "f93c00": 1, "f9c400": -4, "f97bff": 65504, "f90001": 5.960464477539063e-8, "f90400": 0.00006103515625, "f97c00": math.Inf(1),
+		"f9fc00": math.Inf(-1), "fa47c35000": 100000, "fb3ff199999999999a": 1.1, "fb7ff0000000000000": math.Inf(1),
+	} {
+		r := cbor.NewLenientReader(unhex(in), nil)
+		if got, err := r.Float(); got != want || err != nil || r.End() != nil {
+			t.Errorf("%s: %v, %v, want %v", in, got, err, want)
+		}
+		r = cbor.NewReader(unhex(in))
+		var e *cbor.Error
+		if _, err := r.Float(); !errors.As(err, &e) || e.Rule != cbor.RuleFloat || r.Offset() != 0 {
+			t.Errorf("%s: the strict reader says %v", in, err)
+		}
+	}
+	for _, in := range []string{"", "01", "f9", "f900", "fb00", "f4", "a0"} {
+		r := cbor.NewLenientReader(unhex(in), nil)
+		if v, err := r.Float(); err == nil || r.Offset() != 0 {
+			t.Errorf("%s: read as %v", in, v)
+		}
+	}
+	r := cbor.NewLenientReader(unhex("f97e00"), nil)
+	if v, err := r.Float(); !math.IsNaN(v) || err != nil {
+		t.Errorf("NaN: %v, %v", v, err)
+	}
+}
+
+// A value is scanned as deep as what is around it leaves room for.
+func TestWithin(t *testing.T) {
+	b := unhex("8181 81 00")
+	for depth, ok := range map[int]bool{0: true, cbor.MaxDepth - 3: true, cbor.MaxDepth - 2: false, cbor.MaxDepth: false} {
+		if n, err := cbor.ScanWithin(b, depth); (err == nil) != ok || ok && n != len(b) {
+			t.Errorf("ScanWithin %d: %d, %v", depth, n, err)
+		}
+		r := cbor.NewReader(b)
+		if raw, err := r.RawWithin(depth); (err == nil) != ok || ok && len(raw) != len(b) {
+			t.Errorf("RawWithin %d: %x, %v", depth, raw, err)
+		}
+	}
+}
+
+// A list that is full still tells what ended the reading, and nobody hears of the rest.
+func TestViolationsLimit(t *testing.T) {
+	b := unhex("84 f7 f7 f7 62 61")
+	for limit, want := range []string{"", "truncated", "simple truncated", "simple simple truncated", "simple simple simple truncated", "simple simple simple truncated"} {
+		var got []string
+		for _, e := range cbor.Violations(b, limit) {
+			got = append(got, string(e.Rule))
+			if e.Rule.Hard() != (e.Rule == cbor.RuleTruncated) {
+				t.Errorf("%s is hard: %v", e.Rule, e.Rule.Hard())
+			}
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("at most %d: %s, want %s", limit, s, want)
+		}
+	}
+}
+
+// The limits themselves are allowed, and one more is not.
+func TestLimits(t *testing.T) {
+	list := append(cbor.AppendArray(nil, cbor.MaxElements), make([]byte, cbor.MaxElements)...)
+	if err := cbor.Valid(list); err != nil {
+		t.Error(err)
+	}
+	more := append(cbor.AppendArray(nil, cbor.MaxElements+1), make([]byte, cbor.MaxElements+1)...)
+	entries := cbor.AppendMap(nil, cbor.MaxElements+1)
+	for i := range cbor.MaxElements + 1 {
+		entries = cbor.AppendInt(cbor.AppendText(entries, fmt.Sprintf("%06d", i)), 0)
+	}
+	open := append(append([]byte{0x9f}, make([]byte, cbor.MaxElements+1)...), 0xff)
+	for name, b := range map[string][]byte{"items": more, "entries": entries, "items of no announced number": open} {
+		list := cbor.Violations(b, 10)
+		if len(list) == 0 || list[len(list)-1].Rule != cbor.RuleElements {
+			t.Errorf("%s: %v", name, list)
+		}
+	}
+	if list := cbor.Violations(append(open[:cbor.MaxElements+1], 0xff), 10); len(list) != 1 || list[0].Rule != cbor.RuleIndefinite {
+		t.Errorf("%v", list)
 	}
 }

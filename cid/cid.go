@@ -11,7 +11,11 @@
 //	back, err := cid.Parse(s) // back == c
 //	ok := c.Verify(block)
 //
-// The API is stable.
+// The one other string in which a CID occurs, a text field of format cid, may be of any kind: that is syntax, and the
+// subject of package lexicon. A CID says nothing of where its content is, nor that there is any.
+//
+// Limits: 36 bytes or 59 characters, in one spelling each; nothing is allocated but the results of String, Bytes and
+// MarshalText. Errors wrap [ErrInvalid] and say which part is wrong. The API is stable.
 package cid
 
 import (

@@ -3,6 +3,7 @@ package cid_test
 import (
 	"bytes"
 	"encoding/base32"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -19,6 +20,16 @@ func Example() {
 	// Output:
 	// bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua
 	// true false
+}
+
+func ExampleParse() {
+	c, err := cid.Parse("bafkreiccldh766hwcnuxnf2wh6jgzepf2nlu2lvcllt63eww5p6chi4ity")
+	fmt.Println(c.Codec() == cid.Raw, err)
+	_, err = cid.Parse("QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR") // version 0
+	fmt.Println(errors.Is(err, cid.ErrInvalid), err)
+	// Output:
+	// true <nil>
+	// true invalid CID: 46 characters, want 59
 }
 
 func TestRoundTrip(t *testing.T) {

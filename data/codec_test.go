@@ -3,6 +3,7 @@ package data_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -49,6 +50,51 @@ type point struct {
 }
 
 func (*point) LexType() string { return "com.example.defs#point" }
+
+func ExampleUnmarshal() {
+	type Note struct {
+		Text  string     `json:"text"`
+		Likes *int64     `json:"likes,omitzero"`
+		Extra data.Extra `json:"-"`
+	}
+	raw, err := data.AppendCBOR(nil, []byte(`{"text": "hi", "mood": {"$type": "com.example.mood#calm"}}`))
+	if err != nil {
+		fmt.Println(err)
+	}
+	var n Note
+	err = data.Unmarshal(raw, &n)
+	fmt.Println(n.Text, n.Likes, n.Extra[0].Key, n.Extra[0].Value.Type(), err)
+
+	// What Note doesn't know is written again as it was.
+	n.Text, n.Likes = "bye", new(int64(1))
+	raw, err = data.Marshal(&n)
+	j, _ := data.AppendJSON(nil, raw)
+	fmt.Println(string(j), err)
+	// Output:
+	// hi <nil> mood com.example.mood#calm <nil>
+	// {"mood":{"$type":"com.example.mood#calm"},"text":"bye","likes":1} <nil>
+}
+
+func ExampleDecode() {
+	raw, err := data.Encode(map[string]any{"text": "hi", "n": 1, "list": []any{true, nil, []byte{1, 2}}})
+	if err != nil {
+		fmt.Println(err)
+	}
+	v, err := data.Decode(raw)
+	fmt.Println(v, err)
+	_, err = data.Encode(map[string]any{"n": 1.5})
+	fmt.Println(err)
+	// Output:
+	// map[list:[true <nil> [1 2]] n:1 text:hi] <nil>
+	// data: value: the data model has no float64 in n
+}
+
+func ExampleCheckRecord() {
+	raw, _ := data.Encode(map[string]any{"$type": "com.example.note", "pic": map[string]any{"$type": "blob"}})
+	fmt.Println(data.CheckRecord(raw))
+	// Output:
+	// data: blob: no ref in pic (byte 5)
+}
 
 func fromJSON(t testing.TB, s string) []byte {
 	t.Helper()
