@@ -63,6 +63,81 @@ func ExampleVerifyCommit() {
 	// stale-rev: 3lscuqc52or3x is not newer than 3lscuqc52or3x
 }
 
+func ExampleCommit_Sign() {
+	key := exampleKey()
+	c := repo.Commit{DID: "did:web:example.com", Rev: "3lscuqc52or2x", Data: repo.EmptyRoot}
+	if err := c.Sign(key); err != nil {
+		panic(err)
+	}
+	block := c.Encode()
+
+	got, err := repo.DecodeCommit(block)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(got.CID() == cid.Sum(cid.DagCBOR, block), got.Verify(key.Public()))
+	got.Rev = "3lscuqc52or3x"
+	fmt.Println(got.Verify(key.Public()) != nil)
+	// Output:
+	// true <nil>
+	// true
+}
+
+func ExampleApply() {
+	key := exampleKey()
+	writes := []repo.Write{
+		{Path: "com.example.note/1", Record: repotest.Record("one")},
+		{Path: "com.example.note/2", Record: repotest.Record("two")},
+	}
+	u, tree, err := repo.Apply(mst.New(), writes, "did:web:example.com", "3lscuqc52or2x", key)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(len(u.Ops), len(u.Change.Added), u.Commit.Data == u.Change.Root)
+
+	// A record that is written as it was changes nothing, a deletion does.
+	writes = []repo.Write{{Path: "com.example.note/1"}, {Path: "com.example.note/2", Record: repotest.Record("two")}}
+	u, _, err = repo.Apply(tree, writes, "did:web:example.com", "3lscuqc52or3x", key)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(u.Ops[0].Action, u.Ops[0].Path, len(u.Ops))
+	// Output:
+	// 2 3 true
+	// delete com.example.note/1 1
+}
+
+func ExampleReportCommit() {
+	key := exampleKey()
+	u, _, _ := repo.Apply(mst.New(), []repo.Write{{Path: "com.example.note/1", Record: repotest.Record("hello")}}, "did:web:example.com", "3lscuqc52or2x", key)
+	message := u.Message("", "yesterday")
+	message.Ops = nil
+
+	for _, c := range repo.ReportCommit(message, key.Public(), nil, repo.VerifyOptions{}).Checks {
+		if c.Status == repo.StatusFailed {
+			fmt.Printf("%s: not so: %s\n", c.Name, c.Name.Text())
+		}
+	}
+	// Output:
+	// time-syntax: not so: the time is a datetime
+	// no-prev-data: not so: the tree before is named, unless there was none
+}
+
+func ExampleMakeProof() {
+	key := exampleKey()
+	u, tree, _ := repo.Apply(mst.New(), []repo.Write{{Path: "com.example.note/1", Record: repotest.Record("hello")}}, "did:web:example.com", "3lscuqc52or2x", key)
+
+	// That there is no record can be proven too.
+	file, err := repo.MakeProof(u.Block, tree, "com.example.note/2", nil)
+	if err != nil {
+		panic(err)
+	}
+	proof, err := repo.VerifyProof(file, "did:web:example.com", "com.example.note/2", key.Public())
+	fmt.Println(proof.Found(), proof.Signed, err)
+	// Output:
+	// false true <nil>
+}
+
 func ExampleVerifyProof() {
 	key := exampleKey()
 	record := repotest.Record("hello")
