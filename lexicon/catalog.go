@@ -219,7 +219,7 @@ func (c *Catalog) Check() []*SchemaError {
 		s.Walk(func(path string, d *Def) {
 			check := func(ref string, problem func(*Def) string) {
 				if why := problem(c.store.def(ref)); why != "" {
-					errs = append(errs, &SchemaError{string(id), path, ref + " " + why})
+					errs = append(errs, &SchemaError{ID: string(id), Path: path, Rule: ProblemSchema, Reason: ref + " " + why})
 				}
 			}
 			switch d.Type {
@@ -234,47 +234,6 @@ func (c *Catalog) Check() []*SchemaError {
 	}
 	sort.Slice(errs, func(i, j int) bool { return errs[i].Error() < errs[j].Error() })
 	return errs
-}
-
-// References returns the absolute references in the schema, sorted, each once.
-func (s *Schema) References() []string {
-	var refs []string
-	s.Walk(func(_ string, d *Def) {
-		if d.Ref != "" {
-			refs = append(refs, d.Ref)
-		}
-		refs = append(refs, d.Refs...)
-	})
-	slices.Sort(refs)
-	return slices.Compact(refs)
-}
-
-// Walk visits every definition of the schema with its path, such as defs.main.record.properties.text, outer ones first.
-func (s *Schema) Walk(visit func(path string, d *Def)) {
-	for _, n := range s.Defs {
-		n.Def.Walk("defs."+n.Name, visit)
-	}
-}
-
-// Walk visits the definition, at the given path, and all those within it.
-func (d *Def) Walk(path string, visit func(path string, d *Def)) {
-	if d == nil {
-		return
-	}
-	visit(path, d)
-	d.Items.Walk(path+".items", visit)
-	for _, p := range d.Properties {
-		p.Def.Walk(path+".properties."+p.Name, visit)
-	}
-	d.Record.Walk(path+".record", visit)
-	d.Parameters.Walk(path+".parameters", visit)
-	if d.Input != nil {
-		d.Input.Schema.Walk(path+".input.schema", visit)
-	}
-	if d.Output != nil {
-		d.Output.Schema.Walk(path+".output.schema", visit)
-	}
-	d.Message.Walk(path+".message.schema", visit)
 }
 
 // RefProblem says why a ref can't point to d; "" if it can.

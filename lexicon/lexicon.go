@@ -153,6 +153,8 @@ type Def struct {
 	Message    *Def // a union
 	Errors     []ErrorName
 
+	MessageDescription string // of subscriptions
+
 	// permission-set
 	Title, Detail         string
 	TitleLang, DetailLang map[string]string // by language tag
@@ -235,8 +237,28 @@ type Permission struct {
 type SchemaError struct {
 	ID     string // as far as it is known
 	Path   string // such as "defs.main.record.properties.text"
+	Rule   Problem
 	Reason string
 }
+
+// Problem names the sort of a [SchemaError], by the ids that linters of the field use.
+type Problem string
+
+// The sorts of problems.
+const (
+	ProblemJSON     Problem = "schema-json-parse"        // not strict JSON, not CBOR, too large
+	ProblemVersion  Problem = "lexicon-version"          // lexicon isn't 1
+	ProblemID       Problem = "invalid-nsid"             // id isn't an NSID
+	ProblemPrimary  Problem = "non-main-primary"         // a primary type that isn't named main
+	ProblemEncoding Problem = "unspecified-encoding"     // a body without a well-formed encoding
+	ProblemMessages Problem = "subscription-no-messages" // a subscription without a union of messages
+	ProblemAccept   Problem = "accept-syntax"            // a blob's accept that is no MIME type or pattern
+	ProblemLimits   Problem = "contradictory-limits"     // bounds that exclude each other
+	ProblemSchema   Problem = "lexicon-schema"           // anything else
+)
+
+// maxProblems is how many problems of one document are told.
+const maxProblems = 100
 
 // Error returns one line that says everything.
 func (e *SchemaError) Error() string {

@@ -14,56 +14,90 @@ import (
 // ParseSchema reads a schema in JSON. It is strict about what the specification says and passes over fields that it
 // doesn't know. References to other schemas aren't followed: that is up to a [Catalog].
 func ParseSchema(json []byte) (*Schema, error) {
-	if len(json) > MaxSchema {
-		return nil, &SchemaError{Reason: fmt.Sprintf("more than %d bytes", MaxSchema)}
-	}
-	raw, err := data.AppendCBOR(nil, json)
-	if err != nil {
-		return nil, &SchemaError{Reason: err.Error()}
-	}
-	return ParseRecord(raw)
-}
-
-// ParseRecord reads a schema in DAG-CBOR, as com.atproto.lexicon.schema records hold it.
-func ParseRecord(raw []byte) (*Schema, error) {
-	if len(raw) > MaxSchema {
-		return nil, &SchemaError{Reason: fmt.Sprintf("more than %d bytes", MaxSchema)}
-	}
-	tree, err := data.Decode(raw)
-	if err != nil {
-		return nil, &SchemaError{Reason: err.Error()}
-	}
-	m, ok := tree.(map[string]any)
-	if !ok {
-		return nil, &SchemaError{Reason: "not an object"}
-	}
-	p := &schemaParser{}
-	s := &Schema{Raw: raw}
-	p.schema(m, s)
-	if p.err != nil {
-		p.err.ID = p.id
-		return nil, p.err
+	s, problems := parseJSON(json, 1)
+	if len(problems) > 0 {
+		return nil, problems[0]
 	}
 	return s, nil
 }
 
-// schemaParser keeps the first error; after it, what it returns doesn't matter.
-type schemaParser struct {
-	id   string
-	err  *SchemaError
-	path []string
+// Problems returns all that keeps a document from being a schema, at most 100 entries; none if it is one.
+func Problems(json []byte) []*SchemaError {
+	_, problems := parseJSON(json, maxProblems)
+	return problems
 }
 
-func (p *schemaParser) fail(format string, args ...any) {
-	if p.err == nil {
-		p.err = &SchemaError{Path: strings.Join(p.path, "."), Reason: fmt.Sprintf(format, args...)}
+func parseJSON(json []byte, limit int) (*Schema, []*SchemaError) {
+	if len(json) > MaxSchema {
+		return nil, tooLarge()
+	}
+	raw, err := data.AppendCBOR(nil, json)
+	if err != nil {
+		return nil, []*SchemaError{{Rule: ProblemJSON, Reason: err.Error()}}
+	}
+	return parseCBOR(raw, limit)
+}
+
+func tooLarge() []*SchemaError {
+	return []*SchemaError{{Rule: ProblemJSON, Reason: fmt.Sprintf("more than %d bytes", MaxSchema)}}
+}
+
+// ParseRecord reads a schema in DAG-CBOR, as com.atproto.lexicon.schema records hold it.
+func ParseRecord(raw []byte) (*Schema, error) {
+	s, problems := parseCBOR(raw, 1)
+	if len(problems) > 0 {
+		return nil, problems[0]
+	}
+	return s, nil
+}
+
+func parseCBOR(raw []byte, limit int) (*Schema, []*SchemaError) {
+	if len(raw) > MaxSchema {
+		return nil, tooLarge()
+	}
+	tree, err := data.Decode(raw)
+	if err != nil {
+		return nil, []*SchemaError{{Rule: ProblemJSON, Reason: err.Error()}}
+	}
+	m, ok := tree.(map[string]any)
+	if !ok {
+		return nil, []*SchemaError{{Rule: ProblemSchema, Reason: "not an object"}}
+	}
+	p := &schemaParser{limit: limit}
+	s := &Schema{Raw: raw}
+	p.schema(m, s)
+	if len(p.errs) == 0 {
+		return s, nil
+	}
+	for _, e := range p.errs {
+		e.ID = string(s.ID)
+	}
+	return nil, p.errs
+}
+
+// schemaParser keeps the first problems. Once it has one, what it returns is only good for finding more.
+type schemaParser struct {
+	id    string // "" if that of the schema is none
+	errs  []*SchemaError
+	limit int
+	path  []string
+}
+
+// full reports whether there are as many problems as wanted.
+func (p *schemaParser) full() bool { return len(p.errs) >= p.limit }
+
+func (p *schemaParser) fail(format string, args ...any) { p.problem(ProblemSchema, format, args...) }
+
+func (p *schemaParser) problem(rule Problem, format string, args ...any) {
+	if !p.full() {
+		p.errs = append(p.errs, &SchemaError{Path: strings.Join(p.path, "."), Rule: rule, Reason: fmt.Sprintf(format, args...)})
 	}
 }
 
 // in runs f with a step added to the path.
 func (p *schemaParser) in(step string, f func()) {
 	p.path = append(p.path, step)
-	if p.err == nil {
+	if !p.full() {
 		f()
 	}
 	p.path = p.path[:len(p.path)-1]
@@ -111,7 +145,7 @@ func (p *schemaParser) count(m map[string]any, name string) *int64 {
 
 func (p *schemaParser) bounds(low, high *int64, what string) {
 	if low != nil && high != nil && *low > *high {
-		p.fail("the smallest %s is above the largest", what)
+		p.problem(ProblemLimits, "the smallest %s is above the largest", what)
 	}
 }
 
@@ -146,15 +180,14 @@ func (p *schemaParser) unique(l []string, name string) []string {
 
 func (p *schemaParser) schema(m map[string]any, s *Schema) {
 	if v, ok := m["lexicon"].(int64); !ok || v != 1 {
-		p.fail("lexicon must be 1")
+		p.problem(ProblemVersion, "lexicon must be 1")
 	}
-	id := p.required(m, "id")
+	id, _ := m["id"].(string)
 	nsid, err := syntax.ParseNSID(id)
 	if err != nil {
-		p.fail("id: %v", err)
-		return
+		p.problem(ProblemID, "id: %v", err)
 	}
-	p.id, s.ID = id, nsid
+	p.id, s.ID = string(nsid), nsid
 	s.Description = p.text(m, "description")
 	defs, ok := field[map[string]any](p, m, "defs")
 	if !ok || len(defs) == 0 {
@@ -168,7 +201,7 @@ func (p *schemaParser) schema(m map[string]any, s *Schema) {
 			p.fail("%s can't be a definition of its own", d.Type)
 		}
 		if d.Type.Primary() && name != mainName {
-			p.fail("%s must be named main", d.Type)
+			p.problem(ProblemPrimary, "%s must be named main", d.Type)
 		}
 		if !plainName(name) {
 			p.fail("a name is made of letters and digits, and starts with a letter")
@@ -253,6 +286,7 @@ func (p *schemaParser) def(x any, depth int) *Def {
 		p.fail("more than %d levels", maxDepth)
 		return nil
 	}
+	before := len(p.errs)
 	d := &Def{Type: Type(p.required(m, "type")), Description: p.text(m, "description")}
 	switch d.Type {
 	case TypeBoolean:
@@ -268,7 +302,7 @@ func (p *schemaParser) def(x any, depth int) *Def {
 		p.blobDef(m, d)
 	case TypeArray:
 		p.lengths(m, d)
-		if d.Items = p.child(m, "items", depth+1, fieldTypes...); d.Items == nil {
+		if d.Items = p.child(m, "items", depth+1, fieldTypes...); m["items"] == nil {
 			p.fail("no items")
 		}
 	case TypeObject, TypeParams:
@@ -286,7 +320,7 @@ func (p *schemaParser) def(x any, depth int) *Def {
 	default:
 		p.fail("unknown type %.40q", d.Type)
 	}
-	if p.err != nil {
+	if len(p.errs) > before {
 		return nil
 	}
 	return d
@@ -334,7 +368,7 @@ func (p *schemaParser) blobDef(m map[string]any, d *Def) {
 	for _, a := range d.Accept {
 		major, minor, ok := strings.Cut(a, "/")
 		if !ok || major == "" || minor == "" || strings.Contains(major, "*") && a != "*/*" || strings.Contains(minor, "*") && minor != "*" {
-			p.fail("accept has %.80q", a)
+			p.problem(ProblemAccept, "accept has %.80q", a)
 		}
 	}
 }
@@ -370,7 +404,9 @@ func (p *schemaParser) objectDef(m map[string]any, d *Def, depth int) {
 func (p *schemaParser) reference(ref string) string {
 	id, name, hasName := strings.Cut(ref, "#")
 	if id == "" {
-		id = p.id
+		if id = p.id; id == "" {
+			return ref // the schema has no NSID, which has been told
+		}
 	}
 	if !syntax.ValidNSID(id) || hasName && !plainName(name) {
 		p.fail("%.400q is no reference", ref)
@@ -405,7 +441,7 @@ func (p *schemaParser) recordDef(m map[string]any, d *Def, depth int) {
 	case d.Key != "tid" && d.Key != "nsid" && d.Key != "any":
 		p.fail("unknown record key type %.80q", d.Key)
 	}
-	if d.Record = p.child(m, "record", depth+1, TypeObject); d.Record == nil {
+	if d.Record = p.child(m, "record", depth+1, TypeObject); m["record"] == nil {
 		p.fail("no record")
 	}
 }
@@ -419,9 +455,10 @@ func (p *schemaParser) methodDef(m map[string]any, d *Def, depth int) {
 		}
 		out := &Body{Description: p.text(b, "description")}
 		p.in(name, func() {
-			out.Encoding = p.required(b, "encoding")
-			if _, _, err := mime.ParseMediaType(out.Encoding); err != nil {
-				p.fail("encoding %.80q: %v", out.Encoding, err)
+			if out.Encoding = p.text(b, "encoding"); b["encoding"] == nil {
+				p.problem(ProblemEncoding, "no encoding")
+			} else if _, _, err := mime.ParseMediaType(out.Encoding); err != nil {
+				p.problem(ProblemEncoding, "encoding %.80q: %v", out.Encoding, err)
 			}
 			out.Schema = p.child(b, "schema", depth+1, bodyTypes...)
 		})
@@ -438,12 +475,13 @@ func (p *schemaParser) methodDef(m map[string]any, d *Def, depth int) {
 	case TypeSubscription:
 		msg, ok := field[map[string]any](p, m, "message")
 		if !ok {
-			p.fail("no message")
+			p.problem(ProblemMessages, "no message")
 			break
 		}
 		p.in("message", func() {
-			if d.Message = p.child(msg, "schema", depth+1, TypeUnion); d.Message == nil {
-				p.fail("no schema")
+			d.MessageDescription = p.text(msg, "description")
+			if d.Message = p.child(msg, "schema", depth+1, TypeUnion); msg["schema"] == nil {
+				p.problem(ProblemMessages, "no schema")
 			}
 		})
 	}
