@@ -733,3 +733,23 @@ func TestAddFS(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestEmptyType tells that an empty $type is none, also where a union would take any.
+func TestEmptyType(t *testing.T) {
+	cat := lexicon.NewCatalog()
+	if _, err := cat.AddJSON([]byte(`{"lexicon":1,"id":"com.example.open","defs":{"main":{"type":"object","required":["u"],"properties":{"u":{"type":"union","refs":[]}}}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	for in, ok := range map[string]bool{`{"u":{"$type":"a.b.c"}}`: true, `{"u":{"$type":""}}`: false, `{"u":{}}`: false} {
+		raw, err := data.AppendCBOR(nil, []byte(in))
+		if err != nil {
+			raw, err = data.Encode(map[string]any{"u": map[string]any{"$type": ""}})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cat.ValidateType("com.example.open", raw); (err == nil) != ok {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+}

@@ -559,6 +559,9 @@ func (v *validator) typeField() ([]byte, *Error) {
 				w := validator{r: ahead}
 				return nil, w.mismatch(err, "text").inKey([]byte(typeKey))
 			}
+			if len(t) == 0 {
+				return nil, &Error{Path: typeKey, Rule: RuleTypeField, Detail: "empty"}
+			}
 			return t, nil
 		}
 		if comesBefore(encodedTypeKey, ahead.Rest()) {
