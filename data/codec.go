@@ -8,8 +8,8 @@ import (
 )
 
 // The struct codec. One runtime serves every struct type; what it needs to know of a type it takes from the fields and
-// their tags once, and keeps as a plan (codec_plan.go). codec_fast.go executes plans with package
-// unsafe; codec_reflect.go does the same by reflection and is asked whenever the other one says no.
+// their tags once, and keeps as a plan (codec_plan.go). codec_fast.go and codec_fast_decode.go execute plans with package
+// unsafe; codec_reflect.go does the same by reflection and is asked whenever they say no.
 //
 // A field is described by its Go type and its json tag, `json:"name"` or `json:"name,omitzero"`:
 //

@@ -14,7 +14,7 @@ import (
 // This file executes plans by reflection. It is the authority: what codec_fast.go doesn't want to deal with comes here, all
 // errors are named here, and lenient readings are only done here.
 
-// unionFields and nullableFields are the indexes of the fields of a Union and of a Nullable.
+// The indexes of the fields of a Union and of a Nullable.
 const (
 	unionValue = 0
 	unionRaw   = 1
