@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"reflect"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"unicode/utf8"
 	"unsafe"
@@ -165,7 +166,7 @@ func (n *node) kitFor(count int) *kit {
 	if k == nil {
 		parts := []reflect.StructField{{Name: "Items", Type: reflect.ArrayOf(kitSizes[i], n.elem.typ)}}
 		for j, p := range n.fast.presets {
-			parts = append(parts, reflect.StructField{Name: "P" + string(rune('A'+j)), Type: reflect.ArrayOf(kitSizes[i], p.typ)})
+			parts = append(parts, reflect.StructField{Name: "P" + strconv.Itoa(j), Type: reflect.ArrayOf(kitSizes[i], p.typ)})
 		}
 		k = &kit{typ: reflect.StructOf(parts)}
 		for j := range n.fast.presets {

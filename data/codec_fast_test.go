@@ -4,10 +4,12 @@ package data_test
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/data"
 )
 
@@ -171,6 +173,31 @@ func TestFastCodecLists(t *testing.T) {
 		if !compare[everything](t, b) {
 			t.Errorf("a list of %d is slow", n)
 		}
+	}
+}
+
+// A kit may have any number of parts.
+func TestFastCodecManyPointers(t *testing.T) {
+	var fields []reflect.StructField
+	for i := range 60 {
+		typ := reflect.TypeFor[*string]()
+		if i%3 == 0 {
+			typ = reflect.TypeFor[*bool]()
+		}
+		fields = append(fields, reflect.StructField{Name: fmt.Sprint("F", i), Type: typ, Tag: reflect.StructTag(fmt.Sprintf(`json:"f%02d,omitzero"`, i))})
+	}
+	list := reflect.New(reflect.SliceOf(reflect.StructOf(fields)))
+	b := cbor.AppendArray(nil, 2)
+	for range 2 {
+		b = cbor.AppendMap(b, 2)
+		b = cbor.AppendText(cbor.AppendText(b, "f01"), "x")
+		b = cbor.AppendBool(cbor.AppendText(b, "f57"), true)
+	}
+	if !data.UnmarshalFast(b, list.Interface()) {
+		t.Fatal("it is slow")
+	}
+	if out, ok := data.MarshalFast(list.Interface()); !ok || !bytes.Equal(out, b) {
+		t.Fatalf("written as %x", out)
 	}
 }
 
