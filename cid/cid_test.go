@@ -85,18 +85,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	f.Add(cid.Sum(cid.DagCBOR, nil).String())
-	f.Add("bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku")
-	f.Add("")
-	f.Fuzz(func(t *testing.T, s string) {
-		c, err := cid.Parse(s)
-		if err == nil && c.String() != s {
-			t.Errorf("Parse(%q).String() = %q", s, c)
-		}
-	})
-}
-
 func TestAllocs(t *testing.T) {
 	c := cid.Sum(cid.Raw, []byte("x"))
 	s := c.String()
