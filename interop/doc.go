@@ -3,6 +3,7 @@
 //
 //	cd interop && go test ./...
 //	cd interop && go run ./bench
+//	cd interop && go run -tags libsecp256k1 ./bench
 //
 // The real clients need Node 22 or newer and Python 3.10 or newer with the packages of clients/package.json and
 // clients/requirements.txt. $BARO_NODE and $BARO_PYTHON name other programs than node and python3. What is missing makes

@@ -179,11 +179,11 @@ func (e *env) benchTable(rows []bench.Row) error {
 	}
 	fmt.Fprintln(e.stdout, "\nWhat the rows measure, and what bounds them:")
 	for _, r := range rows {
-		why := r.Why
-		if why != "" {
-			why = ". Bounded by: " + why
+		bound := ""
+		if r.Bound != "" {
+			bound = ". Bounded by: " + r.Bound
 		}
-		fmt.Fprintf(e.stdout, "  %s: %s%s.\n", r.Name, r.What, why)
+		fmt.Fprintf(e.stdout, "  %s: %s%s.\n", r.Name, r.What, bound)
 	}
 	_, err := fmt.Fprintln(e.stdout, "\nTimes are per operation. ours/floor: how far above the floor, less is better; floor/ours: the share of the floor's speed, more is better;\n"+
 		"ours/limit: the share of a time that is set.")

@@ -31,7 +31,7 @@ func gaugeDisk(ctx context.Context, dir string, d time.Duration) ([]bench.Row, e
 		return nil, fmt.Errorf("measuring the disk: %w", err)
 	}
 	return []bench.Row{{Name: "disk-sync", What: "write 2 KiB to a file and wait until the disk has it, one after another; wall-clock time", OursNS: ns, Allocs: -1, OK: true,
-		Why: "the disk"}}, nil
+		Bound: "the disk"}}, nil
 }
 
 // syncTime returns the nanoseconds of one write with its sync.
@@ -110,14 +110,14 @@ func gaugeNetwork(ctx context.Context, dir string, d time.Duration) (rows []benc
 	took := float64(time.Since(began)) / float64(max(written.Load(), 1))
 	rows = append(rows, bench.Row{Name: "network-create", What: fmt.Sprintf("createRecord over HTTP, acknowledged when it is on the disk, %d writers on as many repositories; wall-clock time", benchWriters),
 		OursNS: took, Allocs: -1, Floor: "one write and sync of 2 KiB", FloorNS: &floor, Of: bench.FloorOverOurs, Ratio: floor / took, OK: true,
-		Why: "the cores, which server, clients, relay and index share; several records share one sync, so that the ratio may be above 1"})
+		Bound: "the cores, which server, clients, relay and index share; several records share one sync, so that the ratio may be above 1"})
 
 	took, err = fanOut(ctx, n.URLs().PDS, int(written.Load()))
 	if err != nil {
 		return nil, fmt.Errorf("reading the events of the PDS: %w", err)
 	}
 	rows = append(rows, bench.Row{Name: "network-fanout", What: fmt.Sprintf("one of the PDS's events to one of %d consumers, from the log, all of them reading at once; wall-clock time", benchConsumers),
-		OursNS: took, Allocs: -1, OK: true, Why: "the kernel's sockets, and the consumers on the same cores"})
+		OursNS: took, Allocs: -1, OK: true, Bound: "the kernel's sockets, and the consumers on the same cores"})
 	return rows, nil
 }
 

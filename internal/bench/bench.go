@@ -72,7 +72,8 @@ type Row struct {
 	MaxAllocs  *float64 `json:"max_allocs"`
 	OK         bool     `json:"ok"`
 	Known      bool     `json:"known,omitempty"` // the shortfall is accepted
-	Why        string   `json:"why,omitempty"`   // what bounds it
+	Why        string   `json:"why,omitempty"`   // … for this reason
+	Bound      string   `json:"bound,omitempty"` // what keeps ours from the floor
 }
 
 // Effort is how long to measure: so many rounds, each of so much time per piece of work.
@@ -104,7 +105,7 @@ func run(b Bench, e Effort) Row {
 	}
 	c := measure(e.Rounds, e.Fill, ours, peer, floor)
 	m := medianOf(c[0])
-	r := Row{Name: b.Name, What: b.What, OursNS: m.NS, Allocs: round(m.Allocs), Peer: b.Peer, Floor: b.Floor, Of: b.Of, Why: b.Bound}
+	r := Row{Name: b.Name, What: b.What, OursNS: m.NS, Allocs: round(m.Allocs), Peer: b.Peer, Floor: b.Floor, Of: b.Of, Bound: b.Bound}
 	if peer.Do != nil {
 		p := medianOf(c[1])
 		r.PeerNS, r.PeerAllocs = &p.NS, new(round(p.Allocs))

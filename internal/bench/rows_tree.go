@@ -26,13 +26,20 @@ func NewList(n int) *List {
 	return l
 }
 
-// Tree builds a tree of the list, flushed, and returns it with its nodes.
-func (l *List) Tree() (*mst.Tree, mst.MapSource) {
+// insert builds a tree of the list, one by one, and its root. All of it is in memory.
+func (l *List) insert() *mst.Tree {
 	t := mst.New()
 	for i, k := range l.Keys {
 		_, _, err := t.Put(k, l.Values[i])
 		Check(err)
 	}
+	Must(t.Root())
+	return t
+}
+
+// Tree builds a tree of the list, flushed, and returns it with its nodes.
+func (l *List) Tree() (*mst.Tree, mst.MapSource) {
+	t := l.insert()
 	nodes := mst.MapSource{}
 	for _, n := range Must(t.Flush()).Added {
 		nodes[n.CID] = n.Bytes
@@ -68,14 +75,7 @@ func Tree() []Bench {
 		{Name: "tree-insert", What: what("insert one by one, and the root"), Floor: "SHA-256 of keys and nodes", Of: FloorOverOurs, Allocs: -1,
 			Bound: "SHA-256, finding the place of each key, and allocating nodes", Setup: func() (Work, Work) {
 				l := NewList(TreeSize)
-				return Work{1, func() {
-					t := mst.New()
-					for i, k := range l.Keys {
-						_, _, err := t.Put(k, l.Values[i])
-						Check(err)
-					}
-					Must(t.Root())
-				}}, l.hashes()
+				return Work{1, func() { l.insert() }}, l.hashes()
 			}},
 		{Name: "tree-bulk", What: what("bulk build"), Floor: "SHA-256 of keys and nodes", Of: FloorOverOurs, Allocs: -1, Bound: "SHA-256", Setup: func() (Work, Work) {
 			l := NewList(TreeSize)
@@ -90,21 +90,20 @@ func Tree() []Bench {
 		{Name: "tree-one-op", What: what("one insertion somewhere and the new root"), Floor: "SHA-256 of the changed nodes", Of: FloorOverOurs, Allocs: -1,
 			Bound: "SHA-256 of the changed nodes, one after another, and writing them", Setup: func() (Work, Work) {
 				l := NewList(TreeSize)
-				t, _ := l.Tree()
 				var changed [][]byte
-				probe := t.Clone()
+				probe, _ := l.Tree()
 				_, _, err := probe.Put(l.Keys[TreeSize/2]+"2", l.Values[0])
 				Check(err)
 				for _, b := range Must(probe.Flush()).Added {
 					changed = append(changed, bytes.Clone(b.Bytes))
 				}
-				i := 0
+				t, i := l.insert(), 0
 				return Work{1, func() {
 						i++
 						k, v := l.OneMore(i)
 						_, _, err := t.Put(k, v)
 						Check(err)
-						Must(t.Root()) // unflushed
+						Must(t.Root())
 					}}, Work{1, func() {
 						for _, b := range changed {
 							Hash(b)

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"runtime/debug"
@@ -40,13 +41,13 @@ import (
 )
 
 func main() {
-	if err := bench.Guard(run); err != nil {
+	if err := bench.Guard(measure); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run() {
+func measure() {
 	var (
 		asJSON  = flag.Bool("json", false, "print one JSON object per row")
 		brief   = flag.Bool("short", false, "leave out the long rows and measure for a shorter time")
@@ -55,7 +56,12 @@ func run() {
 		only    = flag.String("run", "", "measure only the rows whose name matches the regular expression; writes nothing")
 		results = flag.String("o", "results", "folder for the results")
 	)
+	explain := flag.Bool("explain", false, "measure nothing: write the table anew, from its figures and the reasons in known.json")
 	flag.Parse()
+	if *explain {
+		explainResults(*results)
+		return
+	}
 	pattern, err := regexp.Compile(*only)
 	bench.Check(err)
 	*brief = *brief || *gate
@@ -109,21 +115,44 @@ func run() {
 		old.write(*results, rows)
 	}
 	if *only == "" && !*brief {
-		name := *results + "/bench"
-		if tagged {
-			name += "-" + keys.K256Library
-		}
-		bench.Check(os.MkdirAll(*results, 0o755))
-		f := bench.Must(os.Create(name + ".md"))
-		writeHead(f)
-		writeTable(f, rows)
-		writeShortfalls(f, rows)
-		bench.Check(f.Close())
-		bench.Check(os.WriteFile(name+".json", bench.Must(json.MarshalIndent(struct {
-			Machine machine     `json:"machine"`
-			Rows    []bench.Row `json:"rows"`
-		}{thisMachine(), rows}, "", "\t")), 0o644))
+		writeResults(*results, run{thisMachine(), rows})
 	}
+}
+
+// run is what a results file in JSON holds.
+type run struct {
+	Machine machine     `json:"machine"`
+	Rows    []bench.Row `json:"rows"`
+}
+
+// resultsName is the name of the results files, without what tells their form.
+func resultsName(dir string) string {
+	if tagged {
+		return filepath.Join(dir, "bench-"+keys.K256Library)
+	}
+	return filepath.Join(dir, "bench")
+}
+
+func writeResults(dir string, r run) {
+	name := resultsName(dir)
+	bench.Check(os.MkdirAll(dir, 0o755))
+	f := bench.Must(os.Create(name + ".md"))
+	writeHead(f, r.Machine)
+	writeTable(f, r.Rows)
+	writeShortfalls(f, r.Rows)
+	bench.Check(f.Close())
+	bench.Check(os.WriteFile(name+".json", append(bench.Must(json.MarshalIndent(r, "", "\t")), '\n'), 0o644))
+}
+
+// explainResults writes the results anew, after the reasons have been written by hand.
+func explainResults(dir string) {
+	var r run
+	bench.Check(json.Unmarshal(bench.Must(os.ReadFile(resultsName(dir)+".json")), &r))
+	old := readAccepted(dir)
+	for i := range r.Rows {
+		old.explain(&r.Rows[i])
+	}
+	writeResults(dir, r)
 }
 
 // tagged says that K-256 is the C library's.
@@ -191,8 +220,7 @@ func thisMachine() machine {
 	return m
 }
 
-func writeHead(w io.Writer) {
-	m := thisMachine()
+func writeHead(w io.Writer, m machine) {
 	command := "go run ./bench"
 	if tagged {
 		command = "go run -tags " + keys.K256Library + " ./bench"
@@ -242,7 +270,11 @@ func writeTable(w io.Writer, rows []bench.Row) {
 func writeShortfalls(w io.Writer, rows []bench.Row) {
 	fmt.Fprint(w, "\n## What the rows measure\n\n")
 	for _, r := range rows {
-		fmt.Fprintf(w, "- **%s**: %s.\n", r.Name, r.What)
+		bound := ""
+		if r.Bound != "" {
+			bound = " Bounded by: " + r.Bound + "."
+		}
+		fmt.Fprintf(w, "- **%s**: %s.%s\n", r.Name, r.What, bound)
 	}
 	head := "\n## Below target\n\n"
 	for _, r := range rows {
@@ -262,7 +294,7 @@ func duration(ns *float64) string {
 	case *ns < 1e6:
 		return fmt.Sprintf("%.3g µs", *ns/1e3)
 	}
-	return fmt.Sprintf("%.3g ms", *ns/1e6)
+	return fmt.Sprintf("%.4g ms", *ns/1e6)
 }
 
 func count(n *float64) string {
