@@ -12,18 +12,20 @@
 //	})
 //
 // Parameters, input and output are named after the method, what is defined in place after its field: FeedPost_Embed, and
-// FeedPost_Embed_Elem if it were the items of an array. The values that a schema knows of for a string are constants named
-// after the field and the value.
+// FeedPost_Embed_Elem if it were the items of an array. Of types that are the same, all but one are aliases. The values that
+// a schema knows of for its strings are constants named after the schema and the value, FeedGetAuthorFeed_PostsWithReplies,
+// each once. Errors are constants too, for errors.Is: ErrHandleNotFound.
 //
 // Strings of every format are string: what came in goes out unchanged, and package syntax parses it where it matters. An
 // optional scalar or object is a pointer, an optional array may be nil. A union holds a pointer to one of its members, or
-// the bytes of what this module has no type for, see [data.Union]. Entries that a schema doesn't know of stay in Extra, so
-// that reading and writing a record gives the same bytes. A required entry that is missing is an error. Package
-// encoding/json works on all types; of those that aren't records it leaves out Extra, which [data.MarshalJSON] does not.
+// the bytes of what this module has no type for, see [data.Union]. Entries that a schema doesn't know of stay in Extra, which
+// every struct embeds, so that reading and writing a record gives the same bytes. A required entry that is missing is an
+// error. Package encoding/json works on all types; of those that aren't records it leaves out Extra, which
+// [data.MarshalJSON] does not.
 //
 // The schemas limit lengths, ranges and formats: package lexicon checks records against those, package xrpc parameters.
 //
 // The API follows the schemas: a new field may make an unkeyed composite literal stop compiling, nothing else.
 package api
 
-//go:generate go run ../internal/lexgen/cmd generate -lexicons ../lexicons -out .
+//go:generate go run ../internal/lexgen/cmd generate -lexicons ../lexicons -out . -module github.com/barograph/baro/api

@@ -8,763 +8,709 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// FeedDefs_BlockedAuthor is app.bsky.feed.defs#blockedAuthor.
-type FeedDefs_BlockedAuthor struct {
-	Did    string                 `json:"did"`
-	Viewer *ActorDefs_ViewerState `json:"viewer,omitzero"`
-	Extra  data.Extra             `json:"-"`
-}
+// app.bsky.feed.defs
+type (
+	FeedDefs_BlockedAuthor struct {
+		Did string `json:"did"`
 
-// FeedDefs_BlockedPost is app.bsky.feed.defs#blockedPost.
-type FeedDefs_BlockedPost struct {
-	Author  FeedDefs_BlockedAuthor `json:"author"`
-	Blocked bool                   `json:"blocked"`
-	Uri     string                 `json:"uri"`
-	Extra   data.Extra             `json:"-"`
-}
+		Viewer *ActorDefs_ViewerState `json:"viewer,omitzero"`
+		Extra  `json:"-"`
+	}
+	FeedDefs_BlockedPost struct {
+		Blocked bool `json:"blocked"`
 
-func (*FeedDefs_BlockedPost) LexType() string { return "app.bsky.feed.defs#blockedPost" }
+		Uri string `json:"uri"`
 
-// FeedDefs_FeedViewPost is app.bsky.feed.defs#feedViewPost.
-type FeedDefs_FeedViewPost struct {
-	FeedContext *string                      `json:"feedContext,omitzero"`
-	Post        FeedDefs_PostView            `json:"post"`
-	Reason      FeedDefs_FeedViewPost_Reason `json:"reason,omitzero"`
-	Reply       *FeedDefs_ReplyRef           `json:"reply,omitzero"`
-	ReqId       *string                      `json:"reqId,omitzero"`
-	Extra       data.Extra                   `json:"-"`
-}
+		Author FeedDefs_BlockedAuthor `json:"author"`
+		Extra  `json:"-"`
+	}
+	FeedDefs_FeedViewPost struct {
+		ReqId *string `json:"reqId,omitzero"`
 
-type FeedDefs_FeedViewPost_Reason = data.Union[func(*FeedDefs_ReasonRepost, *FeedDefs_ReasonPin)]
+		FeedContext *string `json:"feedContext,omitzero"`
 
-// FeedDefs_GeneratorView is app.bsky.feed.defs#generatorView.
-type FeedDefs_GeneratorView struct {
-	AcceptsInteractions *bool                          `json:"acceptsInteractions,omitzero"`
-	Avatar              *string                        `json:"avatar,omitzero"`
-	Cid                 string                         `json:"cid"`
-	ContentMode         *string                        `json:"contentMode,omitzero"`
-	Creator             ActorDefs_ProfileView          `json:"creator"`
-	Description         *string                        `json:"description,omitzero"`
-	DescriptionFacets   []RichtextFacet                `json:"descriptionFacets,omitzero"`
-	Did                 string                         `json:"did"`
-	DisplayName         string                         `json:"displayName"`
-	IndexedAt           string                         `json:"indexedAt"`
-	Labels              []comatproto.LabelDefs_Label   `json:"labels,omitzero"`
-	LikeCount           *int64                         `json:"likeCount,omitzero"`
-	Uri                 string                         `json:"uri"`
-	Viewer              *FeedDefs_GeneratorViewerState `json:"viewer,omitzero"`
-	Extra               data.Extra                     `json:"-"`
-}
+		Post  FeedDefs_PostView  `json:"post"`
+		Reply *FeedDefs_ReplyRef `json:"reply,omitzero"`
 
-func (*FeedDefs_GeneratorView) LexType() string { return "app.bsky.feed.defs#generatorView" }
+		Reason FeedDefs_FeedViewPost_Reason `json:"reason,omitzero"`
+		Extra  `json:"-"`
+	}
 
-// FeedDefs_GeneratorViewerState is app.bsky.feed.defs#generatorViewerState.
-type FeedDefs_GeneratorViewerState struct {
-	Like  *string    `json:"like,omitzero"`
-	Extra data.Extra `json:"-"`
-}
+	FeedDefs_FeedViewPost_Reason = data.Union[func(*FeedDefs_ReasonRepost, *FeedDefs_ReasonPin)]
 
-// FeedDefs_Interaction is app.bsky.feed.defs#interaction.
-type FeedDefs_Interaction struct {
-	Event       *string    `json:"event,omitzero"`
-	FeedContext *string    `json:"feedContext,omitzero"`
-	Item        *string    `json:"item,omitzero"`
-	ReqId       *string    `json:"reqId,omitzero"`
-	Extra       data.Extra `json:"-"`
-}
+	FeedDefs_GeneratorView struct {
+		AcceptsInteractions *bool `json:"acceptsInteractions,omitzero"`
 
-// FeedDefs_KnownLikers is app.bsky.feed.defs#knownLikers.
-type FeedDefs_KnownLikers struct {
-	Actors []ActorDefs_ProfileViewBasic `json:"actors"`
-	Count  int64                        `json:"count"`
-	Extra  data.Extra                   `json:"-"`
-}
+		LikeCount *int64 `json:"likeCount,omitzero"`
 
-// FeedDefs_NotFoundPost is app.bsky.feed.defs#notFoundPost.
-type FeedDefs_NotFoundPost struct {
-	NotFound bool       `json:"notFound"`
-	Uri      string     `json:"uri"`
-	Extra    data.Extra `json:"-"`
-}
+		Cid string `json:"cid"`
+		Did string `json:"did"`
+		Uri string `json:"uri"`
 
-func (*FeedDefs_NotFoundPost) LexType() string { return "app.bsky.feed.defs#notFoundPost" }
+		IndexedAt   string `json:"indexedAt"`
+		DisplayName string `json:"displayName"`
 
-// FeedDefs_PostView is app.bsky.feed.defs#postView.
-type FeedDefs_PostView struct {
-	Author        ActorDefs_ProfileViewBasic   `json:"author"`
-	BookmarkCount *int64                       `json:"bookmarkCount,omitzero"`
-	Cid           string                       `json:"cid"`
-	Debug         data.Raw                     `json:"debug,omitzero"`
-	Embed         FeedDefs_PostView_Embed      `json:"embed,omitzero"`
-	IndexedAt     string                       `json:"indexedAt"`
-	Labels        []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	LikeCount     *int64                       `json:"likeCount,omitzero"`
-	QuoteCount    *int64                       `json:"quoteCount,omitzero"`
-	Record        data.Raw                     `json:"record"`
-	ReplyCount    *int64                       `json:"replyCount,omitzero"`
-	RepostCount   *int64                       `json:"repostCount,omitzero"`
-	Threadgate    *FeedDefs_ThreadgateView     `json:"threadgate,omitzero"`
-	Uri           string                       `json:"uri"`
-	Viewer        *FeedDefs_ViewerState        `json:"viewer,omitzero"`
-	Extra         data.Extra                   `json:"-"`
-}
+		Avatar *string `json:"avatar,omitzero"`
 
-func (*FeedDefs_PostView) LexType() string { return "app.bsky.feed.defs#postView" }
+		ContentMode *string `json:"contentMode,omitzero"`
+		Description *string `json:"description,omitzero"`
 
-type FeedDefs_PostView_Embed = data.Union[func(*EmbedImages_View, *EmbedVideo_View, *EmbedGallery_View, *EmbedExternal_View, *EmbedRecord_View, *EmbedRecordWithMedia_View)]
+		DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
 
-// FeedDefs_ReasonPin is app.bsky.feed.defs#reasonPin.
-type FeedDefs_ReasonPin struct {
-	Extra data.Extra `json:"-"`
-}
+		Creator ActorDefs_ProfileView `json:"creator"`
 
-func (*FeedDefs_ReasonPin) LexType() string { return "app.bsky.feed.defs#reasonPin" }
+		Labels []comatproto.LabelDefs_Label   `json:"labels,omitzero"`
+		Viewer *FeedDefs_GeneratorViewerState `json:"viewer,omitzero"`
+		Extra  `json:"-"`
+	}
+	FeedDefs_GeneratorViewerState struct {
+		Like  *string `json:"like,omitzero"`
+		Extra `json:"-"`
+	}
+	FeedDefs_Interaction struct {
+		Item  *string `json:"item,omitzero"`
+		Event *string `json:"event,omitzero"`
+		ReqId *string `json:"reqId,omitzero"`
 
-// FeedDefs_ReasonRepost is app.bsky.feed.defs#reasonRepost.
-type FeedDefs_ReasonRepost struct {
-	By        ActorDefs_ProfileViewBasic `json:"by"`
-	Cid       *string                    `json:"cid,omitzero"`
-	IndexedAt string                     `json:"indexedAt"`
-	Uri       *string                    `json:"uri,omitzero"`
-	Extra     data.Extra                 `json:"-"`
-}
+		FeedContext *string `json:"feedContext,omitzero"`
 
-func (*FeedDefs_ReasonRepost) LexType() string { return "app.bsky.feed.defs#reasonRepost" }
+		Extra `json:"-"`
+	}
+	FeedDefs_KnownLikers struct {
+		Count int64 `json:"count"`
 
-// FeedDefs_ReplyRef is app.bsky.feed.defs#replyRef.
-type FeedDefs_ReplyRef struct {
-	GrandparentAuthor *ActorDefs_ProfileViewBasic `json:"grandparentAuthor,omitzero"`
-	Parent            FeedDefs_ReplyRef_Parent    `json:"parent"`
-	Root              FeedDefs_ReplyRef_Root      `json:"root"`
-	Extra             data.Extra                  `json:"-"`
-}
+		Actors []ActorDefs_ProfileViewBasic `json:"actors"`
+		Extra  `json:"-"`
+	}
+	FeedDefs_NotFoundPost struct {
+		NotFound bool `json:"notFound"`
 
-type FeedDefs_ReplyRef_Parent = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+		Uri   string `json:"uri"`
+		Extra `json:"-"`
+	}
+	FeedDefs_PostView struct {
+		LikeCount  *int64 `json:"likeCount,omitzero"`
+		QuoteCount *int64 `json:"quoteCount,omitzero"`
+		ReplyCount *int64 `json:"replyCount,omitzero"`
 
-type FeedDefs_ReplyRef_Root = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+		RepostCount   *int64 `json:"repostCount,omitzero"`
+		BookmarkCount *int64 `json:"bookmarkCount,omitzero"`
 
-// FeedDefs_SkeletonFeedPost is app.bsky.feed.defs#skeletonFeedPost.
-type FeedDefs_SkeletonFeedPost struct {
-	FeedContext *string                          `json:"feedContext,omitzero"`
-	Post        string                           `json:"post"`
-	Reason      FeedDefs_SkeletonFeedPost_Reason `json:"reason,omitzero"`
-	Extra       data.Extra                       `json:"-"`
-}
+		Cid string `json:"cid"`
+		Uri string `json:"uri"`
 
-type FeedDefs_SkeletonFeedPost_Reason = data.Union[func(*FeedDefs_SkeletonReasonRepost, *FeedDefs_SkeletonReasonPin)]
+		IndexedAt string `json:"indexedAt"`
 
-// FeedDefs_SkeletonReasonPin is app.bsky.feed.defs#skeletonReasonPin.
-type FeedDefs_SkeletonReasonPin struct {
-	Extra data.Extra `json:"-"`
-}
+		Debug  data.Raw `json:"debug,omitzero"`
+		Record data.Raw `json:"record"`
 
+		Viewer *FeedDefs_ViewerState `json:"viewer,omitzero"`
+
+		Embed FeedDefs_PostView_Embed `json:"embed,omitzero"`
+
+		Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
+
+		Author ActorDefs_ProfileViewBasic   `json:"author"`
+		Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+		Extra  `json:"-"`
+	}
+
+	FeedDefs_PostView_Embed = EmbedRecord_ViewRecord_Embeds_Elem
+
+	FeedDefs_ReasonPin struct {
+		Extra `json:"-"`
+	}
+	FeedDefs_ReasonRepost struct {
+		IndexedAt string `json:"indexedAt"`
+
+		Cid *string `json:"cid,omitzero"`
+		Uri *string `json:"uri,omitzero"`
+
+		By ActorDefs_ProfileViewBasic `json:"by"`
+
+		Extra `json:"-"`
+	}
+	FeedDefs_ReplyRef struct {
+		Root FeedDefs_ReplyRef_Root `json:"root"`
+
+		Parent FeedDefs_ReplyRef_Parent `json:"parent"`
+
+		GrandparentAuthor *ActorDefs_ProfileViewBasic `json:"grandparentAuthor,omitzero"`
+
+		Extra `json:"-"`
+	}
+
+	FeedDefs_ReplyRef_Parent = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+	FeedDefs_ReplyRef_Root   = FeedDefs_ReplyRef_Parent
+
+	FeedDefs_SkeletonFeedPost struct {
+		Post string `json:"post"`
+
+		FeedContext *string `json:"feedContext,omitzero"`
+
+		Reason FeedDefs_SkeletonFeedPost_Reason `json:"reason,omitzero"`
+		Extra  `json:"-"`
+	}
+
+	FeedDefs_SkeletonFeedPost_Reason = data.Union[func(*FeedDefs_SkeletonReasonRepost, *FeedDefs_SkeletonReasonPin)]
+
+	FeedDefs_SkeletonReasonPin struct {
+		Extra `json:"-"`
+	}
+	FeedDefs_SkeletonReasonRepost struct {
+		Repost string `json:"repost"`
+		Extra  `json:"-"`
+	}
+	FeedDefs_ThreadContext struct {
+		RootAuthorLike *string `json:"rootAuthorLike,omitzero"`
+
+		Extra `json:"-"`
+	}
+	FeedDefs_ThreadViewPost struct {
+		Post FeedDefs_PostView `json:"post"`
+
+		ThreadContext *FeedDefs_ThreadContext `json:"threadContext,omitzero"`
+
+		Parent FeedDefs_ThreadViewPost_Parent `json:"parent,omitzero"`
+
+		Replies []FeedDefs_ThreadViewPost_Replies_Elem `json:"replies,omitzero"`
+		Extra   `json:"-"`
+	}
+
+	FeedDefs_ThreadViewPost_Parent = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+
+	FeedDefs_ThreadViewPost_Replies_Elem = FeedDefs_ThreadViewPost_Parent
+
+	FeedDefs_ThreadgateView struct {
+		Cid *string `json:"cid,omitzero"`
+		Uri *string `json:"uri,omitzero"`
+
+		Record data.Raw `json:"record,omitzero"`
+
+		Lists []GraphDefs_ListViewBasic `json:"lists,omitzero"`
+		Extra `json:"-"`
+	}
+	FeedDefs_ViewerState struct {
+		Pinned *bool `json:"pinned,omitzero"`
+
+		Bookmarked  *bool `json:"bookmarked,omitzero"`
+		ThreadMuted *bool `json:"threadMuted,omitzero"`
+
+		ReplyDisabled *bool `json:"replyDisabled,omitzero"`
+
+		EmbeddingDisabled *bool `json:"embeddingDisabled,omitzero"`
+
+		Like   *string `json:"like,omitzero"`
+		Repost *string `json:"repost,omitzero"`
+
+		KnownLikers *FeedDefs_KnownLikers `json:"knownLikers,omitzero"`
+
+		Extra `json:"-"`
+	}
+)
+
+func (*FeedDefs_BlockedPost) LexType() string       { return "app.bsky.feed.defs#blockedPost" }
+func (*FeedDefs_GeneratorView) LexType() string     { return "app.bsky.feed.defs#generatorView" }
+func (*FeedDefs_NotFoundPost) LexType() string      { return "app.bsky.feed.defs#notFoundPost" }
+func (*FeedDefs_PostView) LexType() string          { return "app.bsky.feed.defs#postView" }
+func (*FeedDefs_ReasonPin) LexType() string         { return "app.bsky.feed.defs#reasonPin" }
+func (*FeedDefs_ReasonRepost) LexType() string      { return "app.bsky.feed.defs#reasonRepost" }
 func (*FeedDefs_SkeletonReasonPin) LexType() string { return "app.bsky.feed.defs#skeletonReasonPin" }
-
-// FeedDefs_SkeletonReasonRepost is app.bsky.feed.defs#skeletonReasonRepost.
-type FeedDefs_SkeletonReasonRepost struct {
-	Repost string     `json:"repost"`
-	Extra  data.Extra `json:"-"`
-}
-
 func (*FeedDefs_SkeletonReasonRepost) LexType() string {
 	return "app.bsky.feed.defs#skeletonReasonRepost"
 }
-
-// FeedDefs_ThreadContext is app.bsky.feed.defs#threadContext.
-type FeedDefs_ThreadContext struct {
-	RootAuthorLike *string    `json:"rootAuthorLike,omitzero"`
-	Extra          data.Extra `json:"-"`
-}
-
-// FeedDefs_ThreadViewPost is app.bsky.feed.defs#threadViewPost.
-type FeedDefs_ThreadViewPost struct {
-	Parent        FeedDefs_ThreadViewPost_Parent         `json:"parent,omitzero"`
-	Post          FeedDefs_PostView                      `json:"post"`
-	Replies       []FeedDefs_ThreadViewPost_Replies_Elem `json:"replies,omitzero"`
-	ThreadContext *FeedDefs_ThreadContext                `json:"threadContext,omitzero"`
-	Extra         data.Extra                             `json:"-"`
-}
-
 func (*FeedDefs_ThreadViewPost) LexType() string { return "app.bsky.feed.defs#threadViewPost" }
 
-type FeedDefs_ThreadViewPost_Parent = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+const (
+	FeedDefs_ClickthroughAuthor = "app.bsky.feed.defs#clickthroughAuthor"
+	FeedDefs_ClickthroughEmbed  = "app.bsky.feed.defs#clickthroughEmbed"
+	FeedDefs_ClickthroughItem   = "app.bsky.feed.defs#clickthroughItem"
 
-type FeedDefs_ThreadViewPost_Replies_Elem = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
-
-// FeedDefs_ThreadgateView is app.bsky.feed.defs#threadgateView.
-type FeedDefs_ThreadgateView struct {
-	Cid    *string                   `json:"cid,omitzero"`
-	Lists  []GraphDefs_ListViewBasic `json:"lists,omitzero"`
-	Record data.Raw                  `json:"record,omitzero"`
-	Uri    *string                   `json:"uri,omitzero"`
-	Extra  data.Extra                `json:"-"`
-}
-
-// FeedDefs_ViewerState is app.bsky.feed.defs#viewerState.
-type FeedDefs_ViewerState struct {
-	Bookmarked        *bool                 `json:"bookmarked,omitzero"`
-	EmbeddingDisabled *bool                 `json:"embeddingDisabled,omitzero"`
-	KnownLikers       *FeedDefs_KnownLikers `json:"knownLikers,omitzero"`
-	Like              *string               `json:"like,omitzero"`
-	Pinned            *bool                 `json:"pinned,omitzero"`
-	ReplyDisabled     *bool                 `json:"replyDisabled,omitzero"`
-	Repost            *string               `json:"repost,omitzero"`
-	ThreadMuted       *bool                 `json:"threadMuted,omitzero"`
-	Extra             data.Extra            `json:"-"`
-}
-
-const ( // tokens
-	FeedDefs_ClickthroughAuthor     = "app.bsky.feed.defs#clickthroughAuthor"
-	FeedDefs_ClickthroughEmbed      = "app.bsky.feed.defs#clickthroughEmbed"
-	FeedDefs_ClickthroughItem       = "app.bsky.feed.defs#clickthroughItem"
 	FeedDefs_ClickthroughReposter   = "app.bsky.feed.defs#clickthroughReposter"
 	FeedDefs_ContentModeUnspecified = "app.bsky.feed.defs#contentModeUnspecified"
-	FeedDefs_ContentModeVideo       = "app.bsky.feed.defs#contentModeVideo"
-	FeedDefs_InteractionLike        = "app.bsky.feed.defs#interactionLike"
-	FeedDefs_InteractionQuote       = "app.bsky.feed.defs#interactionQuote"
-	FeedDefs_InteractionReply       = "app.bsky.feed.defs#interactionReply"
-	FeedDefs_InteractionRepost      = "app.bsky.feed.defs#interactionRepost"
-	FeedDefs_InteractionSeen        = "app.bsky.feed.defs#interactionSeen"
-	FeedDefs_InteractionShare       = "app.bsky.feed.defs#interactionShare"
-	FeedDefs_RequestLess            = "app.bsky.feed.defs#requestLess"
-	FeedDefs_RequestMore            = "app.bsky.feed.defs#requestMore"
+
+	FeedDefs_ContentModeVideo = "app.bsky.feed.defs#contentModeVideo"
+	FeedDefs_InteractionLike  = "app.bsky.feed.defs#interactionLike"
+	FeedDefs_InteractionQuote = "app.bsky.feed.defs#interactionQuote"
+	FeedDefs_InteractionReply = "app.bsky.feed.defs#interactionReply"
+
+	FeedDefs_InteractionRepost = "app.bsky.feed.defs#interactionRepost"
+	FeedDefs_InteractionSeen   = "app.bsky.feed.defs#interactionSeen"
+	FeedDefs_InteractionShare  = "app.bsky.feed.defs#interactionShare"
+
+	FeedDefs_RequestLess = "app.bsky.feed.defs#requestLess"
+	FeedDefs_RequestMore = "app.bsky.feed.defs#requestMore"
 )
 
-// FeedDescribeFeedGenerator is the query app.bsky.feed.describeFeedGenerator.
 var FeedDescribeFeedGenerator = xrpc.Query[xrpc.None, FeedDescribeFeedGenerator_Output]{NSID: "app.bsky.feed.describeFeedGenerator"}
 
 type FeedDescribeFeedGenerator_Output struct {
-	Did   string                           `json:"did"`
-	Feeds []FeedDescribeFeedGenerator_Feed `json:"feeds"`
+	Did string `json:"did"`
+
 	Links *FeedDescribeFeedGenerator_Links `json:"links,omitzero"`
-	Extra data.Extra                       `json:"-"`
+	Feeds []FeedDescribeFeedGenerator_Feed `json:"feeds"`
+	Extra `json:"-"`
 }
-
-// FeedDescribeFeedGenerator_Feed is app.bsky.feed.describeFeedGenerator#feed.
-type FeedDescribeFeedGenerator_Feed struct {
-	Uri   string     `json:"uri"`
-	Extra data.Extra `json:"-"`
-}
-
-// FeedDescribeFeedGenerator_Links is app.bsky.feed.describeFeedGenerator#links.
+type FeedDescribeFeedGenerator_Feed = BookmarkDeleteBookmark_Input
 type FeedDescribeFeedGenerator_Links struct {
-	PrivacyPolicy  *string    `json:"privacyPolicy,omitzero"`
-	TermsOfService *string    `json:"termsOfService,omitzero"`
-	Extra          data.Extra `json:"-"`
+	PrivacyPolicy  *string `json:"privacyPolicy,omitzero"`
+	TermsOfService *string `json:"termsOfService,omitzero"`
+
+	Extra `json:"-"`
 }
 
-// FeedGenerator is the record app.bsky.feed.generator.
-type FeedGenerator struct {
-	AcceptsInteractions *bool                `json:"acceptsInteractions,omitzero"`
-	Avatar              *data.Blob           `json:"avatar,omitzero"`
-	ContentMode         *string              `json:"contentMode,omitzero"`
-	CreatedAt           string               `json:"createdAt"`
-	Description         *string              `json:"description,omitzero"`
-	DescriptionFacets   []RichtextFacet      `json:"descriptionFacets,omitzero"`
-	Did                 string               `json:"did"`
-	DisplayName         string               `json:"displayName"`
-	Labels              FeedGenerator_Labels `json:"labels,omitzero"`
-	Extra               data.Extra           `json:"-" lex:"record"`
-}
+// app.bsky.feed.generator
+type (
+	FeedGenerator struct {
+		AcceptsInteractions *bool `json:"acceptsInteractions,omitzero"`
 
-func (*FeedGenerator) LexType() string { return "app.bsky.feed.generator" }
+		Did string `json:"did"`
 
+		CreatedAt string `json:"createdAt"`
+
+		DisplayName string  `json:"displayName"`
+		ContentMode *string `json:"contentMode,omitzero"`
+		Description *string `json:"description,omitzero"`
+
+		Avatar *data.Blob `json:"avatar,omitzero"`
+
+		DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
+
+		Labels FeedGenerator_Labels `json:"labels,omitzero"`
+		Extra  `json:"-" lex:"record"`
+	}
+
+	FeedGenerator_Labels = ActorProfile_Labels
+)
+
+func (*FeedGenerator) LexType() string                { return "app.bsky.feed.generator" }
 func (v FeedGenerator) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedGenerator) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-type FeedGenerator_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
-
-// FeedGetActorFeeds is the query app.bsky.feed.getActorFeeds.
 var FeedGetActorFeeds = xrpc.Query[FeedGetActorFeeds_Params, FeedGetActorFeeds_Output]{NSID: "app.bsky.feed.getActorFeeds"}
 
 type FeedGetActorFeeds_Params struct {
-	Actor  string `lex:"format=at-identifier"`
-	Cursor *string
 	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Actor  string `lex:"at-identifier"`
 }
-
 type FeedGetActorFeeds_Output struct {
-	Cursor *string                  `json:"cursor,omitzero"`
-	Feeds  []FeedDefs_GeneratorView `json:"feeds"`
-	Extra  data.Extra               `json:"-"`
+	Cursor *string `json:"cursor,omitzero"`
+
+	Feeds []FeedDefs_GeneratorView `json:"feeds"`
+	Extra `json:"-"`
 }
 
-// FeedGetActorLikes is the query app.bsky.feed.getActorLikes. Errors: [ErrBlockedActor], [ErrBlockedByActor].
+// Errors: ErrBlockedActor, ErrBlockedByActor.
 var FeedGetActorLikes = xrpc.Query[FeedGetActorLikes_Params, FeedGetActorLikes_Output]{NSID: "app.bsky.feed.getActorLikes"}
 
-type FeedGetActorLikes_Params struct {
-	Actor  string `lex:"format=at-identifier"`
-	Cursor *string
-	Limit  *int64 `lex:"min=1,max=100,default=50"`
-}
-
+type FeedGetActorLikes_Params = FeedGetActorFeeds_Params
 type FeedGetActorLikes_Output struct {
-	Cursor *string                 `json:"cursor,omitzero"`
-	Feed   []FeedDefs_FeedViewPost `json:"feed"`
-	Extra  data.Extra              `json:"-"`
+	Cursor *string `json:"cursor,omitzero"`
+
+	Feed  []FeedDefs_FeedViewPost `json:"feed"`
+	Extra `json:"-"`
 }
 
-// FeedGetAuthorFeed is the query app.bsky.feed.getAuthorFeed. Errors: [ErrBlockedActor], [ErrBlockedByActor].
+// Errors: ErrBlockedActor, ErrBlockedByActor.
 var FeedGetAuthorFeed = xrpc.Query[FeedGetAuthorFeed_Params, FeedGetAuthorFeed_Output]{NSID: "app.bsky.feed.getAuthorFeed"}
 
 type FeedGetAuthorFeed_Params struct {
-	Actor       string `lex:"format=at-identifier"`
-	Cursor      *string
-	Filter      *string `lex:"default=posts_with_replies"`
-	IncludePins *bool   `lex:"default=false"`
-	Limit       *int64  `lex:"min=1,max=100,default=50"`
+	IncludePins *bool `lex:"default=false"`
+
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Filter *string `lex:"default=posts_with_replies"`
+	Actor  string  `lex:"at-identifier"`
 }
+type FeedGetAuthorFeed_Output = FeedGetActorLikes_Output
 
 const (
-	FeedGetAuthorFeed_Params_Filter_PostsWithReplies      = "posts_with_replies"
-	FeedGetAuthorFeed_Params_Filter_PostsNoReplies        = "posts_no_replies"
-	FeedGetAuthorFeed_Params_Filter_PostsWithMedia        = "posts_with_media"
-	FeedGetAuthorFeed_Params_Filter_PostsAndAuthorThreads = "posts_and_author_threads"
-	FeedGetAuthorFeed_Params_Filter_PostsWithVideo        = "posts_with_video"
+	FeedGetAuthorFeed_PostsWithReplies = "posts_with_replies"
+
+	FeedGetAuthorFeed_PostsNoReplies = "posts_no_replies"
+	FeedGetAuthorFeed_PostsWithMedia = "posts_with_media"
+
+	FeedGetAuthorFeed_PostsAndAuthorThreads = "posts_and_author_threads"
+
+	FeedGetAuthorFeed_PostsWithVideo = "posts_with_video"
 )
 
-type FeedGetAuthorFeed_Output struct {
-	Cursor *string                 `json:"cursor,omitzero"`
-	Feed   []FeedDefs_FeedViewPost `json:"feed"`
-	Extra  data.Extra              `json:"-"`
-}
-
-// FeedGetFeed is the query app.bsky.feed.getFeed. Errors: [ErrUnknownFeed].
+// Errors: ErrUnknownFeed.
 var FeedGetFeed = xrpc.Query[FeedGetFeed_Params, FeedGetFeed_Output]{NSID: "app.bsky.feed.getFeed"}
 
 type FeedGetFeed_Params struct {
-	Cursor *string
-	Feed   string `lex:"format=at-uri"`
 	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+	Feed   string `lex:"at-uri"`
 }
+type FeedGetFeed_Output = FeedGetActorLikes_Output
 
-type FeedGetFeed_Output struct {
-	Cursor *string                 `json:"cursor,omitzero"`
-	Feed   []FeedDefs_FeedViewPost `json:"feed"`
-	Extra  data.Extra              `json:"-"`
-}
-
-// FeedGetFeedGenerator is the query app.bsky.feed.getFeedGenerator.
 var FeedGetFeedGenerator = xrpc.Query[FeedGetFeedGenerator_Params, FeedGetFeedGenerator_Output]{NSID: "app.bsky.feed.getFeedGenerator"}
 
 type FeedGetFeedGenerator_Params struct {
-	Feed string `lex:"format=at-uri"`
+	Feed string `lex:"at-uri"`
 }
-
 type FeedGetFeedGenerator_Output struct {
-	IsOnline bool                   `json:"isOnline"`
-	IsValid  bool                   `json:"isValid"`
-	View     FeedDefs_GeneratorView `json:"view"`
-	Extra    data.Extra             `json:"-"`
+	IsValid  bool `json:"isValid"`
+	IsOnline bool `json:"isOnline"`
+
+	View  FeedDefs_GeneratorView `json:"view"`
+	Extra `json:"-"`
 }
 
-// FeedGetFeedGenerators is the query app.bsky.feed.getFeedGenerators.
 var FeedGetFeedGenerators = xrpc.Query[FeedGetFeedGenerators_Params, FeedGetFeedGenerators_Output]{NSID: "app.bsky.feed.getFeedGenerators"}
 
 type FeedGetFeedGenerators_Params struct {
-	Feeds []string `lex:"format=at-uri,required"`
+	Feeds []string `lex:"at-uri,required"`
 }
-
 type FeedGetFeedGenerators_Output struct {
 	Feeds []FeedDefs_GeneratorView `json:"feeds"`
-	Extra data.Extra               `json:"-"`
+	Extra `json:"-"`
 }
 
-// FeedGetFeedSkeleton is the query app.bsky.feed.getFeedSkeleton. Errors: [ErrUnknownFeed].
+// Errors: ErrUnknownFeed.
 var FeedGetFeedSkeleton = xrpc.Query[FeedGetFeedSkeleton_Params, FeedGetFeedSkeleton_Output]{NSID: "app.bsky.feed.getFeedSkeleton"}
 
-type FeedGetFeedSkeleton_Params struct {
-	Cursor *string
-	Feed   string `lex:"format=at-uri"`
-	Limit  *int64 `lex:"min=1,max=100,default=50"`
-}
-
+type FeedGetFeedSkeleton_Params = FeedGetFeed_Params
 type FeedGetFeedSkeleton_Output struct {
-	Cursor *string                     `json:"cursor,omitzero"`
-	Feed   []FeedDefs_SkeletonFeedPost `json:"feed"`
-	ReqId  *string                     `json:"reqId,omitzero"`
-	Extra  data.Extra                  `json:"-"`
+	ReqId  *string `json:"reqId,omitzero"`
+	Cursor *string `json:"cursor,omitzero"`
+
+	Feed  []FeedDefs_SkeletonFeedPost `json:"feed"`
+	Extra `json:"-"`
 }
 
-// FeedGetLikes is the query app.bsky.feed.getLikes.
 var FeedGetLikes = xrpc.Query[FeedGetLikes_Params, FeedGetLikes_Output]{NSID: "app.bsky.feed.getLikes"}
 
 type FeedGetLikes_Params struct {
-	Cid    *string `lex:"format=cid"`
-	Cursor *string
 	Limit  *int64 `lex:"min=1,max=100,default=50"`
-	Uri    string `lex:"format=at-uri"`
-}
+	Cursor *string
 
+	Cid *string `lex:"cid"`
+	Uri string  `lex:"at-uri"`
+}
 type FeedGetLikes_Output struct {
-	Cid    *string             `json:"cid,omitzero"`
-	Cursor *string             `json:"cursor,omitzero"`
-	Likes  []FeedGetLikes_Like `json:"likes"`
-	Uri    string              `json:"uri"`
-	Extra  data.Extra          `json:"-"`
-}
+	Uri string  `json:"uri"`
+	Cid *string `json:"cid,omitzero"`
 
-// FeedGetLikes_Like is app.bsky.feed.getLikes#like.
+	Cursor *string `json:"cursor,omitzero"`
+
+	Likes []FeedGetLikes_Like `json:"likes"`
+	Extra `json:"-"`
+}
 type FeedGetLikes_Like struct {
-	Actor     ActorDefs_ProfileView `json:"actor"`
-	CreatedAt string                `json:"createdAt"`
-	IndexedAt string                `json:"indexedAt"`
-	Extra     data.Extra            `json:"-"`
+	CreatedAt string `json:"createdAt"`
+	IndexedAt string `json:"indexedAt"`
+
+	Actor ActorDefs_ProfileView `json:"actor"`
+	Extra `json:"-"`
 }
 
-// FeedGetListFeed is the query app.bsky.feed.getListFeed. Errors: [ErrUnknownList].
+// Errors: ErrUnknownList.
 var FeedGetListFeed = xrpc.Query[FeedGetListFeed_Params, FeedGetListFeed_Output]{NSID: "app.bsky.feed.getListFeed"}
 
 type FeedGetListFeed_Params struct {
-	Cursor *string
 	Limit  *int64 `lex:"min=1,max=100,default=50"`
-	List   string `lex:"format=at-uri"`
+	Cursor *string
+	List   string `lex:"at-uri"`
 }
+type FeedGetListFeed_Output = FeedGetActorLikes_Output
 
-type FeedGetListFeed_Output struct {
-	Cursor *string                 `json:"cursor,omitzero"`
-	Feed   []FeedDefs_FeedViewPost `json:"feed"`
-	Extra  data.Extra              `json:"-"`
-}
-
-// FeedGetPostThread is the query app.bsky.feed.getPostThread. Errors: [ErrNotFound].
+// Errors: ErrNotFound.
 var FeedGetPostThread = xrpc.Query[FeedGetPostThread_Params, FeedGetPostThread_Output]{NSID: "app.bsky.feed.getPostThread"}
 
 type FeedGetPostThread_Params struct {
-	Depth        *int64 `lex:"min=0,max=1000,default=6"`
+	Depth *int64 `lex:"min=0,max=1000,default=6"`
+
 	ParentHeight *int64 `lex:"min=0,max=1000,default=80"`
-	Uri          string `lex:"format=at-uri"`
-}
 
+	Uri string `lex:"at-uri"`
+}
 type FeedGetPostThread_Output struct {
-	Thread     FeedGetPostThread_Output_Thread `json:"thread"`
-	Threadgate *FeedDefs_ThreadgateView        `json:"threadgate,omitzero"`
-	Extra      data.Extra                      `json:"-"`
+	Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
+
+	Thread FeedGetPostThread_Output_Thread `json:"thread"`
+	Extra  `json:"-"`
 }
+type FeedGetPostThread_Output_Thread = FeedDefs_ThreadViewPost_Parent
 
-type FeedGetPostThread_Output_Thread = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
-
-// FeedGetPosts is the query app.bsky.feed.getPosts.
 var FeedGetPosts = xrpc.Query[FeedGetPosts_Params, FeedGetPosts_Output]{NSID: "app.bsky.feed.getPosts"}
 
 type FeedGetPosts_Params struct {
-	Uris []string `lex:"maxItems=25,format=at-uri,required"`
+	Uris []string `lex:"maxItems=25,at-uri,required"`
 }
-
 type FeedGetPosts_Output struct {
 	Posts []FeedDefs_PostView `json:"posts"`
-	Extra data.Extra          `json:"-"`
+	Extra `json:"-"`
 }
 
-// FeedGetQuotes is the query app.bsky.feed.getQuotes.
 var FeedGetQuotes = xrpc.Query[FeedGetQuotes_Params, FeedGetQuotes_Output]{NSID: "app.bsky.feed.getQuotes"}
 
-type FeedGetQuotes_Params struct {
-	Cid    *string `lex:"format=cid"`
-	Cursor *string
-	Limit  *int64 `lex:"min=1,max=100,default=50"`
-	Uri    string `lex:"format=at-uri"`
-}
-
+type FeedGetQuotes_Params = FeedGetLikes_Params
 type FeedGetQuotes_Output struct {
-	Cid    *string             `json:"cid,omitzero"`
-	Cursor *string             `json:"cursor,omitzero"`
-	Posts  []FeedDefs_PostView `json:"posts"`
-	Uri    string              `json:"uri"`
-	Extra  data.Extra          `json:"-"`
+	Uri string  `json:"uri"`
+	Cid *string `json:"cid,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
+
+	Posts []FeedDefs_PostView `json:"posts"`
+	Extra `json:"-"`
 }
 
-// FeedGetRepostedBy is the query app.bsky.feed.getRepostedBy.
 var FeedGetRepostedBy = xrpc.Query[FeedGetRepostedBy_Params, FeedGetRepostedBy_Output]{NSID: "app.bsky.feed.getRepostedBy"}
 
-type FeedGetRepostedBy_Params struct {
-	Cid    *string `lex:"format=cid"`
-	Cursor *string
-	Limit  *int64 `lex:"min=1,max=100,default=50"`
-	Uri    string `lex:"format=at-uri"`
-}
-
+type FeedGetRepostedBy_Params = FeedGetLikes_Params
 type FeedGetRepostedBy_Output struct {
-	Cid        *string                 `json:"cid,omitzero"`
-	Cursor     *string                 `json:"cursor,omitzero"`
+	Uri string  `json:"uri"`
+	Cid *string `json:"cid,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
+
 	RepostedBy []ActorDefs_ProfileView `json:"repostedBy"`
-	Uri        string                  `json:"uri"`
-	Extra      data.Extra              `json:"-"`
+
+	Extra `json:"-"`
 }
 
-// FeedGetSuggestedFeeds is the query app.bsky.feed.getSuggestedFeeds.
 var FeedGetSuggestedFeeds = xrpc.Query[FeedGetSuggestedFeeds_Params, FeedGetSuggestedFeeds_Output]{NSID: "app.bsky.feed.getSuggestedFeeds"}
 
-type FeedGetSuggestedFeeds_Params struct {
-	Cursor *string
-	Limit  *int64 `lex:"min=1,max=100,default=50"`
-}
+type FeedGetSuggestedFeeds_Params = ActorGetSuggestions_Params
+type FeedGetSuggestedFeeds_Output = FeedGetActorFeeds_Output
 
-type FeedGetSuggestedFeeds_Output struct {
-	Cursor *string                  `json:"cursor,omitzero"`
-	Feeds  []FeedDefs_GeneratorView `json:"feeds"`
-	Extra  data.Extra               `json:"-"`
-}
-
-// FeedGetTimeline is the query app.bsky.feed.getTimeline.
 var FeedGetTimeline = xrpc.Query[FeedGetTimeline_Params, FeedGetTimeline_Output]{NSID: "app.bsky.feed.getTimeline"}
 
 type FeedGetTimeline_Params struct {
-	Algorithm *string
-	Cursor    *string
-	Limit     *int64 `lex:"min=1,max=100,default=50"`
-}
+	Limit *int64 `lex:"min=1,max=100,default=50"`
 
-type FeedGetTimeline_Output struct {
-	Cursor *string                 `json:"cursor,omitzero"`
-	Feed   []FeedDefs_FeedViewPost `json:"feed"`
-	Extra  data.Extra              `json:"-"`
+	Algorithm, Cursor *string
 }
+type FeedGetTimeline_Output = FeedGetActorLikes_Output
 
-// FeedLike is the record app.bsky.feed.like.
+// app.bsky.feed.like
 type FeedLike struct {
-	CreatedAt string                    `json:"createdAt"`
-	Subject   comatproto.RepoStrongRef  `json:"subject"`
-	Via       *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra     data.Extra                `json:"-" lex:"record"`
+	CreatedAt string `json:"createdAt"`
+
+	Subject comatproto.RepoStrongRef `json:"subject"`
+
+	Via   *comatproto.RepoStrongRef `json:"via,omitzero"`
+	Extra `json:"-" lex:"record"`
 }
 
-func (*FeedLike) LexType() string { return "app.bsky.feed.like" }
-
+func (*FeedLike) LexType() string                { return "app.bsky.feed.like" }
 func (v FeedLike) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedLike) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// FeedPost is the record app.bsky.feed.post.
-type FeedPost struct {
-	CreatedAt string             `json:"createdAt"`
-	Embed     FeedPost_Embed     `json:"embed,omitzero"`
-	Entities  []FeedPost_Entity  `json:"entities,omitzero"`
-	Facets    []RichtextFacet    `json:"facets,omitzero"`
-	Labels    FeedPost_Labels    `json:"labels,omitzero"`
-	Langs     []string           `json:"langs,omitzero"`
-	Reply     *FeedPost_ReplyRef `json:"reply,omitzero"`
-	Tags      []string           `json:"tags,omitzero"`
-	Text      string             `json:"text"`
-	Extra     data.Extra         `json:"-" lex:"record"`
-}
+// app.bsky.feed.post
+type (
+	FeedPost struct {
+		Text string `json:"text"`
 
-func (*FeedPost) LexType() string { return "app.bsky.feed.post" }
+		CreatedAt string `json:"createdAt"`
 
+		Tags  []string `json:"tags,omitzero"`
+		Langs []string `json:"langs,omitzero"`
+
+		Embed  FeedPost_Embed  `json:"embed,omitzero"`
+		Labels FeedPost_Labels `json:"labels,omitzero"`
+		Facets []RichtextFacet `json:"facets,omitzero"`
+
+		Entities []FeedPost_Entity `json:"entities,omitzero"`
+
+		Reply *FeedPost_ReplyRef `json:"reply,omitzero"`
+		Extra `json:"-" lex:"record"`
+	}
+
+	FeedPost_Embed  = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal, *EmbedRecord, *EmbedRecordWithMedia)]
+	FeedPost_Labels = ActorProfile_Labels
+
+	FeedPost_Entity struct {
+		Type  string `json:"type"`
+		Value string `json:"value"`
+
+		Index FeedPost_TextSlice `json:"index"`
+		Extra `json:"-"`
+	}
+	FeedPost_ReplyRef struct {
+		Root   comatproto.RepoStrongRef `json:"root"`
+		Parent comatproto.RepoStrongRef `json:"parent"`
+		Extra  `json:"-"`
+	}
+	FeedPost_TextSlice struct {
+		End   int64 `json:"end"`
+		Start int64 `json:"start"`
+		Extra `json:"-"`
+	}
+)
+
+func (*FeedPost) LexType() string                { return "app.bsky.feed.post" }
 func (v FeedPost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-type FeedPost_Embed = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal, *EmbedRecord, *EmbedRecordWithMedia)]
+// app.bsky.feed.postgate
+type (
+	FeedPostgate struct {
+		Post string `json:"post"`
 
-type FeedPost_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
+		CreatedAt string `json:"createdAt"`
 
-// FeedPost_Entity is app.bsky.feed.post#entity.
-type FeedPost_Entity struct {
-	Index FeedPost_TextSlice `json:"index"`
-	Type  string             `json:"type"`
-	Value string             `json:"value"`
-	Extra data.Extra         `json:"-"`
-}
+		DetachedEmbeddingUris []string `json:"detachedEmbeddingUris,omitzero"`
 
-// FeedPost_ReplyRef is app.bsky.feed.post#replyRef.
-type FeedPost_ReplyRef struct {
-	Parent comatproto.RepoStrongRef `json:"parent"`
-	Root   comatproto.RepoStrongRef `json:"root"`
-	Extra  data.Extra               `json:"-"`
-}
+		EmbeddingRules []FeedPostgate_EmbeddingRules_Elem `json:"embeddingRules,omitzero"`
 
-// FeedPost_TextSlice is app.bsky.feed.post#textSlice.
-type FeedPost_TextSlice struct {
-	End   int64      `json:"end"`
-	Start int64      `json:"start"`
-	Extra data.Extra `json:"-"`
-}
+		Extra `json:"-" lex:"record"`
+	}
 
-// FeedPostgate is the record app.bsky.feed.postgate.
-type FeedPostgate struct {
-	CreatedAt             string                             `json:"createdAt"`
-	DetachedEmbeddingUris []string                           `json:"detachedEmbeddingUris,omitzero"`
-	EmbeddingRules        []FeedPostgate_EmbeddingRules_Elem `json:"embeddingRules,omitzero"`
-	Post                  string                             `json:"post"`
-	Extra                 data.Extra                         `json:"-" lex:"record"`
-}
+	FeedPostgate_EmbeddingRules_Elem = ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem
 
-func (*FeedPostgate) LexType() string { return "app.bsky.feed.postgate" }
+	FeedPostgate_DisableRule struct {
+		Extra `json:"-"`
+	}
+)
 
+func (*FeedPostgate) LexType() string                { return "app.bsky.feed.postgate" }
 func (v FeedPostgate) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPostgate) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
+func (*FeedPostgate_DisableRule) LexType() string    { return "app.bsky.feed.postgate#disableRule" }
 
-type FeedPostgate_EmbeddingRules_Elem = data.Union[func(*FeedPostgate_DisableRule)]
-
-// FeedPostgate_DisableRule is app.bsky.feed.postgate#disableRule.
-type FeedPostgate_DisableRule struct {
-	Extra data.Extra `json:"-"`
-}
-
-func (*FeedPostgate_DisableRule) LexType() string { return "app.bsky.feed.postgate#disableRule" }
-
-// FeedRepost is the record app.bsky.feed.repost.
+// app.bsky.feed.repost
 type FeedRepost struct {
-	CreatedAt string                    `json:"createdAt"`
-	Subject   comatproto.RepoStrongRef  `json:"subject"`
-	Via       *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra     data.Extra                `json:"-" lex:"record"`
+	CreatedAt string `json:"createdAt"`
+
+	Subject comatproto.RepoStrongRef `json:"subject"`
+
+	Via   *comatproto.RepoStrongRef `json:"via,omitzero"`
+	Extra `json:"-" lex:"record"`
 }
 
-func (*FeedRepost) LexType() string { return "app.bsky.feed.repost" }
-
+func (*FeedRepost) LexType() string                { return "app.bsky.feed.repost" }
 func (v FeedRepost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedRepost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// FeedSearchPosts is the query app.bsky.feed.searchPosts. Errors: [ErrBadQueryString].
+// Errors: ErrBadQueryString.
 var FeedSearchPosts = xrpc.Query[FeedSearchPosts_Params, FeedSearchPosts_Output]{NSID: "app.bsky.feed.searchPosts"}
 
 type FeedSearchPosts_Params struct {
-	Author   *string `lex:"format=at-identifier"`
-	Cursor   *string
-	Domain   *string
-	Lang     *string `lex:"format=language"`
-	Limit    *int64  `lex:"min=1,max=100,default=25"`
-	Mentions *string `lex:"format=at-identifier"`
-	Q        string
-	Since    *string
-	Sort     *string  `lex:"default=latest"`
-	Tag      []string `lex:"maxLength=640"`
-	Until    *string
-	Url      *string `lex:"format=uri"`
+	Limit *int64 `lex:"min=1,max=100,default=25"`
+
+	Cursor, Domain, Since, Until *string
+
+	Author, Mentions *string `lex:"at-identifier"`
+
+	Sort *string `lex:"default=latest"`
+	Lang *string `lex:"language"`
+	Url  *string `lex:"uri"`
+
+	Tag []string `lex:"maxLength=640"`
+	Q   string
+}
+type FeedSearchPosts_Output struct {
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
+
+	Posts []FeedDefs_PostView `json:"posts"`
+	Extra `json:"-"`
 }
 
 const (
-	FeedSearchPosts_Params_Sort_Top    = "top"
-	FeedSearchPosts_Params_Sort_Latest = "latest"
+	FeedSearchPosts_Top = "top"
+
+	FeedSearchPosts_Latest = "latest"
 )
 
-type FeedSearchPosts_Output struct {
-	Cursor    *string             `json:"cursor,omitzero"`
-	HitsTotal *int64              `json:"hitsTotal,omitzero"`
-	Posts     []FeedDefs_PostView `json:"posts"`
-	Extra     data.Extra          `json:"-"`
-}
-
-// FeedSearchPostsV2 is the query app.bsky.feed.searchPostsV2. Errors: [ErrBadQueryString].
+// Errors: ErrBadQueryString.
 var FeedSearchPostsV2 = xrpc.Query[FeedSearchPostsV2_Params, FeedSearchPostsV2_Output]{NSID: "app.bsky.feed.searchPostsV2"}
 
 type FeedSearchPostsV2_Params struct {
-	AllTime               *bool
-	Authors               []string `lex:"format=at-identifier"`
-	Cursor                *string
-	Domains               []string
-	EmbeddedAtUris        []string `lex:"format=at-uri"`
-	ExcludeAuthors        []string `lex:"format=at-identifier"`
-	ExcludeDomains        []string
-	ExcludeEmbeddedAtUris []string `lex:"format=at-uri"`
-	ExcludeHashtags       []string `lex:"maxLength=640"`
-	ExcludeLanguages      []string `lex:"format=language"`
-	ExcludeMentions       []string `lex:"format=at-identifier"`
-	ExcludeReplies        *bool
-	ExcludeUrls           []string `lex:"format=uri"`
-	Following             *bool
-	HasMedia              *bool
-	HasVideo              *bool
-	Hashtags              []string `lex:"maxLength=640"`
-	Languages             []string `lex:"format=language"`
-	Limit                 *int64   `lex:"min=1,max=100,default=25"`
-	Mentions              []string `lex:"format=at-identifier"`
-	Query                 *string
-	QueryLanguage         *string
-	RepliesOnly           *bool
-	ReplyParentUri        *string `lex:"format=at-uri"`
-	Since                 *string
-	Sort                  *string
-	ThreadRootUri         *string `lex:"format=at-uri"`
-	Until                 *string
-	Urls                  []string `lex:"format=uri"`
+	AllTime, ExcludeReplies, Following, HasMedia, HasVideo, RepliesOnly *bool
+
+	Limit *int64 `lex:"min=1,max=100,default=25"`
+
+	Cursor, Query, QueryLanguage, Since, Sort, Until *string
+
+	ReplyParentUri, ThreadRootUri *string `lex:"at-uri"`
+
+	Domains, ExcludeDomains []string
+
+	Authors, ExcludeAuthors, ExcludeMentions, Mentions []string `lex:"at-identifier"`
+
+	EmbeddedAtUris, ExcludeEmbeddedAtUris []string `lex:"at-uri"`
+
+	ExcludeLanguages, Languages []string `lex:"language"`
+	ExcludeHashtags, Hashtags   []string `lex:"maxLength=640"`
+
+	ExcludeUrls, Urls []string `lex:"uri"`
 }
-
-const (
-	FeedSearchPostsV2_Params_QueryLanguage_Ja = "ja"
-	FeedSearchPostsV2_Params_QueryLanguage_Zh = "zh"
-	FeedSearchPostsV2_Params_QueryLanguage_Ko = "ko"
-	FeedSearchPostsV2_Params_QueryLanguage_Th = "th"
-	FeedSearchPostsV2_Params_QueryLanguage_Ar = "ar"
-)
-
-const (
-	FeedSearchPostsV2_Params_Sort_Recent = "recent"
-	FeedSearchPostsV2_Params_Sort_Top    = "top"
-)
-
 type FeedSearchPostsV2_Output struct {
-	Cursor                 *string             `json:"cursor,omitzero"`
-	DetectedQueryLanguages []string            `json:"detectedQueryLanguages,omitzero"`
-	HitsTotal              *int64              `json:"hitsTotal,omitzero"`
-	Posts                  []FeedDefs_PostView `json:"posts"`
-	Extra                  data.Extra          `json:"-"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
+
+	DetectedQueryLanguages []string `json:"detectedQueryLanguages,omitzero"`
+
+	Posts []FeedDefs_PostView `json:"posts"`
+	Extra `json:"-"`
 }
 
 const (
-	FeedSearchPostsV2_Output_DetectedQueryLanguages_Ja = "ja"
-	FeedSearchPostsV2_Output_DetectedQueryLanguages_Zh = "zh"
-	FeedSearchPostsV2_Output_DetectedQueryLanguages_Ko = "ko"
-	FeedSearchPostsV2_Output_DetectedQueryLanguages_Th = "th"
-	FeedSearchPostsV2_Output_DetectedQueryLanguages_Ar = "ar"
+	FeedSearchPostsV2_Ja = "ja"
+	FeedSearchPostsV2_Zh = "zh"
+	FeedSearchPostsV2_Ko = "ko"
+	FeedSearchPostsV2_Th = "th"
+	FeedSearchPostsV2_Ar = "ar"
+
+	FeedSearchPostsV2_Recent = "recent"
+
+	FeedSearchPostsV2_Top = "top"
 )
 
-// FeedSendInteractions is the procedure app.bsky.feed.sendInteractions.
 var FeedSendInteractions = xrpc.Procedure[FeedSendInteractions_Input, FeedSendInteractions_Output]{NSID: "app.bsky.feed.sendInteractions"}
 
 type FeedSendInteractions_Input struct {
-	Feed         *string                `json:"feed,omitzero"`
+	Feed *string `json:"feed,omitzero"`
+
 	Interactions []FeedDefs_Interaction `json:"interactions"`
-	Extra        data.Extra             `json:"-"`
+
+	Extra `json:"-"`
 }
+type FeedSendInteractions_Output = ContactDismissMatch_Output
 
-type FeedSendInteractions_Output struct {
-	Extra data.Extra `json:"-"`
-}
+// app.bsky.feed.threadgate
+type (
+	FeedThreadgate struct {
+		Post string `json:"post"`
 
-// FeedThreadgate is the record app.bsky.feed.threadgate.
-type FeedThreadgate struct {
-	Allow         []FeedThreadgate_Allow_Elem `json:"allow,omitzero"`
-	CreatedAt     string                      `json:"createdAt"`
-	HiddenReplies []string                    `json:"hiddenReplies,omitzero"`
-	Post          string                      `json:"post"`
-	Extra         data.Extra                  `json:"-" lex:"record"`
-}
+		CreatedAt string `json:"createdAt"`
 
-func (*FeedThreadgate) LexType() string { return "app.bsky.feed.threadgate" }
+		HiddenReplies []string `json:"hiddenReplies,omitzero"`
 
+		Allow []FeedThreadgate_Allow_Elem `json:"allow,omitzero"`
+		Extra `json:"-" lex:"record"`
+	}
+
+	FeedThreadgate_Allow_Elem = ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem
+
+	FeedThreadgate_FollowerRule struct {
+		Extra `json:"-"`
+	}
+	FeedThreadgate_FollowingRule struct {
+		Extra `json:"-"`
+	}
+	FeedThreadgate_ListRule struct {
+		List  string `json:"list"`
+		Extra `json:"-"`
+	}
+	FeedThreadgate_MentionRule struct {
+		Extra `json:"-"`
+	}
+)
+
+func (*FeedThreadgate) LexType() string                { return "app.bsky.feed.threadgate" }
 func (v FeedThreadgate) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedThreadgate) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-type FeedThreadgate_Allow_Elem = data.Union[func(*FeedThreadgate_MentionRule, *FeedThreadgate_FollowerRule, *FeedThreadgate_FollowingRule, *FeedThreadgate_ListRule)]
-
-// FeedThreadgate_FollowerRule is app.bsky.feed.threadgate#followerRule.
-type FeedThreadgate_FollowerRule struct {
-	Extra data.Extra `json:"-"`
-}
-
-func (*FeedThreadgate_FollowerRule) LexType() string { return "app.bsky.feed.threadgate#followerRule" }
-
-// FeedThreadgate_FollowingRule is app.bsky.feed.threadgate#followingRule.
-type FeedThreadgate_FollowingRule struct {
-	Extra data.Extra `json:"-"`
-}
-
+func (*FeedThreadgate_FollowerRule) LexType() string   { return "app.bsky.feed.threadgate#followerRule" }
 func (*FeedThreadgate_FollowingRule) LexType() string {
 	return "app.bsky.feed.threadgate#followingRule"
 }
-
-// FeedThreadgate_ListRule is app.bsky.feed.threadgate#listRule.
-type FeedThreadgate_ListRule struct {
-	List  string     `json:"list"`
-	Extra data.Extra `json:"-"`
-}
-
-func (*FeedThreadgate_ListRule) LexType() string { return "app.bsky.feed.threadgate#listRule" }
-
-// FeedThreadgate_MentionRule is app.bsky.feed.threadgate#mentionRule.
-type FeedThreadgate_MentionRule struct {
-	Extra data.Extra `json:"-"`
-}
-
+func (*FeedThreadgate_ListRule) LexType() string    { return "app.bsky.feed.threadgate#listRule" }
 func (*FeedThreadgate_MentionRule) LexType() string { return "app.bsky.feed.threadgate#mentionRule" }

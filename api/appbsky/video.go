@@ -7,167 +7,180 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// VideoAbortUpload is the procedure app.bsky.video.abortUpload. Errors: [ErrUploadNotFound], [ErrUploadNotReady].
+// Errors: ErrUploadNotFound, ErrUploadNotReady.
 var VideoAbortUpload = xrpc.Procedure[VideoAbortUpload_Input, VideoAbortUpload_Output]{NSID: "app.bsky.video.abortUpload"}
 
 type VideoAbortUpload_Input struct {
-	JobId string     `json:"jobId"`
-	Extra data.Extra `json:"-"`
+	JobId string `json:"jobId"`
+	Extra `json:"-"`
 }
-
 type VideoAbortUpload_Output struct {
-	CompletedJobId *string    `json:"completedJobId,omitzero"`
-	FailureReason  *string    `json:"failureReason,omitzero"`
-	State          string     `json:"state"`
-	Extra          data.Extra `json:"-"`
+	State string `json:"state"`
+
+	FailureReason  *string `json:"failureReason,omitzero"`
+	CompletedJobId *string `json:"completedJobId,omitzero"`
+
+	Extra `json:"-"`
 }
 
 const (
-	VideoAbortUpload_Output_State_Aborted   = "aborted"
-	VideoAbortUpload_Output_State_Completed = "completed"
-	VideoAbortUpload_Output_State_Failed    = "failed"
-	VideoAbortUpload_Output_State_Expired   = "expired"
+	VideoAbortUpload_Aborted   = "aborted"
+	VideoAbortUpload_Completed = "completed"
+
+	VideoAbortUpload_Failed  = "failed"
+	VideoAbortUpload_Expired = "expired"
 )
 
-// VideoDefs_JobStatus is app.bsky.video.defs#jobStatus.
+// app.bsky.video.defs
 type VideoDefs_JobStatus struct {
-	Blob        *data.Blob `json:"blob,omitzero"`
-	Did         string     `json:"did"`
-	Error       *string    `json:"error,omitzero"`
-	FailureCode *string    `json:"failureCode,omitzero"`
-	JobId       string     `json:"jobId"`
-	Message     *string    `json:"message,omitzero"`
-	Progress    *int64     `json:"progress,omitzero"`
-	State       string     `json:"state"`
-	Extra       data.Extra `json:"-"`
+	Progress *int64 `json:"progress,omitzero"`
+
+	Did   string `json:"did"`
+	JobId string `json:"jobId"`
+	State string `json:"state"`
+
+	Error   *string `json:"error,omitzero"`
+	Message *string `json:"message,omitzero"`
+
+	FailureCode *string `json:"failureCode,omitzero"`
+
+	Blob  *data.Blob `json:"blob,omitzero"`
+	Extra `json:"-"`
 }
 
 const (
-	VideoDefs_JobStatus_FailureCode_ValidationFailure            = "validation_failure"
-	VideoDefs_JobStatus_FailureCode_EncodingFailure              = "encoding_failure"
-	VideoDefs_JobStatus_FailureCode_PdsUploadFailure             = "pds_upload_failure"
-	VideoDefs_JobStatus_FailureCode_PdsUploadUnsupportedBlobSize = "pds_upload_unsupported_blob_size"
-	VideoDefs_JobStatus_FailureCode_GenericFailure               = "generic_failure"
+	VideoDefs_JOBSTATECREATED  = "JOB_STATE_CREATED"
+	VideoDefs_JOBSTATEENCODING = "JOB_STATE_ENCODING"
+	VideoDefs_JOBSTATEENCODED  = "JOB_STATE_ENCODED"
+	VideoDefs_JOBSTATESCANNING = "JOB_STATE_SCANNING"
+	VideoDefs_JOBSTATESCANNED  = "JOB_STATE_SCANNED"
+
+	VideoDefs_JOBSTATEUPLOADING = "JOB_STATE_UPLOADING"
+	VideoDefs_JOBSTATEUPLOADED  = "JOB_STATE_UPLOADED"
+	VideoDefs_JOBSTATECOMPLETED = "JOB_STATE_COMPLETED"
+	VideoDefs_JOBSTATEFAILED    = "JOB_STATE_FAILED"
+	VideoDefs_ValidationFailure = "validation_failure"
+	VideoDefs_EncodingFailure   = "encoding_failure"
+	VideoDefs_PdsUploadFailure  = "pds_upload_failure"
+
+	VideoDefs_PdsUploadUnsupportedBlobSize = "pds_upload_unsupported_blob_size"
+
+	VideoDefs_GenericFailure = "generic_failure"
 )
 
-const (
-	VideoDefs_JobStatus_State_JOBSTATECREATED   = "JOB_STATE_CREATED"
-	VideoDefs_JobStatus_State_JOBSTATEENCODING  = "JOB_STATE_ENCODING"
-	VideoDefs_JobStatus_State_JOBSTATEENCODED   = "JOB_STATE_ENCODED"
-	VideoDefs_JobStatus_State_JOBSTATESCANNING  = "JOB_STATE_SCANNING"
-	VideoDefs_JobStatus_State_JOBSTATESCANNED   = "JOB_STATE_SCANNED"
-	VideoDefs_JobStatus_State_JOBSTATEUPLOADING = "JOB_STATE_UPLOADING"
-	VideoDefs_JobStatus_State_JOBSTATEUPLOADED  = "JOB_STATE_UPLOADED"
-	VideoDefs_JobStatus_State_JOBSTATECOMPLETED = "JOB_STATE_COMPLETED"
-	VideoDefs_JobStatus_State_JOBSTATEFAILED    = "JOB_STATE_FAILED"
-)
-
-// VideoFinishUpload is the procedure app.bsky.video.finishUpload. Errors: [ErrUploadNotFound], [ErrUploadExpired], [ErrMissingParts], [ErrUploadNotReady], [ErrUnsupportedContentType], [ErrUploadFailed], [ErrUploadAborted], [ErrServiceOverloaded].
+// Errors: ErrUploadNotFound, ErrUploadExpired, ErrMissingParts, ErrUploadNotReady, ErrUnsupportedContentType, ErrUploadFailed, ErrUploadAborted, ErrServiceOverloaded.
 var VideoFinishUpload = xrpc.Procedure[VideoFinishUpload_Input, VideoFinishUpload_Output]{NSID: "app.bsky.video.finishUpload"}
 
-type VideoFinishUpload_Input struct {
-	JobId string     `json:"jobId"`
-	Extra data.Extra `json:"-"`
-}
-
+type VideoFinishUpload_Input = VideoAbortUpload_Input
 type VideoFinishUpload_Output struct {
-	CompletedJobId string              `json:"completedJobId"`
-	JobStatus      VideoDefs_JobStatus `json:"jobStatus"`
-	Extra          data.Extra          `json:"-"`
+	CompletedJobId string `json:"completedJobId"`
+
+	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
+
+	Extra `json:"-"`
 }
 
-// VideoGetJobStatus is the query app.bsky.video.getJobStatus.
 var VideoGetJobStatus = xrpc.Query[VideoGetJobStatus_Params, VideoGetJobStatus_Output]{NSID: "app.bsky.video.getJobStatus"}
 
 type VideoGetJobStatus_Params struct {
 	JobId string
 }
-
 type VideoGetJobStatus_Output struct {
 	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
-	Extra     data.Extra          `json:"-"`
+
+	Extra `json:"-"`
 }
 
-// VideoGetUploadLimits is the query app.bsky.video.getUploadLimits.
 var VideoGetUploadLimits = xrpc.Query[xrpc.None, VideoGetUploadLimits_Output]{NSID: "app.bsky.video.getUploadLimits"}
 
 type VideoGetUploadLimits_Output struct {
-	CanUpload            bool       `json:"canUpload"`
-	Error                *string    `json:"error,omitzero"`
-	Message              *string    `json:"message,omitzero"`
-	RemainingDailyBytes  *int64     `json:"remainingDailyBytes,omitzero"`
-	RemainingDailyVideos *int64     `json:"remainingDailyVideos,omitzero"`
-	Extra                data.Extra `json:"-"`
+	CanUpload bool `json:"canUpload"`
+
+	RemainingDailyBytes  *int64 `json:"remainingDailyBytes,omitzero"`
+	RemainingDailyVideos *int64 `json:"remainingDailyVideos,omitzero"`
+
+	Error   *string `json:"error,omitzero"`
+	Message *string `json:"message,omitzero"`
+	Extra   `json:"-"`
 }
 
-// VideoGetUploadStatus is the query app.bsky.video.getUploadStatus. Errors: [ErrUploadNotFound].
+// Errors: ErrUploadNotFound.
 var VideoGetUploadStatus = xrpc.Query[VideoGetUploadStatus_Params, VideoGetUploadStatus_Output]{NSID: "app.bsky.video.getUploadStatus"}
 
 type VideoGetUploadStatus_Params struct {
 	JobId string `lex:"minLength=1,maxLength=256"`
 }
-
 type VideoGetUploadStatus_Output struct {
-	CompletedJobId *string              `json:"completedJobId,omitzero"`
-	ExpiresAt      string               `json:"expiresAt"`
-	FailureReason  *string              `json:"failureReason,omitzero"`
-	JobId          string               `json:"jobId"`
-	JobStatus      *VideoDefs_JobStatus `json:"jobStatus,omitzero"`
-	PartCount      int64                `json:"partCount"`
-	PartSizeBytes  int64                `json:"partSizeBytes"`
-	ReceivedParts  []int64              `json:"receivedParts"`
-	State          string               `json:"state"`
-	Extra          data.Extra           `json:"-"`
+	PartCount int64 `json:"partCount"`
+
+	PartSizeBytes int64 `json:"partSizeBytes"`
+
+	JobId string `json:"jobId"`
+	State string `json:"state"`
+
+	ExpiresAt string `json:"expiresAt"`
+
+	FailureReason  *string `json:"failureReason,omitzero"`
+	CompletedJobId *string `json:"completedJobId,omitzero"`
+	ReceivedParts  []int64 `json:"receivedParts"`
+
+	JobStatus *VideoDefs_JobStatus `json:"jobStatus,omitzero"`
+
+	Extra `json:"-"`
 }
 
 const (
-	VideoGetUploadStatus_Output_State_Created   = "created"
-	VideoGetUploadStatus_Output_State_Finishing = "finishing"
-	VideoGetUploadStatus_Output_State_Completed = "completed"
-	VideoGetUploadStatus_Output_State_Failed    = "failed"
-	VideoGetUploadStatus_Output_State_Aborted   = "aborted"
-	VideoGetUploadStatus_Output_State_Expired   = "expired"
+	VideoGetUploadStatus_Created   = "created"
+	VideoGetUploadStatus_Finishing = "finishing"
+	VideoGetUploadStatus_Completed = "completed"
+
+	VideoGetUploadStatus_Failed  = "failed"
+	VideoGetUploadStatus_Aborted = "aborted"
+	VideoGetUploadStatus_Expired = "expired"
 )
 
-// VideoStartUpload is the procedure app.bsky.video.startUpload. Errors: [ErrUnsupportedContentType], [ErrVideoTooLarge], [ErrVideoTooLong], [ErrBadAspectRatio], [ErrDailyLimitExceeded], [ErrTooManyOpenUploads], [ErrUploadForbidden], [ErrServiceOverloaded].
+// Errors: ErrUnsupportedContentType, ErrVideoTooLarge, ErrVideoTooLong, ErrBadAspectRatio, ErrDailyLimitExceeded, ErrTooManyOpenUploads, ErrUploadForbidden, ErrServiceOverloaded.
 var VideoStartUpload = xrpc.Procedure[VideoStartUpload_Input, VideoStartUpload_Output]{NSID: "app.bsky.video.startUpload"}
 
 type VideoStartUpload_Input struct {
-	DurationMs *int64     `json:"durationMs,omitzero"`
-	Height     *int64     `json:"height,omitzero"`
-	MimeType   string     `json:"mimeType"`
-	Name       *string    `json:"name,omitzero"`
-	SizeBytes  int64      `json:"sizeBytes"`
-	Width      *int64     `json:"width,omitzero"`
-	Extra      data.Extra `json:"-"`
-}
+	SizeBytes int64 `json:"sizeBytes"`
 
+	Width  *int64 `json:"width,omitzero"`
+	Height *int64 `json:"height,omitzero"`
+
+	DurationMs *int64 `json:"durationMs,omitzero"`
+	MimeType   string `json:"mimeType"`
+
+	Name  *string `json:"name,omitzero"`
+	Extra `json:"-"`
+}
 type VideoStartUpload_Output struct {
-	ExpiresAt     string     `json:"expiresAt"`
-	JobId         string     `json:"jobId"`
-	PartCount     int64      `json:"partCount"`
-	PartSizeBytes int64      `json:"partSizeBytes"`
-	Extra         data.Extra `json:"-"`
+	PartCount int64 `json:"partCount"`
+
+	PartSizeBytes int64 `json:"partSizeBytes"`
+
+	JobId string `json:"jobId"`
+
+	ExpiresAt string `json:"expiresAt"`
+
+	Extra `json:"-"`
 }
 
-// VideoUploadPart is the procedure app.bsky.video.uploadPart. Errors: [ErrUploadNotFound], [ErrUploadExpired], [ErrInvalidPartNumber], [ErrPartSizeMismatch], [ErrUploadNotReady], [ErrUploadFailed], [ErrUploadAborted], [ErrUploadAlreadyCompleted], [ErrServiceOverloaded].
+// Errors: ErrUploadNotFound, ErrUploadExpired, ErrInvalidPartNumber, ErrPartSizeMismatch, ErrUploadNotReady, ErrUploadFailed, ErrUploadAborted, ErrUploadAlreadyCompleted, ErrServiceOverloaded.
 var VideoUploadPart = xrpc.ProcedureWithParams[VideoUploadPart_Params, xrpc.Body, VideoUploadPart_Output]{NSID: "app.bsky.video.uploadPart", Accepts: "application/octet-stream"}
 
 type VideoUploadPart_Params struct {
-	JobId      string `lex:"minLength=1,maxLength=256"`
-	PartNumber int64  `lex:"min=1"`
-}
+	PartNumber int64 `lex:"min=1"`
 
+	JobId string `lex:"minLength=1,maxLength=256"`
+}
 type VideoUploadPart_Output struct {
-	PartNumber int64      `json:"partNumber"`
-	SizeBytes  int64      `json:"sizeBytes"`
-	Extra      data.Extra `json:"-"`
+	SizeBytes  int64 `json:"sizeBytes"`
+	PartNumber int64 `json:"partNumber"`
+
+	Extra `json:"-"`
 }
 
-// VideoUploadVideo is the procedure app.bsky.video.uploadVideo.
 var VideoUploadVideo = xrpc.Procedure[xrpc.Body, VideoUploadVideo_Output]{NSID: "app.bsky.video.uploadVideo", Accepts: "video/mp4"}
 
-type VideoUploadVideo_Output struct {
-	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
-	Extra     data.Extra          `json:"-"`
-}
+type VideoUploadVideo_Output = VideoGetJobStatus_Output

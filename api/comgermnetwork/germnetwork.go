@@ -6,30 +6,36 @@ import (
 	"github.com/barograph/baro/data"
 )
 
-// Declaration is the record com.germnetwork.declaration.
-type Declaration struct {
-	ContinuityProofs [][]byte               `json:"continuityProofs,omitzero"`
-	CurrentKey       []byte                 `json:"currentKey"`
-	KeyPackage       []byte                 `json:"keyPackage,omitzero"`
-	MessageMe        *Declaration_MessageMe `json:"messageMe,omitzero"`
-	Version          string                 `json:"version"`
-	Extra            data.Extra             `json:"-" lex:"record"`
-}
+// com.germnetwork.declaration
+type (
+	Declaration struct {
+		CurrentKey []byte `json:"currentKey"`
+		KeyPackage []byte `json:"keyPackage,omitzero"`
 
-func (*Declaration) LexType() string { return "com.germnetwork.declaration" }
+		Version string `json:"version"`
 
+		ContinuityProofs [][]byte `json:"continuityProofs,omitzero"`
+
+		MessageMe *Declaration_MessageMe `json:"messageMe,omitzero"`
+
+		Extra `json:"-" lex:"record"`
+	}
+	Declaration_MessageMe struct {
+		MessageMeUrl string `json:"messageMeUrl"`
+		ShowButtonTo string `json:"showButtonTo"`
+
+		Extra `json:"-"`
+	}
+)
+
+func (*Declaration) LexType() string                { return "com.germnetwork.declaration" }
 func (v Declaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *Declaration) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Declaration_MessageMe is com.germnetwork.declaration#messageMe.
-type Declaration_MessageMe struct {
-	MessageMeUrl string     `json:"messageMeUrl"`
-	ShowButtonTo string     `json:"showButtonTo"`
-	Extra        data.Extra `json:"-"`
-}
-
 const (
-	Declaration_MessageMe_ShowButtonTo_None         = "none"
-	Declaration_MessageMe_ShowButtonTo_UsersIFollow = "usersIFollow"
-	Declaration_MessageMe_ShowButtonTo_Everyone     = "everyone"
+	Declaration_None = "none"
+
+	Declaration_UsersIFollow = "usersIFollow"
+
+	Declaration_Everyone = "everyone"
 )

@@ -4,21 +4,22 @@ package internalbsky
 
 import (
 	"github.com/barograph/baro/api/appbsky"
-	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/xrpc"
 )
 
-// ActorGetProfiles is the query internal.bsky.actor.getProfiles.
 var ActorGetProfiles = xrpc.Query[ActorGetProfiles_Params, ActorGetProfiles_Output]{NSID: "internal.bsky.actor.getProfiles"}
 
 type ActorGetProfiles_Params struct {
-	Dids             []string `lex:"maxItems=200,format=did,required"`
-	IncludeTakedowns *bool    `lex:"default=false"`
-	SocialProof      []string `lex:"maxItems=200,format=did"`
-	Viewer           *string  `lex:"format=did"`
-}
+	IncludeTakedowns *bool `lex:"default=false"`
 
+	Viewer *string `lex:"did"`
+
+	SocialProof []string `lex:"maxItems=200,did"`
+
+	Dids []string `lex:"maxItems=200,did,required"`
+}
 type ActorGetProfiles_Output struct {
 	Profiles []appbsky.ActorDefs_ProfileViewDetailed `json:"profiles"`
-	Extra    data.Extra                              `json:"-"`
+
+	Extra `json:"-"`
 }

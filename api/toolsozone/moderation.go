@@ -9,854 +9,913 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// ModerationCancelScheduledActions is the procedure tools.ozone.moderation.cancelScheduledActions.
 var ModerationCancelScheduledActions = xrpc.Procedure[ModerationCancelScheduledActions_Input, ModerationCancelScheduledActions_Output]{NSID: "tools.ozone.moderation.cancelScheduledActions"}
 
 type ModerationCancelScheduledActions_Input struct {
-	Comment  *string    `json:"comment,omitzero"`
-	Subjects []string   `json:"subjects"`
-	Extra    data.Extra `json:"-"`
-}
+	Comment  *string  `json:"comment,omitzero"`
+	Subjects []string `json:"subjects"`
 
+	Extra `json:"-"`
+}
 type ModerationCancelScheduledActions_Output = ModerationCancelScheduledActions_CancellationResults
-
-// ModerationCancelScheduledActions_CancellationResults is tools.ozone.moderation.cancelScheduledActions#cancellationResults.
 type ModerationCancelScheduledActions_CancellationResults struct {
-	Failed    []ModerationCancelScheduledActions_FailedCancellation `json:"failed"`
-	Succeeded []string                                              `json:"succeeded"`
-	Extra     data.Extra                                            `json:"-"`
-}
+	Succeeded []string `json:"succeeded"`
 
-// ModerationCancelScheduledActions_FailedCancellation is tools.ozone.moderation.cancelScheduledActions#failedCancellation.
+	Failed []ModerationCancelScheduledActions_FailedCancellation `json:"failed"`
+	Extra  `json:"-"`
+}
 type ModerationCancelScheduledActions_FailedCancellation struct {
-	Did       string     `json:"did"`
-	Error     string     `json:"error"`
-	ErrorCode *string    `json:"errorCode,omitzero"`
-	Extra     data.Extra `json:"-"`
+	Did   string `json:"did"`
+	Error string `json:"error"`
+
+	ErrorCode *string `json:"errorCode,omitzero"`
+
+	Extra `json:"-"`
 }
 
-// ModerationDefs_AccountEvent is tools.ozone.moderation.defs#accountEvent.
-type ModerationDefs_AccountEvent struct {
-	Active    bool       `json:"active"`
-	Comment   *string    `json:"comment,omitzero"`
-	Status    *string    `json:"status,omitzero"`
-	Timestamp string     `json:"timestamp"`
-	Extra     data.Extra `json:"-"`
-}
+// tools.ozone.moderation.defs
+type (
+	ModerationDefs_AccountEvent struct {
+		Active bool `json:"active"`
+
+		Timestamp string `json:"timestamp"`
+
+		Status  *string `json:"status,omitzero"`
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_AccountHosting struct {
+		Status string `json:"status"`
+
+		CreatedAt *string `json:"createdAt,omitzero"`
+		DeletedAt *string `json:"deletedAt,omitzero"`
+		UpdatedAt *string `json:"updatedAt,omitzero"`
+
+		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+		ReactivatedAt *string `json:"reactivatedAt,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_AccountStats struct {
+		AppealCount *int64 `json:"appealCount,omitzero"`
+		ReportCount *int64 `json:"reportCount,omitzero"`
+
+		SuspendCount  *int64 `json:"suspendCount,omitzero"`
+		EscalateCount *int64 `json:"escalateCount,omitzero"`
+		TakedownCount *int64 `json:"takedownCount,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_AccountStrike struct {
+		TotalStrikeCount  *int64 `json:"totalStrikeCount,omitzero"`
+		ActiveStrikeCount *int64 `json:"activeStrikeCount,omitzero"`
+
+		LastStrikeAt  *string `json:"lastStrikeAt,omitzero"`
+		FirstStrikeAt *string `json:"firstStrikeAt,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_AgeAssuranceEvent struct {
+		Status string `json:"status"`
+
+		AttemptId string `json:"attemptId"`
+		CreatedAt string `json:"createdAt"`
+
+		Access *string `json:"access,omitzero"`
+		InitIp *string `json:"initIp,omitzero"`
+		InitUa *string `json:"initUa,omitzero"`
+
+		CompleteIp *string `json:"completeIp,omitzero"`
+		CompleteUa *string `json:"completeUa,omitzero"`
+		RegionCode *string `json:"regionCode,omitzero"`
+
+		CountryCode *string `json:"countryCode,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_AgeAssuranceOverrideEvent struct {
+		Status  string `json:"status"`
+		Comment string `json:"comment"`
+
+		Access *string `json:"access,omitzero"`
+		Extra  `json:"-"`
+	}
+	ModerationDefs_AgeAssurancePurgeEvent struct {
+		Comment string `json:"comment"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_BlobView struct {
+		Size int64  `json:"size"`
+		Cid  string `json:"cid"`
+
+		MimeType  string `json:"mimeType"`
+		CreatedAt string `json:"createdAt"`
+
+		Moderation *ModerationDefs_Moderation `json:"moderation,omitzero"`
+
+		Details ModerationDefs_BlobView_Details `json:"details,omitzero"`
+		Extra   `json:"-"`
+	}
+
+	ModerationDefs_BlobView_Details = data.Union[func(*ModerationDefs_ImageDetails, *ModerationDefs_VideoDetails)]
+
+	ModerationDefs_CancelScheduledTakedownEvent struct {
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ConvoView struct {
+		Did string `json:"did"`
+
+		ConvoId string `json:"convoId"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_IdentityEvent struct {
+		Tombstone *bool  `json:"tombstone,omitzero"`
+		Timestamp string `json:"timestamp"`
+
+		Handle  *string `json:"handle,omitzero"`
+		Comment *string `json:"comment,omitzero"`
+		PdsHost *string `json:"pdsHost,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ImageDetails struct {
+		Width  int64 `json:"width"`
+		Height int64 `json:"height"`
+		Extra  `json:"-"`
+	}
+	ModerationDefs_ModEventAcknowledge struct {
+		AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventComment struct {
+		Sticky *bool `json:"sticky,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventDivert struct {
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventEmail struct {
+		IsDelivered *bool  `json:"isDelivered,omitzero"`
+		StrikeCount *int64 `json:"strikeCount,omitzero"`
+		SubjectLine string `json:"subjectLine"`
+
+		Comment *string `json:"comment,omitzero"`
+		Content *string `json:"content,omitzero"`
+
+		SeverityLevel   *string `json:"severityLevel,omitzero"`
+		StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
+
+		Policies []string `json:"policies,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_ModEventEscalate struct {
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventLabel struct {
+		DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+
+		CreateLabelVals []string `json:"createLabelVals"`
+		NegateLabelVals []string `json:"negateLabelVals"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_ModEventMute struct {
+		DurationInHours int64 `json:"durationInHours"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventMuteReporter struct {
+		DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventPriorityScore struct {
+		Score int64 `json:"score"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventReport struct {
+		IsReporterMuted *bool `json:"isReporterMuted,omitzero"`
+
+		ReportType string `json:"reportType"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventResolveAppeal struct {
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventReverseTakedown struct {
+		StrikeCount *int64 `json:"strikeCount,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+
+		SeverityLevel *string `json:"severityLevel,omitzero"`
+
+		Policies []string `json:"policies,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_ModEventTag struct {
+		DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+
+		Add []string `json:"add"`
+
+		Remove []string `json:"remove"`
+		Extra  `json:"-"`
+	}
+	ModerationDefs_ModEventTakedown struct {
+		AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
+
+		StrikeCount *int64 `json:"strikeCount,omitzero"`
+
+		DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+
+		SeverityLevel   *string `json:"severityLevel,omitzero"`
+		StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
+
+		Policies []string `json:"policies,omitzero"`
+
+		TargetServices []string `json:"targetServices,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_ModEventUnmute struct {
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventUnmuteReporter struct {
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ModEventView struct {
+		Id int64 `json:"id"`
+
+		CreatedAt string `json:"createdAt"`
+		CreatedBy string `json:"createdBy"`
+
+		CreatorHandle *string `json:"creatorHandle,omitzero"`
+		SubjectHandle *string `json:"subjectHandle,omitzero"`
+
+		SubjectBlobCids []string `json:"subjectBlobCids"`
+
+		ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+		Event ModerationDefs_ModEventView_Event `json:"event"`
+
+		Subject ModerationDefs_ModEventView_Subject `json:"subject"`
+		Extra   `json:"-"`
+	}
+
+	ModerationDefs_ModEventView_Event   = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
+	ModerationDefs_ModEventView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
+
+	ModerationDefs_ModEventViewDetail struct {
+		Id int64 `json:"id"`
+
+		CreatedAt string `json:"createdAt"`
+		CreatedBy string `json:"createdBy"`
+
+		ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+		SubjectBlobs []ModerationDefs_BlobView `json:"subjectBlobs"`
+
+		Event ModerationDefs_ModEventViewDetail_Event `json:"event"`
+
+		Subject ModerationDefs_ModEventViewDetail_Subject `json:"subject"`
+		Extra   `json:"-"`
+	}
+
+	ModerationDefs_ModEventViewDetail_Event   = ModerationDefs_ModEventView_Event
+	ModerationDefs_ModEventViewDetail_Subject = data.Union[func(*ModerationDefs_RepoView, *ModerationDefs_RepoViewNotFound, *ModerationDefs_RecordView, *ModerationDefs_RecordViewNotFound, *ModerationDefs_ConvoView)]
+
+	ModerationDefs_ModTool struct {
+		Name string `json:"name"`
+
+		Meta  data.Raw `json:"meta,omitzero"`
+		Extra `json:"-"`
+	}
+	ModerationDefs_Moderation struct {
+		SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
+
+		Extra `json:"-"`
+	}
+
+	ModerationDefs_ModerationDetail = ModerationDefs_Moderation
+
+	ModerationDefs_RecordEvent struct {
+		Op string `json:"op"`
+
+		Timestamp string `json:"timestamp"`
+
+		Cid *string `json:"cid,omitzero"`
+
+		Comment *string `json:"comment,omitzero"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_RecordHosting struct {
+		Status string `json:"status"`
+
+		CreatedAt *string `json:"createdAt,omitzero"`
+		DeletedAt *string `json:"deletedAt,omitzero"`
+		UpdatedAt *string `json:"updatedAt,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_RecordView struct {
+		Cid string `json:"cid"`
+		Uri string `json:"uri"`
+
+		IndexedAt string `json:"indexedAt"`
+
+		BlobCids []string `json:"blobCids"`
+
+		Value data.Raw `json:"value"`
+
+		Repo ModerationDefs_RepoView `json:"repo"`
+
+		Moderation ModerationDefs_Moderation `json:"moderation"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_RecordViewDetail struct {
+		Cid string `json:"cid"`
+		Uri string `json:"uri"`
+
+		IndexedAt string `json:"indexedAt"`
+
+		Value data.Raw `json:"value"`
+
+		Repo ModerationDefs_RepoView `json:"repo"`
+
+		Blobs []ModerationDefs_BlobView `json:"blobs"`
+
+		Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+		Moderation ModerationDefs_ModerationDetail `json:"moderation"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_RecordViewNotFound struct {
+		Uri   string `json:"uri"`
+		Extra `json:"-"`
+	}
+	ModerationDefs_RecordsStats struct {
+		PendingCount *int64 `json:"pendingCount,omitzero"`
+		SubjectCount *int64 `json:"subjectCount,omitzero"`
+		TotalReports *int64 `json:"totalReports,omitzero"`
+
+		AppealedCount  *int64 `json:"appealedCount,omitzero"`
+		ReportedCount  *int64 `json:"reportedCount,omitzero"`
+		EscalatedCount *int64 `json:"escalatedCount,omitzero"`
+		ProcessedCount *int64 `json:"processedCount,omitzero"`
+		TakendownCount *int64 `json:"takendownCount,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_RepoView struct {
+		InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
+
+		Did string `json:"did"`
+
+		Handle string `json:"handle"`
+
+		IndexedAt string `json:"indexedAt"`
+
+		Email *string `json:"email,omitzero"`
+
+		InviteNote *string `json:"inviteNote,omitzero"`
+
+		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+
+		RelatedRecords []data.Raw `json:"relatedRecords"`
+
+		Moderation ModerationDefs_Moderation `json:"moderation"`
+
+		InvitedBy *comatproto.ServerDefs_InviteCode `json:"invitedBy,omitzero"`
+
+		ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_RepoViewDetail struct {
+		InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
+
+		Did string `json:"did"`
+
+		Handle string `json:"handle"`
+
+		IndexedAt string `json:"indexedAt"`
+
+		Email *string `json:"email,omitzero"`
+
+		InviteNote *string `json:"inviteNote,omitzero"`
+
+		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+
+		EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
+
+		RelatedRecords []data.Raw `json:"relatedRecords"`
+
+		Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+		Moderation ModerationDefs_ModerationDetail `json:"moderation"`
+
+		InvitedBy *comatproto.ServerDefs_InviteCode `json:"invitedBy,omitzero"`
+
+		Invites []comatproto.ServerDefs_InviteCode `json:"invites,omitzero"`
+
+		ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_RepoViewNotFound struct {
+		Did   string `json:"did"`
+		Extra `json:"-"`
+	}
+	ModerationDefs_ReporterStats struct {
+		RecordReportCount  int64 `json:"recordReportCount"`
+		AccountReportCount int64 `json:"accountReportCount"`
+		LabeledRecordCount int64 `json:"labeledRecordCount"`
+
+		LabeledAccountCount  int64 `json:"labeledAccountCount"`
+		ReportedRecordCount  int64 `json:"reportedRecordCount"`
+		ReportedAccountCount int64 `json:"reportedAccountCount"`
+		TakendownRecordCount int64 `json:"takendownRecordCount"`
+
+		TakendownAccountCount int64 `json:"takendownAccountCount"`
+
+		Did   string `json:"did"`
+		Extra `json:"-"`
+	}
+	ModerationDefs_RevokeAccountCredentialsEvent struct {
+		Comment string `json:"comment"`
+		Extra   `json:"-"`
+	}
+	ModerationDefs_ScheduleTakedownEvent struct {
+		Comment   *string `json:"comment,omitzero"`
+		ExecuteAt *string `json:"executeAt,omitzero"`
+
+		ExecuteAfter *string `json:"executeAfter,omitzero"`
+		ExecuteUntil *string `json:"executeUntil,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_ScheduledActionView struct {
+		RandomizeExecution *bool `json:"randomizeExecution,omitzero"`
+
+		Id int64 `json:"id"`
+
+		ExecutionEventId *int64 `json:"executionEventId,omitzero"`
+
+		Did string `json:"did"`
+
+		Action string `json:"action"`
+		Status string `json:"status"`
+
+		CreatedAt string  `json:"createdAt"`
+		CreatedBy string  `json:"createdBy"`
+		ExecuteAt *string `json:"executeAt,omitzero"`
+		UpdatedAt *string `json:"updatedAt,omitzero"`
+
+		ExecuteAfter *string `json:"executeAfter,omitzero"`
+		ExecuteUntil *string `json:"executeUntil,omitzero"`
+
+		LastExecutedAt *string `json:"lastExecutedAt,omitzero"`
+
+		LastFailureReason *string `json:"lastFailureReason,omitzero"`
+
+		EventData data.Raw `json:"eventData,omitzero"`
+
+		Extra `json:"-"`
+	}
+	ModerationDefs_SubjectStatusView struct {
+		Appealed  *bool `json:"appealed,omitzero"`
+		Takendown *bool `json:"takendown,omitzero"`
+
+		Id int64 `json:"id"`
+
+		PriorityScore *int64 `json:"priorityScore,omitzero"`
+
+		CreatedAt string `json:"createdAt"`
+		UpdatedAt string `json:"updatedAt"`
+
+		ReviewState string `json:"reviewState"`
+
+		Comment   *string `json:"comment,omitzero"`
+		MuteUntil *string `json:"muteUntil,omitzero"`
+
+		SuspendUntil   *string `json:"suspendUntil,omitzero"`
+		LastAppealedAt *string `json:"lastAppealedAt,omitzero"`
+		LastReportedAt *string `json:"lastReportedAt,omitzero"`
+		LastReviewedAt *string `json:"lastReviewedAt,omitzero"`
+		LastReviewedBy *string `json:"lastReviewedBy,omitzero"`
+
+		AgeAssuranceState  *string `json:"ageAssuranceState,omitzero"`
+		SubjectRepoHandle  *string `json:"subjectRepoHandle,omitzero"`
+		MuteReportingUntil *string `json:"muteReportingUntil,omitzero"`
+
+		AgeAssuranceUpdatedBy *string `json:"ageAssuranceUpdatedBy,omitzero"`
+
+		Tags []string `json:"tags,omitzero"`
+
+		SubjectBlobCids []string `json:"subjectBlobCids,omitzero"`
+
+		AccountStats *ModerationDefs_AccountStats `json:"accountStats,omitzero"`
+		RecordsStats *ModerationDefs_RecordsStats `json:"recordsStats,omitzero"`
+
+		AccountStrike *ModerationDefs_AccountStrike `json:"accountStrike,omitzero"`
+
+		Hosting ModerationDefs_SubjectStatusView_Hosting `json:"hosting,omitzero"`
+		Subject ModerationDefs_SubjectStatusView_Subject `json:"subject"`
+		Extra   `json:"-"`
+	}
+
+	ModerationDefs_SubjectStatusView_Subject = ModerationDefs_ModEventView_Subject
+	ModerationDefs_SubjectStatusView_Hosting = data.Union[func(*ModerationDefs_AccountHosting, *ModerationDefs_RecordHosting)]
+
+	ModerationDefs_SubjectView struct {
+		Type string `json:"type"`
+
+		Subject string `json:"subject"`
+
+		Repo *ModerationDefs_RepoViewDetail `json:"repo,omitzero"`
+
+		Record *ModerationDefs_RecordViewDetail  `json:"record,omitzero"`
+		Status *ModerationDefs_SubjectStatusView `json:"status,omitzero"`
+
+		Profile ModerationDefs_SubjectView_Profile `json:"profile,omitzero"`
+		Extra   `json:"-"`
+	}
+
+	ModerationDefs_SubjectView_Profile = data.Union[func()]
+
+	ModerationDefs_VideoDetails struct {
+		Width  int64 `json:"width"`
+		Height int64 `json:"height"`
+		Length int64 `json:"length"`
+		Extra  `json:"-"`
+	}
+)
 
 func (*ModerationDefs_AccountEvent) LexType() string {
 	return "tools.ozone.moderation.defs#accountEvent"
 }
-
-const (
-	ModerationDefs_AccountEvent_Status_Unknown     = "unknown"
-	ModerationDefs_AccountEvent_Status_Deactivated = "deactivated"
-	ModerationDefs_AccountEvent_Status_Deleted     = "deleted"
-	ModerationDefs_AccountEvent_Status_Takendown   = "takendown"
-	ModerationDefs_AccountEvent_Status_Suspended   = "suspended"
-	ModerationDefs_AccountEvent_Status_Tombstoned  = "tombstoned"
-)
-
-// ModerationDefs_AccountHosting is tools.ozone.moderation.defs#accountHosting.
-type ModerationDefs_AccountHosting struct {
-	CreatedAt     *string    `json:"createdAt,omitzero"`
-	DeactivatedAt *string    `json:"deactivatedAt,omitzero"`
-	DeletedAt     *string    `json:"deletedAt,omitzero"`
-	ReactivatedAt *string    `json:"reactivatedAt,omitzero"`
-	Status        string     `json:"status"`
-	UpdatedAt     *string    `json:"updatedAt,omitzero"`
-	Extra         data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_AccountHosting) LexType() string {
 	return "tools.ozone.moderation.defs#accountHosting"
 }
-
-const (
-	ModerationDefs_AccountHosting_Status_Takendown   = "takendown"
-	ModerationDefs_AccountHosting_Status_Suspended   = "suspended"
-	ModerationDefs_AccountHosting_Status_Deleted     = "deleted"
-	ModerationDefs_AccountHosting_Status_Deactivated = "deactivated"
-	ModerationDefs_AccountHosting_Status_Unknown     = "unknown"
-)
-
-// ModerationDefs_AccountStats is tools.ozone.moderation.defs#accountStats.
-type ModerationDefs_AccountStats struct {
-	AppealCount   *int64     `json:"appealCount,omitzero"`
-	EscalateCount *int64     `json:"escalateCount,omitzero"`
-	ReportCount   *int64     `json:"reportCount,omitzero"`
-	SuspendCount  *int64     `json:"suspendCount,omitzero"`
-	TakedownCount *int64     `json:"takedownCount,omitzero"`
-	Extra         data.Extra `json:"-"`
-}
-
-// ModerationDefs_AccountStrike is tools.ozone.moderation.defs#accountStrike.
-type ModerationDefs_AccountStrike struct {
-	ActiveStrikeCount *int64     `json:"activeStrikeCount,omitzero"`
-	FirstStrikeAt     *string    `json:"firstStrikeAt,omitzero"`
-	LastStrikeAt      *string    `json:"lastStrikeAt,omitzero"`
-	TotalStrikeCount  *int64     `json:"totalStrikeCount,omitzero"`
-	Extra             data.Extra `json:"-"`
-}
-
-// ModerationDefs_AgeAssuranceEvent is tools.ozone.moderation.defs#ageAssuranceEvent.
-type ModerationDefs_AgeAssuranceEvent struct {
-	Access      *string    `json:"access,omitzero"`
-	AttemptId   string     `json:"attemptId"`
-	CompleteIp  *string    `json:"completeIp,omitzero"`
-	CompleteUa  *string    `json:"completeUa,omitzero"`
-	CountryCode *string    `json:"countryCode,omitzero"`
-	CreatedAt   string     `json:"createdAt"`
-	InitIp      *string    `json:"initIp,omitzero"`
-	InitUa      *string    `json:"initUa,omitzero"`
-	RegionCode  *string    `json:"regionCode,omitzero"`
-	Status      string     `json:"status"`
-	Extra       data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_AgeAssuranceEvent) LexType() string {
 	return "tools.ozone.moderation.defs#ageAssuranceEvent"
 }
-
-const (
-	ModerationDefs_AgeAssuranceEvent_Status_Unknown = "unknown"
-	ModerationDefs_AgeAssuranceEvent_Status_Pending = "pending"
-	ModerationDefs_AgeAssuranceEvent_Status_Assured = "assured"
-)
-
-// ModerationDefs_AgeAssuranceOverrideEvent is tools.ozone.moderation.defs#ageAssuranceOverrideEvent.
-type ModerationDefs_AgeAssuranceOverrideEvent struct {
-	Access  *string    `json:"access,omitzero"`
-	Comment string     `json:"comment"`
-	Status  string     `json:"status"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_AgeAssuranceOverrideEvent) LexType() string {
 	return "tools.ozone.moderation.defs#ageAssuranceOverrideEvent"
 }
-
-const (
-	ModerationDefs_AgeAssuranceOverrideEvent_Status_Assured = "assured"
-	ModerationDefs_AgeAssuranceOverrideEvent_Status_Reset   = "reset"
-	ModerationDefs_AgeAssuranceOverrideEvent_Status_Blocked = "blocked"
-)
-
-// ModerationDefs_AgeAssurancePurgeEvent is tools.ozone.moderation.defs#ageAssurancePurgeEvent.
-type ModerationDefs_AgeAssurancePurgeEvent struct {
-	Comment string     `json:"comment"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_AgeAssurancePurgeEvent) LexType() string {
 	return "tools.ozone.moderation.defs#ageAssurancePurgeEvent"
 }
-
-// ModerationDefs_BlobView is tools.ozone.moderation.defs#blobView.
-type ModerationDefs_BlobView struct {
-	Cid        string                          `json:"cid"`
-	CreatedAt  string                          `json:"createdAt"`
-	Details    ModerationDefs_BlobView_Details `json:"details,omitzero"`
-	MimeType   string                          `json:"mimeType"`
-	Moderation *ModerationDefs_Moderation      `json:"moderation,omitzero"`
-	Size       int64                           `json:"size"`
-	Extra      data.Extra                      `json:"-"`
-}
-
-type ModerationDefs_BlobView_Details = data.Union[func(*ModerationDefs_ImageDetails, *ModerationDefs_VideoDetails)]
-
-// ModerationDefs_CancelScheduledTakedownEvent is tools.ozone.moderation.defs#cancelScheduledTakedownEvent.
-type ModerationDefs_CancelScheduledTakedownEvent struct {
-	Comment *string    `json:"comment,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_CancelScheduledTakedownEvent) LexType() string {
 	return "tools.ozone.moderation.defs#cancelScheduledTakedownEvent"
 }
-
-// ModerationDefs_ConvoView is tools.ozone.moderation.defs#convoView.
-type ModerationDefs_ConvoView struct {
-	ConvoId string     `json:"convoId"`
-	Did     string     `json:"did"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ConvoView) LexType() string { return "tools.ozone.moderation.defs#convoView" }
-
-// ModerationDefs_IdentityEvent is tools.ozone.moderation.defs#identityEvent.
-type ModerationDefs_IdentityEvent struct {
-	Comment   *string    `json:"comment,omitzero"`
-	Handle    *string    `json:"handle,omitzero"`
-	PdsHost   *string    `json:"pdsHost,omitzero"`
-	Timestamp string     `json:"timestamp"`
-	Tombstone *bool      `json:"tombstone,omitzero"`
-	Extra     data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_IdentityEvent) LexType() string {
 	return "tools.ozone.moderation.defs#identityEvent"
 }
-
-// ModerationDefs_ImageDetails is tools.ozone.moderation.defs#imageDetails.
-type ModerationDefs_ImageDetails struct {
-	Height int64      `json:"height"`
-	Width  int64      `json:"width"`
-	Extra  data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ImageDetails) LexType() string {
 	return "tools.ozone.moderation.defs#imageDetails"
 }
-
-// ModerationDefs_ModEventAcknowledge is tools.ozone.moderation.defs#modEventAcknowledge.
-type ModerationDefs_ModEventAcknowledge struct {
-	AcknowledgeAccountSubjects *bool      `json:"acknowledgeAccountSubjects,omitzero"`
-	Comment                    *string    `json:"comment,omitzero"`
-	Extra                      data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventAcknowledge) LexType() string {
 	return "tools.ozone.moderation.defs#modEventAcknowledge"
 }
-
-// ModerationDefs_ModEventComment is tools.ozone.moderation.defs#modEventComment.
-type ModerationDefs_ModEventComment struct {
-	Comment *string    `json:"comment,omitzero"`
-	Sticky  *bool      `json:"sticky,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventComment) LexType() string {
 	return "tools.ozone.moderation.defs#modEventComment"
 }
-
-// ModerationDefs_ModEventDivert is tools.ozone.moderation.defs#modEventDivert.
-type ModerationDefs_ModEventDivert struct {
-	Comment *string    `json:"comment,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventDivert) LexType() string {
 	return "tools.ozone.moderation.defs#modEventDivert"
 }
-
-// ModerationDefs_ModEventEmail is tools.ozone.moderation.defs#modEventEmail.
-type ModerationDefs_ModEventEmail struct {
-	Comment         *string    `json:"comment,omitzero"`
-	Content         *string    `json:"content,omitzero"`
-	IsDelivered     *bool      `json:"isDelivered,omitzero"`
-	Policies        []string   `json:"policies,omitzero"`
-	SeverityLevel   *string    `json:"severityLevel,omitzero"`
-	StrikeCount     *int64     `json:"strikeCount,omitzero"`
-	StrikeExpiresAt *string    `json:"strikeExpiresAt,omitzero"`
-	SubjectLine     string     `json:"subjectLine"`
-	Extra           data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventEmail) LexType() string {
 	return "tools.ozone.moderation.defs#modEventEmail"
 }
-
-// ModerationDefs_ModEventEscalate is tools.ozone.moderation.defs#modEventEscalate.
-type ModerationDefs_ModEventEscalate struct {
-	Comment *string    `json:"comment,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventEscalate) LexType() string {
 	return "tools.ozone.moderation.defs#modEventEscalate"
 }
-
-// ModerationDefs_ModEventLabel is tools.ozone.moderation.defs#modEventLabel.
-type ModerationDefs_ModEventLabel struct {
-	Comment         *string    `json:"comment,omitzero"`
-	CreateLabelVals []string   `json:"createLabelVals"`
-	DurationInHours *int64     `json:"durationInHours,omitzero"`
-	NegateLabelVals []string   `json:"negateLabelVals"`
-	Extra           data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventLabel) LexType() string {
 	return "tools.ozone.moderation.defs#modEventLabel"
 }
-
-// ModerationDefs_ModEventMute is tools.ozone.moderation.defs#modEventMute.
-type ModerationDefs_ModEventMute struct {
-	Comment         *string    `json:"comment,omitzero"`
-	DurationInHours int64      `json:"durationInHours"`
-	Extra           data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventMute) LexType() string {
 	return "tools.ozone.moderation.defs#modEventMute"
 }
-
-// ModerationDefs_ModEventMuteReporter is tools.ozone.moderation.defs#modEventMuteReporter.
-type ModerationDefs_ModEventMuteReporter struct {
-	Comment         *string    `json:"comment,omitzero"`
-	DurationInHours *int64     `json:"durationInHours,omitzero"`
-	Extra           data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventMuteReporter) LexType() string {
 	return "tools.ozone.moderation.defs#modEventMuteReporter"
 }
-
-// ModerationDefs_ModEventPriorityScore is tools.ozone.moderation.defs#modEventPriorityScore.
-type ModerationDefs_ModEventPriorityScore struct {
-	Comment *string    `json:"comment,omitzero"`
-	Score   int64      `json:"score"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventPriorityScore) LexType() string {
 	return "tools.ozone.moderation.defs#modEventPriorityScore"
 }
-
-// ModerationDefs_ModEventReport is tools.ozone.moderation.defs#modEventReport.
-type ModerationDefs_ModEventReport struct {
-	Comment         *string    `json:"comment,omitzero"`
-	IsReporterMuted *bool      `json:"isReporterMuted,omitzero"`
-	ReportType      string     `json:"reportType"`
-	Extra           data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventReport) LexType() string {
 	return "tools.ozone.moderation.defs#modEventReport"
 }
-
-// ModerationDefs_ModEventResolveAppeal is tools.ozone.moderation.defs#modEventResolveAppeal.
-type ModerationDefs_ModEventResolveAppeal struct {
-	Comment *string    `json:"comment,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventResolveAppeal) LexType() string {
 	return "tools.ozone.moderation.defs#modEventResolveAppeal"
 }
-
-// ModerationDefs_ModEventReverseTakedown is tools.ozone.moderation.defs#modEventReverseTakedown.
-type ModerationDefs_ModEventReverseTakedown struct {
-	Comment       *string    `json:"comment,omitzero"`
-	Policies      []string   `json:"policies,omitzero"`
-	SeverityLevel *string    `json:"severityLevel,omitzero"`
-	StrikeCount   *int64     `json:"strikeCount,omitzero"`
-	Extra         data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventReverseTakedown) LexType() string {
 	return "tools.ozone.moderation.defs#modEventReverseTakedown"
 }
-
-// ModerationDefs_ModEventTag is tools.ozone.moderation.defs#modEventTag.
-type ModerationDefs_ModEventTag struct {
-	Add             []string   `json:"add"`
-	Comment         *string    `json:"comment,omitzero"`
-	DurationInHours *int64     `json:"durationInHours,omitzero"`
-	Remove          []string   `json:"remove"`
-	Extra           data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventTag) LexType() string { return "tools.ozone.moderation.defs#modEventTag" }
-
-// ModerationDefs_ModEventTakedown is tools.ozone.moderation.defs#modEventTakedown.
-type ModerationDefs_ModEventTakedown struct {
-	AcknowledgeAccountSubjects *bool      `json:"acknowledgeAccountSubjects,omitzero"`
-	Comment                    *string    `json:"comment,omitzero"`
-	DurationInHours            *int64     `json:"durationInHours,omitzero"`
-	Policies                   []string   `json:"policies,omitzero"`
-	SeverityLevel              *string    `json:"severityLevel,omitzero"`
-	StrikeCount                *int64     `json:"strikeCount,omitzero"`
-	StrikeExpiresAt            *string    `json:"strikeExpiresAt,omitzero"`
-	TargetServices             []string   `json:"targetServices,omitzero"`
-	Extra                      data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventTakedown) LexType() string {
 	return "tools.ozone.moderation.defs#modEventTakedown"
 }
-
-const (
-	ModerationDefs_ModEventTakedown_TargetServices_Appview = "appview"
-	ModerationDefs_ModEventTakedown_TargetServices_Pds     = "pds"
-)
-
-// ModerationDefs_ModEventUnmute is tools.ozone.moderation.defs#modEventUnmute.
-type ModerationDefs_ModEventUnmute struct {
-	Comment *string    `json:"comment,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventUnmute) LexType() string {
 	return "tools.ozone.moderation.defs#modEventUnmute"
 }
-
-// ModerationDefs_ModEventUnmuteReporter is tools.ozone.moderation.defs#modEventUnmuteReporter.
-type ModerationDefs_ModEventUnmuteReporter struct {
-	Comment *string    `json:"comment,omitzero"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ModEventUnmuteReporter) LexType() string {
 	return "tools.ozone.moderation.defs#modEventUnmuteReporter"
 }
-
-// ModerationDefs_ModEventView is tools.ozone.moderation.defs#modEventView.
-type ModerationDefs_ModEventView struct {
-	CreatedAt       string                              `json:"createdAt"`
-	CreatedBy       string                              `json:"createdBy"`
-	CreatorHandle   *string                             `json:"creatorHandle,omitzero"`
-	Event           ModerationDefs_ModEventView_Event   `json:"event"`
-	Id              int64                               `json:"id"`
-	ModTool         *ModerationDefs_ModTool             `json:"modTool,omitzero"`
-	Subject         ModerationDefs_ModEventView_Subject `json:"subject"`
-	SubjectBlobCids []string                            `json:"subjectBlobCids"`
-	SubjectHandle   *string                             `json:"subjectHandle,omitzero"`
-	Extra           data.Extra                          `json:"-"`
-}
-
-type ModerationDefs_ModEventView_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
-
-type ModerationDefs_ModEventView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
-
-// ModerationDefs_ModEventViewDetail is tools.ozone.moderation.defs#modEventViewDetail.
-type ModerationDefs_ModEventViewDetail struct {
-	CreatedAt    string                                    `json:"createdAt"`
-	CreatedBy    string                                    `json:"createdBy"`
-	Event        ModerationDefs_ModEventViewDetail_Event   `json:"event"`
-	Id           int64                                     `json:"id"`
-	ModTool      *ModerationDefs_ModTool                   `json:"modTool,omitzero"`
-	Subject      ModerationDefs_ModEventViewDetail_Subject `json:"subject"`
-	SubjectBlobs []ModerationDefs_BlobView                 `json:"subjectBlobs"`
-	Extra        data.Extra                                `json:"-"`
-}
-
-type ModerationDefs_ModEventViewDetail_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
-
-type ModerationDefs_ModEventViewDetail_Subject = data.Union[func(*ModerationDefs_RepoView, *ModerationDefs_RepoViewNotFound, *ModerationDefs_RecordView, *ModerationDefs_RecordViewNotFound, *ModerationDefs_ConvoView)]
-
-// ModerationDefs_ModTool is tools.ozone.moderation.defs#modTool.
-type ModerationDefs_ModTool struct {
-	Meta  data.Raw   `json:"meta,omitzero"`
-	Name  string     `json:"name"`
-	Extra data.Extra `json:"-"`
-}
-
-// ModerationDefs_Moderation is tools.ozone.moderation.defs#moderation.
-type ModerationDefs_Moderation struct {
-	SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
-	Extra         data.Extra                        `json:"-"`
-}
-
-// ModerationDefs_ModerationDetail is tools.ozone.moderation.defs#moderationDetail.
-type ModerationDefs_ModerationDetail struct {
-	SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
-	Extra         data.Extra                        `json:"-"`
-}
-
-// ModerationDefs_RecordEvent is tools.ozone.moderation.defs#recordEvent.
-type ModerationDefs_RecordEvent struct {
-	Cid       *string    `json:"cid,omitzero"`
-	Comment   *string    `json:"comment,omitzero"`
-	Op        string     `json:"op"`
-	Timestamp string     `json:"timestamp"`
-	Extra     data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_RecordEvent) LexType() string { return "tools.ozone.moderation.defs#recordEvent" }
-
-const (
-	ModerationDefs_RecordEvent_Op_Create = "create"
-	ModerationDefs_RecordEvent_Op_Update = "update"
-	ModerationDefs_RecordEvent_Op_Delete = "delete"
-)
-
-// ModerationDefs_RecordHosting is tools.ozone.moderation.defs#recordHosting.
-type ModerationDefs_RecordHosting struct {
-	CreatedAt *string    `json:"createdAt,omitzero"`
-	DeletedAt *string    `json:"deletedAt,omitzero"`
-	Status    string     `json:"status"`
-	UpdatedAt *string    `json:"updatedAt,omitzero"`
-	Extra     data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_RecordHosting) LexType() string {
 	return "tools.ozone.moderation.defs#recordHosting"
 }
-
-const (
-	ModerationDefs_RecordHosting_Status_Deleted = "deleted"
-	ModerationDefs_RecordHosting_Status_Unknown = "unknown"
-)
-
-// ModerationDefs_RecordView is tools.ozone.moderation.defs#recordView.
-type ModerationDefs_RecordView struct {
-	BlobCids   []string                  `json:"blobCids"`
-	Cid        string                    `json:"cid"`
-	IndexedAt  string                    `json:"indexedAt"`
-	Moderation ModerationDefs_Moderation `json:"moderation"`
-	Repo       ModerationDefs_RepoView   `json:"repo"`
-	Uri        string                    `json:"uri"`
-	Value      data.Raw                  `json:"value"`
-	Extra      data.Extra                `json:"-"`
-}
-
 func (*ModerationDefs_RecordView) LexType() string { return "tools.ozone.moderation.defs#recordView" }
-
-// ModerationDefs_RecordViewDetail is tools.ozone.moderation.defs#recordViewDetail.
-type ModerationDefs_RecordViewDetail struct {
-	Blobs      []ModerationDefs_BlobView       `json:"blobs"`
-	Cid        string                          `json:"cid"`
-	IndexedAt  string                          `json:"indexedAt"`
-	Labels     []comatproto.LabelDefs_Label    `json:"labels,omitzero"`
-	Moderation ModerationDefs_ModerationDetail `json:"moderation"`
-	Repo       ModerationDefs_RepoView         `json:"repo"`
-	Uri        string                          `json:"uri"`
-	Value      data.Raw                        `json:"value"`
-	Extra      data.Extra                      `json:"-"`
-}
-
 func (*ModerationDefs_RecordViewDetail) LexType() string {
 	return "tools.ozone.moderation.defs#recordViewDetail"
 }
-
-// ModerationDefs_RecordViewNotFound is tools.ozone.moderation.defs#recordViewNotFound.
-type ModerationDefs_RecordViewNotFound struct {
-	Uri   string     `json:"uri"`
-	Extra data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_RecordViewNotFound) LexType() string {
 	return "tools.ozone.moderation.defs#recordViewNotFound"
 }
-
-// ModerationDefs_RecordsStats is tools.ozone.moderation.defs#recordsStats.
-type ModerationDefs_RecordsStats struct {
-	AppealedCount  *int64     `json:"appealedCount,omitzero"`
-	EscalatedCount *int64     `json:"escalatedCount,omitzero"`
-	PendingCount   *int64     `json:"pendingCount,omitzero"`
-	ProcessedCount *int64     `json:"processedCount,omitzero"`
-	ReportedCount  *int64     `json:"reportedCount,omitzero"`
-	SubjectCount   *int64     `json:"subjectCount,omitzero"`
-	TakendownCount *int64     `json:"takendownCount,omitzero"`
-	TotalReports   *int64     `json:"totalReports,omitzero"`
-	Extra          data.Extra `json:"-"`
-}
-
-// ModerationDefs_RepoView is tools.ozone.moderation.defs#repoView.
-type ModerationDefs_RepoView struct {
-	DeactivatedAt    *string                                `json:"deactivatedAt,omitzero"`
-	Did              string                                 `json:"did"`
-	Email            *string                                `json:"email,omitzero"`
-	Handle           string                                 `json:"handle"`
-	IndexedAt        string                                 `json:"indexedAt"`
-	InviteNote       *string                                `json:"inviteNote,omitzero"`
-	InvitedBy        *comatproto.ServerDefs_InviteCode      `json:"invitedBy,omitzero"`
-	InvitesDisabled  *bool                                  `json:"invitesDisabled,omitzero"`
-	Moderation       ModerationDefs_Moderation              `json:"moderation"`
-	RelatedRecords   []data.Raw                             `json:"relatedRecords"`
-	ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
-	Extra            data.Extra                             `json:"-"`
-}
-
 func (*ModerationDefs_RepoView) LexType() string { return "tools.ozone.moderation.defs#repoView" }
-
-// ModerationDefs_RepoViewDetail is tools.ozone.moderation.defs#repoViewDetail.
-type ModerationDefs_RepoViewDetail struct {
-	DeactivatedAt    *string                                `json:"deactivatedAt,omitzero"`
-	Did              string                                 `json:"did"`
-	Email            *string                                `json:"email,omitzero"`
-	EmailConfirmedAt *string                                `json:"emailConfirmedAt,omitzero"`
-	Handle           string                                 `json:"handle"`
-	IndexedAt        string                                 `json:"indexedAt"`
-	InviteNote       *string                                `json:"inviteNote,omitzero"`
-	InvitedBy        *comatproto.ServerDefs_InviteCode      `json:"invitedBy,omitzero"`
-	Invites          []comatproto.ServerDefs_InviteCode     `json:"invites,omitzero"`
-	InvitesDisabled  *bool                                  `json:"invitesDisabled,omitzero"`
-	Labels           []comatproto.LabelDefs_Label           `json:"labels,omitzero"`
-	Moderation       ModerationDefs_ModerationDetail        `json:"moderation"`
-	RelatedRecords   []data.Raw                             `json:"relatedRecords"`
-	ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
-	Extra            data.Extra                             `json:"-"`
-}
-
 func (*ModerationDefs_RepoViewDetail) LexType() string {
 	return "tools.ozone.moderation.defs#repoViewDetail"
 }
-
-// ModerationDefs_RepoViewNotFound is tools.ozone.moderation.defs#repoViewNotFound.
-type ModerationDefs_RepoViewNotFound struct {
-	Did   string     `json:"did"`
-	Extra data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_RepoViewNotFound) LexType() string {
 	return "tools.ozone.moderation.defs#repoViewNotFound"
 }
-
-// ModerationDefs_ReporterStats is tools.ozone.moderation.defs#reporterStats.
-type ModerationDefs_ReporterStats struct {
-	AccountReportCount    int64      `json:"accountReportCount"`
-	Did                   string     `json:"did"`
-	LabeledAccountCount   int64      `json:"labeledAccountCount"`
-	LabeledRecordCount    int64      `json:"labeledRecordCount"`
-	RecordReportCount     int64      `json:"recordReportCount"`
-	ReportedAccountCount  int64      `json:"reportedAccountCount"`
-	ReportedRecordCount   int64      `json:"reportedRecordCount"`
-	TakendownAccountCount int64      `json:"takendownAccountCount"`
-	TakendownRecordCount  int64      `json:"takendownRecordCount"`
-	Extra                 data.Extra `json:"-"`
-}
-
-// ModerationDefs_RevokeAccountCredentialsEvent is tools.ozone.moderation.defs#revokeAccountCredentialsEvent.
-type ModerationDefs_RevokeAccountCredentialsEvent struct {
-	Comment string     `json:"comment"`
-	Extra   data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_RevokeAccountCredentialsEvent) LexType() string {
 	return "tools.ozone.moderation.defs#revokeAccountCredentialsEvent"
 }
-
-// ModerationDefs_ScheduleTakedownEvent is tools.ozone.moderation.defs#scheduleTakedownEvent.
-type ModerationDefs_ScheduleTakedownEvent struct {
-	Comment      *string    `json:"comment,omitzero"`
-	ExecuteAfter *string    `json:"executeAfter,omitzero"`
-	ExecuteAt    *string    `json:"executeAt,omitzero"`
-	ExecuteUntil *string    `json:"executeUntil,omitzero"`
-	Extra        data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_ScheduleTakedownEvent) LexType() string {
 	return "tools.ozone.moderation.defs#scheduleTakedownEvent"
 }
-
-// ModerationDefs_ScheduledActionView is tools.ozone.moderation.defs#scheduledActionView.
-type ModerationDefs_ScheduledActionView struct {
-	Action             string     `json:"action"`
-	CreatedAt          string     `json:"createdAt"`
-	CreatedBy          string     `json:"createdBy"`
-	Did                string     `json:"did"`
-	EventData          data.Raw   `json:"eventData,omitzero"`
-	ExecuteAfter       *string    `json:"executeAfter,omitzero"`
-	ExecuteAt          *string    `json:"executeAt,omitzero"`
-	ExecuteUntil       *string    `json:"executeUntil,omitzero"`
-	ExecutionEventId   *int64     `json:"executionEventId,omitzero"`
-	Id                 int64      `json:"id"`
-	LastExecutedAt     *string    `json:"lastExecutedAt,omitzero"`
-	LastFailureReason  *string    `json:"lastFailureReason,omitzero"`
-	RandomizeExecution *bool      `json:"randomizeExecution,omitzero"`
-	Status             string     `json:"status"`
-	UpdatedAt          *string    `json:"updatedAt,omitzero"`
-	Extra              data.Extra `json:"-"`
-}
-
-const (
-	ModerationDefs_ScheduledActionView_Action_Takedown = "takedown"
-)
-
-const (
-	ModerationDefs_ScheduledActionView_Status_Pending   = "pending"
-	ModerationDefs_ScheduledActionView_Status_Executed  = "executed"
-	ModerationDefs_ScheduledActionView_Status_Cancelled = "cancelled"
-	ModerationDefs_ScheduledActionView_Status_Failed    = "failed"
-)
-
-// ModerationDefs_SubjectStatusView is tools.ozone.moderation.defs#subjectStatusView.
-type ModerationDefs_SubjectStatusView struct {
-	AccountStats          *ModerationDefs_AccountStats             `json:"accountStats,omitzero"`
-	AccountStrike         *ModerationDefs_AccountStrike            `json:"accountStrike,omitzero"`
-	AgeAssuranceState     *string                                  `json:"ageAssuranceState,omitzero"`
-	AgeAssuranceUpdatedBy *string                                  `json:"ageAssuranceUpdatedBy,omitzero"`
-	Appealed              *bool                                    `json:"appealed,omitzero"`
-	Comment               *string                                  `json:"comment,omitzero"`
-	CreatedAt             string                                   `json:"createdAt"`
-	Hosting               ModerationDefs_SubjectStatusView_Hosting `json:"hosting,omitzero"`
-	Id                    int64                                    `json:"id"`
-	LastAppealedAt        *string                                  `json:"lastAppealedAt,omitzero"`
-	LastReportedAt        *string                                  `json:"lastReportedAt,omitzero"`
-	LastReviewedAt        *string                                  `json:"lastReviewedAt,omitzero"`
-	LastReviewedBy        *string                                  `json:"lastReviewedBy,omitzero"`
-	MuteReportingUntil    *string                                  `json:"muteReportingUntil,omitzero"`
-	MuteUntil             *string                                  `json:"muteUntil,omitzero"`
-	PriorityScore         *int64                                   `json:"priorityScore,omitzero"`
-	RecordsStats          *ModerationDefs_RecordsStats             `json:"recordsStats,omitzero"`
-	ReviewState           string                                   `json:"reviewState"`
-	Subject               ModerationDefs_SubjectStatusView_Subject `json:"subject"`
-	SubjectBlobCids       []string                                 `json:"subjectBlobCids,omitzero"`
-	SubjectRepoHandle     *string                                  `json:"subjectRepoHandle,omitzero"`
-	SuspendUntil          *string                                  `json:"suspendUntil,omitzero"`
-	Tags                  []string                                 `json:"tags,omitzero"`
-	Takendown             *bool                                    `json:"takendown,omitzero"`
-	UpdatedAt             string                                   `json:"updatedAt"`
-	Extra                 data.Extra                               `json:"-"`
-}
-
-const (
-	ModerationDefs_SubjectStatusView_AgeAssuranceState_Pending = "pending"
-	ModerationDefs_SubjectStatusView_AgeAssuranceState_Assured = "assured"
-	ModerationDefs_SubjectStatusView_AgeAssuranceState_Unknown = "unknown"
-	ModerationDefs_SubjectStatusView_AgeAssuranceState_Reset   = "reset"
-	ModerationDefs_SubjectStatusView_AgeAssuranceState_Blocked = "blocked"
-)
-
-const (
-	ModerationDefs_SubjectStatusView_AgeAssuranceUpdatedBy_Admin = "admin"
-	ModerationDefs_SubjectStatusView_AgeAssuranceUpdatedBy_User  = "user"
-)
-
-type ModerationDefs_SubjectStatusView_Hosting = data.Union[func(*ModerationDefs_AccountHosting, *ModerationDefs_RecordHosting)]
-
-type ModerationDefs_SubjectStatusView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
-
-// ModerationDefs_SubjectView is tools.ozone.moderation.defs#subjectView.
-type ModerationDefs_SubjectView struct {
-	Profile ModerationDefs_SubjectView_Profile `json:"profile,omitzero"`
-	Record  *ModerationDefs_RecordViewDetail   `json:"record,omitzero"`
-	Repo    *ModerationDefs_RepoViewDetail     `json:"repo,omitzero"`
-	Status  *ModerationDefs_SubjectStatusView  `json:"status,omitzero"`
-	Subject string                             `json:"subject"`
-	Type    string                             `json:"type"`
-	Extra   data.Extra                         `json:"-"`
-}
-
-type ModerationDefs_SubjectView_Profile = data.Union[func()]
-
-// ModerationDefs_VideoDetails is tools.ozone.moderation.defs#videoDetails.
-type ModerationDefs_VideoDetails struct {
-	Height int64      `json:"height"`
-	Length int64      `json:"length"`
-	Width  int64      `json:"width"`
-	Extra  data.Extra `json:"-"`
-}
-
 func (*ModerationDefs_VideoDetails) LexType() string {
 	return "tools.ozone.moderation.defs#videoDetails"
 }
 
-const ( // tokens
-	ModerationDefs_ReviewClosed              = "tools.ozone.moderation.defs#reviewClosed"
-	ModerationDefs_ReviewEscalated           = "tools.ozone.moderation.defs#reviewEscalated"
-	ModerationDefs_ReviewNone                = "tools.ozone.moderation.defs#reviewNone"
-	ModerationDefs_ReviewOpen                = "tools.ozone.moderation.defs#reviewOpen"
-	ModerationDefs_TimelineEventPlcCreate    = "tools.ozone.moderation.defs#timelineEventPlcCreate"
+const (
+	ModerationDefs_Unknown = "unknown"
+
+	ModerationDefs_Deactivated = "deactivated"
+
+	ModerationDefs_Deleted   = "deleted"
+	ModerationDefs_Takendown = "takendown"
+	ModerationDefs_Suspended = "suspended"
+
+	ModerationDefs_Tombstoned = "tombstoned"
+
+	ModerationDefs_Pending = "pending"
+	ModerationDefs_Assured = "assured"
+	ModerationDefs_Reset   = "reset"
+	ModerationDefs_Blocked = "blocked"
+	ModerationDefs_Appview = "appview"
+
+	ModerationDefs_Pds = "pds"
+
+	ModerationDefs_Create = "create"
+	ModerationDefs_Update = "update"
+	ModerationDefs_Delete = "delete"
+
+	ModerationDefs_ReviewClosed = "tools.ozone.moderation.defs#reviewClosed"
+
+	ModerationDefs_ReviewEscalated = "tools.ozone.moderation.defs#reviewEscalated"
+
+	ModerationDefs_ReviewNone = "tools.ozone.moderation.defs#reviewNone"
+	ModerationDefs_ReviewOpen = "tools.ozone.moderation.defs#reviewOpen"
+
+	ModerationDefs_Takedown  = "takedown"
+	ModerationDefs_Executed  = "executed"
+	ModerationDefs_Cancelled = "cancelled"
+
+	ModerationDefs_Failed = "failed"
+	ModerationDefs_Admin  = "admin"
+	ModerationDefs_User   = "user"
+
+	ModerationDefs_TimelineEventPlcCreate = "tools.ozone.moderation.defs#timelineEventPlcCreate"
+
 	ModerationDefs_TimelineEventPlcOperation = "tools.ozone.moderation.defs#timelineEventPlcOperation"
 	ModerationDefs_TimelineEventPlcTombstone = "tools.ozone.moderation.defs#timelineEventPlcTombstone"
 )
 
-// ModerationEmitEvent is the procedure tools.ozone.moderation.emitEvent. Errors: [ErrSubjectHasAction], [ErrDuplicateExternalId].
+// Errors: ErrSubjectHasAction, ErrDuplicateExternalId.
 var ModerationEmitEvent = xrpc.Procedure[ModerationEmitEvent_Input, ModerationEmitEvent_Output]{NSID: "tools.ozone.moderation.emitEvent"}
 
 type ModerationEmitEvent_Input struct {
-	CreatedBy       string                            `json:"createdBy"`
-	Event           ModerationEmitEvent_Input_Event   `json:"event"`
-	ExternalId      *string                           `json:"externalId,omitzero"`
-	ModTool         *ModerationDefs_ModTool           `json:"modTool,omitzero"`
-	ReportAction    *ModerationEmitEvent_ReportAction `json:"reportAction,omitzero"`
-	Subject         ModerationEmitEvent_Input_Subject `json:"subject"`
-	SubjectBlobCids []string                          `json:"subjectBlobCids,omitzero"`
-	Extra           data.Extra                        `json:"-"`
-}
+	CreatedBy  string  `json:"createdBy"`
+	ExternalId *string `json:"externalId,omitzero"`
 
+	SubjectBlobCids []string `json:"subjectBlobCids,omitzero"`
+
+	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+	Event ModerationEmitEvent_Input_Event `json:"event"`
+
+	ReportAction *ModerationEmitEvent_ReportAction `json:"reportAction,omitzero"`
+
+	Subject ModerationEmitEvent_Input_Subject `json:"subject"`
+	Extra   `json:"-"`
+}
 type ModerationEmitEvent_Input_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
-
 type ModerationEmitEvent_Input_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef)]
-
 type ModerationEmitEvent_Output = ModerationDefs_ModEventView
-
-// ModerationEmitEvent_ReportAction is tools.ozone.moderation.emitEvent#reportAction.
 type ModerationEmitEvent_ReportAction struct {
-	All   *bool      `json:"all,omitzero"`
-	Ids   []int64    `json:"ids,omitzero"`
-	Note  *string    `json:"note,omitzero"`
-	Types []string   `json:"types,omitzero"`
-	Extra data.Extra `json:"-"`
+	All *bool `json:"all,omitzero"`
+
+	Note *string `json:"note,omitzero"`
+	Ids  []int64 `json:"ids,omitzero"`
+
+	Types []string `json:"types,omitzero"`
+	Extra `json:"-"`
 }
 
-// ModerationGetAccountTimeline is the query tools.ozone.moderation.getAccountTimeline. Errors: [ErrRepoNotFound].
+// Errors: ErrRepoNotFound.
 var ModerationGetAccountTimeline = xrpc.Query[ModerationGetAccountTimeline_Params, ModerationGetAccountTimeline_Output]{NSID: "tools.ozone.moderation.getAccountTimeline"}
 
 type ModerationGetAccountTimeline_Params struct {
-	Did string `lex:"format=did"`
+	Did string `lex:"did"`
 }
-
 type ModerationGetAccountTimeline_Output struct {
 	Timeline []ModerationGetAccountTimeline_TimelineItem `json:"timeline"`
-	Extra    data.Extra                                  `json:"-"`
-}
 
-// ModerationGetAccountTimeline_TimelineItem is tools.ozone.moderation.getAccountTimeline#timelineItem.
+	Extra `json:"-"`
+}
 type ModerationGetAccountTimeline_TimelineItem struct {
-	Day     string                                             `json:"day"`
-	Summary []ModerationGetAccountTimeline_TimelineItemSummary `json:"summary"`
-	Extra   data.Extra                                         `json:"-"`
-}
+	Day string `json:"day"`
 
-// ModerationGetAccountTimeline_TimelineItemSummary is tools.ozone.moderation.getAccountTimeline#timelineItemSummary.
+	Summary []ModerationGetAccountTimeline_TimelineItemSummary `json:"summary"`
+	Extra   `json:"-"`
+}
 type ModerationGetAccountTimeline_TimelineItemSummary struct {
-	Count            int64      `json:"count"`
-	EventSubjectType string     `json:"eventSubjectType"`
-	EventType        string     `json:"eventType"`
-	Extra            data.Extra `json:"-"`
+	Count int64 `json:"count"`
+
+	EventType string `json:"eventType"`
+
+	EventSubjectType string `json:"eventSubjectType"`
+
+	Extra `json:"-"`
 }
 
 const (
-	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Account = "account"
-	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Record  = "record"
-	ModerationGetAccountTimeline_TimelineItemSummary_EventSubjectType_Chat    = "chat"
+	ModerationGetAccountTimeline_Account = "account"
+	ModerationGetAccountTimeline_Record  = "record"
+
+	ModerationGetAccountTimeline_Chat = "chat"
 )
 
-// ModerationGetEvent is the query tools.ozone.moderation.getEvent.
 var ModerationGetEvent = xrpc.Query[ModerationGetEvent_Params, ModerationGetEvent_Output]{NSID: "tools.ozone.moderation.getEvent"}
 
 type ModerationGetEvent_Params struct {
 	Id int64
 }
-
 type ModerationGetEvent_Output = ModerationDefs_ModEventViewDetail
 
-// ModerationGetRecord is the query tools.ozone.moderation.getRecord. Errors: [ErrRecordNotFound].
+// Errors: ErrRecordNotFound.
 var ModerationGetRecord = xrpc.Query[ModerationGetRecord_Params, ModerationGetRecord_Output]{NSID: "tools.ozone.moderation.getRecord"}
 
 type ModerationGetRecord_Params struct {
-	Cid *string `lex:"format=cid"`
-	Uri string  `lex:"format=at-uri"`
+	Cid *string `lex:"cid"`
+	Uri string  `lex:"at-uri"`
 }
-
 type ModerationGetRecord_Output = ModerationDefs_RecordViewDetail
 
-// ModerationGetRecords is the query tools.ozone.moderation.getRecords.
 var ModerationGetRecords = xrpc.Query[ModerationGetRecords_Params, ModerationGetRecords_Output]{NSID: "tools.ozone.moderation.getRecords"}
 
 type ModerationGetRecords_Params struct {
-	Uris []string `lex:"maxItems=100,format=at-uri,required"`
+	Uris []string `lex:"maxItems=100,at-uri,required"`
 }
-
 type ModerationGetRecords_Output struct {
 	Records []ModerationGetRecords_Output_Records_Elem `json:"records"`
-	Extra   data.Extra                                 `json:"-"`
+	Extra   `json:"-"`
 }
-
 type ModerationGetRecords_Output_Records_Elem = data.Union[func(*ModerationDefs_RecordViewDetail, *ModerationDefs_RecordViewNotFound)]
 
-// ModerationGetRepo is the query tools.ozone.moderation.getRepo. Errors: [ErrRepoNotFound].
+// Errors: ErrRepoNotFound.
 var ModerationGetRepo = xrpc.Query[ModerationGetRepo_Params, ModerationGetRepo_Output]{NSID: "tools.ozone.moderation.getRepo"}
 
-type ModerationGetRepo_Params struct {
-	Did string `lex:"format=did"`
-}
-
+type ModerationGetRepo_Params = ModerationGetAccountTimeline_Params
 type ModerationGetRepo_Output = ModerationDefs_RepoViewDetail
 
-// ModerationGetReporterStats is the query tools.ozone.moderation.getReporterStats.
 var ModerationGetReporterStats = xrpc.Query[ModerationGetReporterStats_Params, ModerationGetReporterStats_Output]{NSID: "tools.ozone.moderation.getReporterStats"}
 
 type ModerationGetReporterStats_Params struct {
-	Dids []string `lex:"maxItems=100,format=did,required"`
+	Dids []string `lex:"maxItems=100,did,required"`
 }
-
 type ModerationGetReporterStats_Output struct {
 	Stats []ModerationDefs_ReporterStats `json:"stats"`
-	Extra data.Extra                     `json:"-"`
+	Extra `json:"-"`
 }
+
+var ModerationGetRepos = xrpc.Query[ModerationGetRepos_Params, ModerationGetRepos_Output]{NSID: "tools.ozone.moderation.getRepos"}
+
+type ModerationGetRepos_Params = ModerationGetReporterStats_Params
+type ModerationGetRepos_Output struct {
+	Repos []ModerationGetRepos_Output_Repos_Elem `json:"repos"`
+	Extra `json:"-"`
+}
+type ModerationGetRepos_Output_Repos_Elem = data.Union[func(*ModerationDefs_RepoViewDetail, *ModerationDefs_RepoViewNotFound)]
+
+var ModerationGetSubjects = xrpc.Query[ModerationGetSubjects_Params, ModerationGetSubjects_Output]{NSID: "tools.ozone.moderation.getSubjects"}
+
+type ModerationGetSubjects_Params struct {
+	Subjects []string `lex:"minItems=1,maxItems=100,required"`
+}
+type ModerationGetSubjects_Output struct {
+	Subjects []ModerationDefs_SubjectView `json:"subjects"`
+
+	Extra `json:"-"`
+}
+
+var ModerationListScheduledActions = xrpc.Procedure[ModerationListScheduledActions_Input, ModerationListScheduledActions_Output]{NSID: "tools.ozone.moderation.listScheduledActions"}
+
+type ModerationListScheduledActions_Input struct {
+	Limit  *int64  `json:"limit,omitzero"`
+	Cursor *string `json:"cursor,omitzero"`
+
+	EndsBefore  *string `json:"endsBefore,omitzero"`
+	StartsAfter *string `json:"startsAfter,omitzero"`
+
+	Statuses []string `json:"statuses"`
+	Subjects []string `json:"subjects,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationListScheduledActions_Output struct {
+	Cursor *string `json:"cursor,omitzero"`
+
+	Actions []ModerationDefs_ScheduledActionView `json:"actions"`
+	Extra   `json:"-"`
+}
+
+const (
+	ModerationListScheduledActions_Pending   = "pending"
+	ModerationListScheduledActions_Executed  = "executed"
+	ModerationListScheduledActions_Cancelled = "cancelled"
+
+	ModerationListScheduledActions_Failed = "failed"
+)
+
+var ModerationQueryEvents = xrpc.Query[ModerationQueryEvents_Params, ModerationQueryEvents_Output]{NSID: "tools.ozone.moderation.queryEvents"}
+
+type ModerationQueryEvents_Params struct {
+	HasComment, WithStrike *bool
+	IncludeAllUserRecords  *bool `lex:"default=false"`
+
+	Limit *int64 `lex:"min=1,max=100,default=50"`
+
+	AgeAssuranceState, BatchId, Comment, Cursor, SubjectType *string
+
+	CreatedAfter, CreatedBefore *string `lex:"datetime"`
+
+	CreatedBy *string `lex:"did"`
+
+	SortDirection *string `lex:"enum=asc|desc,default=desc"`
+
+	Subject *string `lex:"uri"`
+
+	AddedLabels, AddedTags, ModTool, Policies, RemovedLabels, RemovedTags, ReportTypes, Types []string
+
+	Collections []string `lex:"maxItems=20,nsid"`
+}
+type ModerationQueryEvents_Output struct {
+	Cursor *string `json:"cursor,omitzero"`
+
+	Events []ModerationDefs_ModEventView `json:"events"`
+	Extra  `json:"-"`
+}
+
+const (
+	ModerationQueryEvents_Pending = "pending"
+	ModerationQueryEvents_Assured = "assured"
+	ModerationQueryEvents_Unknown = "unknown"
+	ModerationQueryEvents_Reset   = "reset"
+	ModerationQueryEvents_Blocked = "blocked"
+
+	ModerationQueryEvents_Asc  = "asc"
+	ModerationQueryEvents_Desc = "desc"
+
+	ModerationQueryEvents_Account = "account"
+	ModerationQueryEvents_Record  = "record"
+
+	ModerationQueryEvents_Conversation = "conversation"
+)

@@ -19,10 +19,10 @@ type Lock struct {
 	Lexicons map[string]string `json:"lexicons"` // NSID → CID of the DAG-CBOR of the original
 }
 
-// Import reads upstream schemas and returns the files of the lexicons folder: each schema without its texts for people
+// Upstream reads upstream schemas and returns the files of the lexicons folder: each schema without its texts for people
 // (descriptions, and the titles and details of permission sets), and lock.json.
-func Import(upstream fs.FS, repository, commit string) (map[string][]byte, error) {
-	files := map[string][]byte{}
+func Upstream(upstream fs.FS, repository, commit string) ([]File, error) {
+	var files []File
 	lock := Lock{Version: 1, Upstream: repository, Commit: commit, Lexicons: map[string]string{}}
 	err := walkSchemas(upstream, func(path string, b []byte) error {
 		raw, err := data.AppendCBOR(nil, b)
@@ -31,15 +31,29 @@ func Import(upstream fs.FS, repository, commit string) (map[string][]byte, error
 		}
 		id := strings.ReplaceAll(strings.TrimSuffix(path, ".json"), "/", ".")
 		lock.Lexicons[id] = cid.Sum(cid.DagCBOR, raw).String()
-		files[path], err = strip(b)
+		b, err = strip(b)
+		files = append(files, File{path, b})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	b, err := json.MarshalIndent(lock, "", "\t")
-	files["lock.json"] = append(b, '\n')
-	return files, err
+	return append(files, File{"lock.json", append(b, '\n')}), err
+}
+
+// walkSchemas visits the files that may be schemas: those with .json in a folder.
+func walkSchemas(fsys fs.FS, visit func(path string, b []byte) error) error {
+	return fs.WalkDir(fsys, ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(path, ".json") || !strings.Contains(path, "/") {
+			return err
+		}
+		b, err := fs.ReadFile(fsys, path)
+		if err != nil {
+			return err
+		}
+		return visit(path, b)
+	})
 }
 
 // texts are the keys whose strings, or maps of strings by language, are written for people.
