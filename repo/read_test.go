@@ -355,3 +355,25 @@ func BenchmarkReadWhole(b *testing.B) {
 		})
 	}
 }
+
+// Every rule about files has a file that breaks it.
+func TestHostileFilesCoverReasons(t *testing.T) {
+	broken := map[repo.Reason]bool{
+		repo.ReasonTreeHeight: true, // no key lies so high
+		repo.ReasonFileTooBig: true, // a matter of options, as the next: see TestReadWhole
+		repo.ReasonBuffer:     true,
+	}
+	for _, c := range repotest.Hostile() {
+		broken[c.Reason] = true
+	}
+	file, _, _ := whole(t, 1)
+	_, _, r, err := read(file, repo.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Report().Checks {
+		if c.Status != repo.StatusNotApplicable && !broken[c.Name] {
+			t.Errorf("no file breaks %s", c.Name)
+		}
+	}
+}

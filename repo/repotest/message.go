@@ -245,7 +245,7 @@ func respell(f func(sig []byte) []byte) func(d *draft) {
 func highS(c keys.Curve) func(sig []byte) []byte {
 	return func(sig []byte) []byte {
 		s := new(big.Int).SetBytes(sig[32:])
-		return s.Sub(orders[c], s).FillBytes(append(bytes.Clone(sig[:32]), make([]byte, 32)...)[32:])
+		return append(bytes.Clone(sig[:32]), s.Sub(orders[c], s).FillBytes(make([]byte, 32))...)
 	}
 }
 

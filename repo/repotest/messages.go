@@ -171,7 +171,7 @@ func HostileMessages() []MessageCase {
 		}
 		good := as(bytes.Clone)
 		on := fmt.Sprintf(", %v", c)
-		add("signature in high-S form"+on, repo.ReasonHighS, as(func(sig []byte) []byte { return append(sig[:32:32], highS(c)(sig)...) }), good, 8)
+		add("signature in high-S form"+on, repo.ReasonHighS, as(highS(c)), good, 8)
 		add("signature in DER"+on, repo.ReasonSignatureSize, as(der), good, 8)
 		add("signature of 63 bytes"+on, repo.ReasonSignatureSize, as(func(sig []byte) []byte { return sig[:63] }), good, 8)
 		add("signature of nothing"+on, repo.ReasonSignatureSize, as(func([]byte) []byte { return []byte{} }), good, 8)

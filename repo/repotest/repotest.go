@@ -344,6 +344,33 @@ func Hostile() []Case {
 		r.Sign = k
 		return r.CAR(good(r))
 	})
+	for _, k := range []struct {
+		name   string
+		reason repo.Reason
+		spell  func(sig []byte) []byte
+	}{
+		{"signature in DER", repo.ReasonSignatureSize, der},
+		{"signature in high-S form", repo.ReasonHighS, highS(keys.K256)},
+	} {
+		other(k.name, k.reason, func(r *Builder) []byte {
+			r.Commit.Data = good(r)
+			if err := r.Commit.Sign(r.Sign); err != nil {
+				panic(err)
+			}
+			r.Commit.Sig = k.spell(r.Commit.Sig)
+			return r.File(r.Commit.Encode())
+		})
+	}
+	other("record over a mebibyte", repo.ReasonRecordTooBig, func(r *Builder) []byte {
+		return r.CAR(r.Node(none, mst.NodeEntry{Key: []byte(Path(a, 0, 0)), Value: r.Add(sized(cbor.MaxRecord + 1))}))
+	})
+	other("more that nothing links to than the repository has", repo.ReasonExtraBlocks, func(r *Builder) []byte {
+		root := good(r)
+		for i := range 3 {
+			r.Add(sized(cbor.MaxRecord/2 + i))
+		}
+		return r.CAR(root)
+	})
 	other("changed after signing", repo.ReasonSignature, func(r *Builder) []byte {
 		r.CAR(good(r))
 		r.Commit.Rev = "3lscuqc52or3x"
