@@ -37,7 +37,7 @@ func newLex(e *env) *cobra.Command {
 	}
 	cmd.AddCommand(
 		newLexNew(e), newLexLint(e), newLexStatus(e), newLexDiff(e), newLexCheckDNS(e), newLexPublish(e), newLexUnpublish(e),
-		newLexPull(e), newLexInstall(e), newLexResolve(e), newLexLs(e), newLexValidate(e), newLexParse(e),
+		newLexPull(e), newLexInstall(e), newLexResolve(e), newLexLs(e), newLexValidate(e), newLexGen(e), newLexParse(e),
 	)
 	return cmd
 }
