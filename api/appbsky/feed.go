@@ -8,206 +8,185 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// app.bsky.feed.defs
-type (
-	FeedDefs_BlockedAuthor struct {
-		Did string `json:"did"`
+type FeedDefs_BlockedAuthor struct {
+	Did string `json:"did"`
 
-		Viewer *ActorDefs_ViewerState `json:"viewer,omitzero"`
-		Extra  `json:"-"`
-	}
-	FeedDefs_BlockedPost struct {
-		Blocked bool `json:"blocked"`
+	Viewer *ActorDefs_ViewerState `json:"viewer,omitzero"`
+	Extra  `json:"-"`
+}
+type FeedDefs_BlockedPost struct {
+	Blocked bool `json:"blocked"`
 
-		Uri string `json:"uri"`
+	Uri string `json:"uri"`
 
-		Author FeedDefs_BlockedAuthor `json:"author"`
-		Extra  `json:"-"`
-	}
-	FeedDefs_FeedViewPost struct {
-		ReqId *string `json:"reqId,omitzero"`
+	Author FeedDefs_BlockedAuthor `json:"author"`
+	Extra  `json:"-"`
+}
+type FeedDefs_FeedViewPost struct {
+	ReqId *string `json:"reqId,omitzero"`
 
-		FeedContext *string `json:"feedContext,omitzero"`
+	FeedContext *string `json:"feedContext,omitzero"`
 
-		Post  FeedDefs_PostView  `json:"post"`
-		Reply *FeedDefs_ReplyRef `json:"reply,omitzero"`
+	Post  FeedDefs_PostView  `json:"post"`
+	Reply *FeedDefs_ReplyRef `json:"reply,omitzero"`
 
-		Reason FeedDefs_FeedViewPost_Reason `json:"reason,omitzero"`
-		Extra  `json:"-"`
-	}
+	Reason FeedDefs_FeedViewPost_Reason `json:"reason,omitzero"`
+	Extra  `json:"-"`
+}
+type FeedDefs_FeedViewPost_Reason = data.Union[func(*FeedDefs_ReasonRepost, *FeedDefs_ReasonPin)]
+type FeedDefs_GeneratorView struct {
+	AcceptsInteractions *bool `json:"acceptsInteractions,omitzero"`
 
-	FeedDefs_FeedViewPost_Reason = data.Union[func(*FeedDefs_ReasonRepost, *FeedDefs_ReasonPin)]
+	LikeCount *int64 `json:"likeCount,omitzero"`
 
-	FeedDefs_GeneratorView struct {
-		AcceptsInteractions *bool `json:"acceptsInteractions,omitzero"`
+	Cid string `json:"cid"`
+	Did string `json:"did"`
+	Uri string `json:"uri"`
 
-		LikeCount *int64 `json:"likeCount,omitzero"`
+	IndexedAt   string  `json:"indexedAt"`
+	DisplayName string  `json:"displayName"`
+	Avatar      *string `json:"avatar,omitzero"`
+	ContentMode *string `json:"contentMode,omitzero"`
+	Description *string `json:"description,omitzero"`
 
-		Cid string `json:"cid"`
-		Did string `json:"did"`
-		Uri string `json:"uri"`
+	DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
 
-		IndexedAt   string `json:"indexedAt"`
-		DisplayName string `json:"displayName"`
+	Creator ActorDefs_ProfileView `json:"creator"`
 
-		Avatar *string `json:"avatar,omitzero"`
+	Labels []comatproto.LabelDefs_Label   `json:"labels,omitzero"`
+	Viewer *FeedDefs_GeneratorViewerState `json:"viewer,omitzero"`
+	Extra  `json:"-"`
+}
+type FeedDefs_GeneratorViewerState struct {
+	Like  *string `json:"like,omitzero"`
+	Extra `json:"-"`
+}
+type FeedDefs_Interaction struct {
+	Item  *string `json:"item,omitzero"`
+	Event *string `json:"event,omitzero"`
+	ReqId *string `json:"reqId,omitzero"`
 
-		ContentMode *string `json:"contentMode,omitzero"`
-		Description *string `json:"description,omitzero"`
+	FeedContext *string `json:"feedContext,omitzero"`
 
-		DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
+	Extra `json:"-"`
+}
+type FeedDefs_KnownLikers struct {
+	Count int64 `json:"count"`
 
-		Creator ActorDefs_ProfileView `json:"creator"`
+	Actors []ActorDefs_ProfileViewBasic `json:"actors"`
+	Extra  `json:"-"`
+}
+type FeedDefs_NotFoundPost struct {
+	NotFound bool `json:"notFound"`
 
-		Labels []comatproto.LabelDefs_Label   `json:"labels,omitzero"`
-		Viewer *FeedDefs_GeneratorViewerState `json:"viewer,omitzero"`
-		Extra  `json:"-"`
-	}
-	FeedDefs_GeneratorViewerState struct {
-		Like  *string `json:"like,omitzero"`
-		Extra `json:"-"`
-	}
-	FeedDefs_Interaction struct {
-		Item  *string `json:"item,omitzero"`
-		Event *string `json:"event,omitzero"`
-		ReqId *string `json:"reqId,omitzero"`
+	Uri   string `json:"uri"`
+	Extra `json:"-"`
+}
+type FeedDefs_PostView struct {
+	LikeCount  *int64 `json:"likeCount,omitzero"`
+	QuoteCount *int64 `json:"quoteCount,omitzero"`
+	ReplyCount *int64 `json:"replyCount,omitzero"`
 
-		FeedContext *string `json:"feedContext,omitzero"`
+	RepostCount   *int64 `json:"repostCount,omitzero"`
+	BookmarkCount *int64 `json:"bookmarkCount,omitzero"`
 
-		Extra `json:"-"`
-	}
-	FeedDefs_KnownLikers struct {
-		Count int64 `json:"count"`
+	Cid string `json:"cid"`
+	Uri string `json:"uri"`
 
-		Actors []ActorDefs_ProfileViewBasic `json:"actors"`
-		Extra  `json:"-"`
-	}
-	FeedDefs_NotFoundPost struct {
-		NotFound bool `json:"notFound"`
+	IndexedAt string `json:"indexedAt"`
 
-		Uri   string `json:"uri"`
-		Extra `json:"-"`
-	}
-	FeedDefs_PostView struct {
-		LikeCount  *int64 `json:"likeCount,omitzero"`
-		QuoteCount *int64 `json:"quoteCount,omitzero"`
-		ReplyCount *int64 `json:"replyCount,omitzero"`
+	Debug  data.Raw `json:"debug,omitzero"`
+	Record data.Raw `json:"record"`
 
-		RepostCount   *int64 `json:"repostCount,omitzero"`
-		BookmarkCount *int64 `json:"bookmarkCount,omitzero"`
+	Viewer *FeedDefs_ViewerState   `json:"viewer,omitzero"`
+	Embed  FeedDefs_PostView_Embed `json:"embed,omitzero"`
 
-		Cid string `json:"cid"`
-		Uri string `json:"uri"`
+	Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
 
-		IndexedAt string `json:"indexedAt"`
+	Author ActorDefs_ProfileViewBasic   `json:"author"`
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+	Extra  `json:"-"`
+}
+type FeedDefs_PostView_Embed = EmbedRecord_ViewRecord_Embeds_Elem
+type FeedDefs_ReasonPin struct {
+	Extra `json:"-"`
+}
+type FeedDefs_ReasonRepost struct {
+	IndexedAt string `json:"indexedAt"`
 
-		Debug  data.Raw `json:"debug,omitzero"`
-		Record data.Raw `json:"record"`
+	Cid *string `json:"cid,omitzero"`
+	Uri *string `json:"uri,omitzero"`
 
-		Viewer *FeedDefs_ViewerState `json:"viewer,omitzero"`
+	By    ActorDefs_ProfileViewBasic `json:"by"`
+	Extra `json:"-"`
+}
+type FeedDefs_ReplyRef struct {
+	Root   FeedDefs_ReplyRef_Root   `json:"root"`
+	Parent FeedDefs_ReplyRef_Parent `json:"parent"`
 
-		Embed FeedDefs_PostView_Embed `json:"embed,omitzero"`
+	GrandparentAuthor *ActorDefs_ProfileViewBasic `json:"grandparentAuthor,omitzero"`
 
-		Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
+	Extra `json:"-"`
+}
+type FeedDefs_ReplyRef_Parent = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+type FeedDefs_ReplyRef_Root = FeedDefs_ReplyRef_Parent
+type FeedDefs_SkeletonFeedPost struct {
+	Post string `json:"post"`
 
-		Author ActorDefs_ProfileViewBasic   `json:"author"`
-		Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-		Extra  `json:"-"`
-	}
+	FeedContext *string `json:"feedContext,omitzero"`
 
-	FeedDefs_PostView_Embed = EmbedRecord_ViewRecord_Embeds_Elem
+	Reason FeedDefs_SkeletonFeedPost_Reason `json:"reason,omitzero"`
+	Extra  `json:"-"`
+}
+type FeedDefs_SkeletonFeedPost_Reason = data.Union[func(*FeedDefs_SkeletonReasonRepost, *FeedDefs_SkeletonReasonPin)]
+type FeedDefs_SkeletonReasonPin struct {
+	Extra `json:"-"`
+}
+type FeedDefs_SkeletonReasonRepost struct {
+	Repost string `json:"repost"`
+	Extra  `json:"-"`
+}
+type FeedDefs_ThreadContext struct {
+	RootAuthorLike *string `json:"rootAuthorLike,omitzero"`
 
-	FeedDefs_ReasonPin struct {
-		Extra `json:"-"`
-	}
-	FeedDefs_ReasonRepost struct {
-		IndexedAt string `json:"indexedAt"`
+	Extra `json:"-"`
+}
+type FeedDefs_ThreadViewPost struct {
+	Post FeedDefs_PostView `json:"post"`
 
-		Cid *string `json:"cid,omitzero"`
-		Uri *string `json:"uri,omitzero"`
+	ThreadContext *FeedDefs_ThreadContext `json:"threadContext,omitzero"`
 
-		By ActorDefs_ProfileViewBasic `json:"by"`
+	Parent FeedDefs_ThreadViewPost_Parent `json:"parent,omitzero"`
 
-		Extra `json:"-"`
-	}
-	FeedDefs_ReplyRef struct {
-		Root FeedDefs_ReplyRef_Root `json:"root"`
+	Replies []FeedDefs_ThreadViewPost_Replies_Elem `json:"replies,omitzero"`
+	Extra   `json:"-"`
+}
+type FeedDefs_ThreadViewPost_Parent = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
+type FeedDefs_ThreadViewPost_Replies_Elem = FeedDefs_ThreadViewPost_Parent
+type FeedDefs_ThreadgateView struct {
+	Cid *string `json:"cid,omitzero"`
+	Uri *string `json:"uri,omitzero"`
 
-		Parent FeedDefs_ReplyRef_Parent `json:"parent"`
+	Record data.Raw `json:"record,omitzero"`
 
-		GrandparentAuthor *ActorDefs_ProfileViewBasic `json:"grandparentAuthor,omitzero"`
+	Lists []GraphDefs_ListViewBasic `json:"lists,omitzero"`
+	Extra `json:"-"`
+}
+type FeedDefs_ViewerState struct {
+	Pinned      *bool `json:"pinned,omitzero"`
+	Bookmarked  *bool `json:"bookmarked,omitzero"`
+	ThreadMuted *bool `json:"threadMuted,omitzero"`
 
-		Extra `json:"-"`
-	}
+	ReplyDisabled     *bool `json:"replyDisabled,omitzero"`
+	EmbeddingDisabled *bool `json:"embeddingDisabled,omitzero"`
 
-	FeedDefs_ReplyRef_Parent = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
-	FeedDefs_ReplyRef_Root   = FeedDefs_ReplyRef_Parent
+	Like   *string `json:"like,omitzero"`
+	Repost *string `json:"repost,omitzero"`
 
-	FeedDefs_SkeletonFeedPost struct {
-		Post string `json:"post"`
+	KnownLikers *FeedDefs_KnownLikers `json:"knownLikers,omitzero"`
 
-		FeedContext *string `json:"feedContext,omitzero"`
-
-		Reason FeedDefs_SkeletonFeedPost_Reason `json:"reason,omitzero"`
-		Extra  `json:"-"`
-	}
-
-	FeedDefs_SkeletonFeedPost_Reason = data.Union[func(*FeedDefs_SkeletonReasonRepost, *FeedDefs_SkeletonReasonPin)]
-
-	FeedDefs_SkeletonReasonPin struct {
-		Extra `json:"-"`
-	}
-	FeedDefs_SkeletonReasonRepost struct {
-		Repost string `json:"repost"`
-		Extra  `json:"-"`
-	}
-	FeedDefs_ThreadContext struct {
-		RootAuthorLike *string `json:"rootAuthorLike,omitzero"`
-
-		Extra `json:"-"`
-	}
-	FeedDefs_ThreadViewPost struct {
-		Post FeedDefs_PostView `json:"post"`
-
-		ThreadContext *FeedDefs_ThreadContext `json:"threadContext,omitzero"`
-
-		Parent FeedDefs_ThreadViewPost_Parent `json:"parent,omitzero"`
-
-		Replies []FeedDefs_ThreadViewPost_Replies_Elem `json:"replies,omitzero"`
-		Extra   `json:"-"`
-	}
-
-	FeedDefs_ThreadViewPost_Parent = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
-
-	FeedDefs_ThreadViewPost_Replies_Elem = FeedDefs_ThreadViewPost_Parent
-
-	FeedDefs_ThreadgateView struct {
-		Cid *string `json:"cid,omitzero"`
-		Uri *string `json:"uri,omitzero"`
-
-		Record data.Raw `json:"record,omitzero"`
-
-		Lists []GraphDefs_ListViewBasic `json:"lists,omitzero"`
-		Extra `json:"-"`
-	}
-	FeedDefs_ViewerState struct {
-		Pinned *bool `json:"pinned,omitzero"`
-
-		Bookmarked  *bool `json:"bookmarked,omitzero"`
-		ThreadMuted *bool `json:"threadMuted,omitzero"`
-
-		ReplyDisabled *bool `json:"replyDisabled,omitzero"`
-
-		EmbeddingDisabled *bool `json:"embeddingDisabled,omitzero"`
-
-		Like   *string `json:"like,omitzero"`
-		Repost *string `json:"repost,omitzero"`
-
-		KnownLikers *FeedDefs_KnownLikers `json:"knownLikers,omitzero"`
-
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 func (*FeedDefs_BlockedPost) LexType() string       { return "app.bsky.feed.defs#blockedPost" }
 func (*FeedDefs_GeneratorView) LexType() string     { return "app.bsky.feed.defs#generatorView" }
@@ -229,11 +208,10 @@ const (
 	FeedDefs_ClickthroughReposter   = "app.bsky.feed.defs#clickthroughReposter"
 	FeedDefs_ContentModeUnspecified = "app.bsky.feed.defs#contentModeUnspecified"
 
-	FeedDefs_ContentModeVideo = "app.bsky.feed.defs#contentModeVideo"
-	FeedDefs_InteractionLike  = "app.bsky.feed.defs#interactionLike"
-	FeedDefs_InteractionQuote = "app.bsky.feed.defs#interactionQuote"
-	FeedDefs_InteractionReply = "app.bsky.feed.defs#interactionReply"
-
+	FeedDefs_ContentModeVideo  = "app.bsky.feed.defs#contentModeVideo"
+	FeedDefs_InteractionLike   = "app.bsky.feed.defs#interactionLike"
+	FeedDefs_InteractionQuote  = "app.bsky.feed.defs#interactionQuote"
+	FeedDefs_InteractionReply  = "app.bsky.feed.defs#interactionReply"
 	FeedDefs_InteractionRepost = "app.bsky.feed.defs#interactionRepost"
 	FeedDefs_InteractionSeen   = "app.bsky.feed.defs#interactionSeen"
 	FeedDefs_InteractionShare  = "app.bsky.feed.defs#interactionShare"
@@ -259,29 +237,24 @@ type FeedDescribeFeedGenerator_Links struct {
 	Extra `json:"-"`
 }
 
-// app.bsky.feed.generator
-type (
-	FeedGenerator struct {
-		AcceptsInteractions *bool `json:"acceptsInteractions,omitzero"`
+type FeedGenerator struct {
+	AcceptsInteractions *bool `json:"acceptsInteractions,omitzero"`
 
-		Did string `json:"did"`
+	Did string `json:"did"`
 
-		CreatedAt string `json:"createdAt"`
+	CreatedAt   string  `json:"createdAt"`
+	DisplayName string  `json:"displayName"`
+	ContentMode *string `json:"contentMode,omitzero"`
+	Description *string `json:"description,omitzero"`
 
-		DisplayName string  `json:"displayName"`
-		ContentMode *string `json:"contentMode,omitzero"`
-		Description *string `json:"description,omitzero"`
+	Avatar *data.Blob `json:"avatar,omitzero"`
 
-		Avatar *data.Blob `json:"avatar,omitzero"`
+	DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
 
-		DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
-
-		Labels FeedGenerator_Labels `json:"labels,omitzero"`
-		Extra  `json:"-" lex:"record"`
-	}
-
-	FeedGenerator_Labels = ActorProfile_Labels
-)
+	Labels FeedGenerator_Labels `json:"labels,omitzero"`
+	Extra  `json:"-" lex:"record"`
+}
+type FeedGenerator_Labels = ActorProfile_Labels
 
 func (*FeedGenerator) LexType() string                { return "app.bsky.feed.generator" }
 func (v FeedGenerator) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -327,9 +300,8 @@ type FeedGetAuthorFeed_Output = FeedGetActorLikes_Output
 
 const (
 	FeedGetAuthorFeed_PostsWithReplies = "posts_with_replies"
-
-	FeedGetAuthorFeed_PostsNoReplies = "posts_no_replies"
-	FeedGetAuthorFeed_PostsWithMedia = "posts_with_media"
+	FeedGetAuthorFeed_PostsNoReplies   = "posts_no_replies"
+	FeedGetAuthorFeed_PostsWithMedia   = "posts_with_media"
 
 	FeedGetAuthorFeed_PostsAndAuthorThreads = "posts_and_author_threads"
 
@@ -468,8 +440,7 @@ type FeedGetRepostedBy_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	RepostedBy []ActorDefs_ProfileView `json:"repostedBy"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 
 var FeedGetSuggestedFeeds = xrpc.Query[FeedGetSuggestedFeeds_Params, FeedGetSuggestedFeeds_Output]{NSID: "app.bsky.feed.getSuggestedFeeds"}
@@ -486,100 +457,84 @@ type FeedGetTimeline_Params struct {
 }
 type FeedGetTimeline_Output = FeedGetActorLikes_Output
 
-// app.bsky.feed.like
 type FeedLike struct {
 	CreatedAt string `json:"createdAt"`
 
-	Subject comatproto.RepoStrongRef `json:"subject"`
-
-	Via   *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra `json:"-" lex:"record"`
+	Subject comatproto.RepoStrongRef  `json:"subject"`
+	Via     *comatproto.RepoStrongRef `json:"via,omitzero"`
+	Extra   `json:"-" lex:"record"`
 }
 
 func (*FeedLike) LexType() string                { return "app.bsky.feed.like" }
 func (v FeedLike) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedLike) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// app.bsky.feed.post
-type (
-	FeedPost struct {
-		Text string `json:"text"`
+type FeedPost struct {
+	Text      string `json:"text"`
+	CreatedAt string `json:"createdAt"`
 
-		CreatedAt string `json:"createdAt"`
+	Tags  []string `json:"tags,omitzero"`
+	Langs []string `json:"langs,omitzero"`
 
-		Tags  []string `json:"tags,omitzero"`
-		Langs []string `json:"langs,omitzero"`
+	Embed  FeedPost_Embed  `json:"embed,omitzero"`
+	Labels FeedPost_Labels `json:"labels,omitzero"`
+	Facets []RichtextFacet `json:"facets,omitzero"`
 
-		Embed  FeedPost_Embed  `json:"embed,omitzero"`
-		Labels FeedPost_Labels `json:"labels,omitzero"`
-		Facets []RichtextFacet `json:"facets,omitzero"`
+	Entities []FeedPost_Entity `json:"entities,omitzero"`
 
-		Entities []FeedPost_Entity `json:"entities,omitzero"`
+	Reply *FeedPost_ReplyRef `json:"reply,omitzero"`
+	Extra `json:"-" lex:"record"`
+}
+type FeedPost_Embed = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal, *EmbedRecord, *EmbedRecordWithMedia)]
+type FeedPost_Labels = ActorProfile_Labels
+type FeedPost_Entity struct {
+	Type  string `json:"type"`
+	Value string `json:"value"`
 
-		Reply *FeedPost_ReplyRef `json:"reply,omitzero"`
-		Extra `json:"-" lex:"record"`
-	}
-
-	FeedPost_Embed  = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal, *EmbedRecord, *EmbedRecordWithMedia)]
-	FeedPost_Labels = ActorProfile_Labels
-
-	FeedPost_Entity struct {
-		Type  string `json:"type"`
-		Value string `json:"value"`
-
-		Index FeedPost_TextSlice `json:"index"`
-		Extra `json:"-"`
-	}
-	FeedPost_ReplyRef struct {
-		Root   comatproto.RepoStrongRef `json:"root"`
-		Parent comatproto.RepoStrongRef `json:"parent"`
-		Extra  `json:"-"`
-	}
-	FeedPost_TextSlice struct {
-		End   int64 `json:"end"`
-		Start int64 `json:"start"`
-		Extra `json:"-"`
-	}
-)
+	Index FeedPost_TextSlice `json:"index"`
+	Extra `json:"-"`
+}
+type FeedPost_ReplyRef struct {
+	Root   comatproto.RepoStrongRef `json:"root"`
+	Parent comatproto.RepoStrongRef `json:"parent"`
+	Extra  `json:"-"`
+}
+type FeedPost_TextSlice struct {
+	End   int64 `json:"end"`
+	Start int64 `json:"start"`
+	Extra `json:"-"`
+}
 
 func (*FeedPost) LexType() string                { return "app.bsky.feed.post" }
 func (v FeedPost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// app.bsky.feed.postgate
-type (
-	FeedPostgate struct {
-		Post string `json:"post"`
+type FeedPostgate struct {
+	Post      string `json:"post"`
+	CreatedAt string `json:"createdAt"`
 
-		CreatedAt string `json:"createdAt"`
+	DetachedEmbeddingUris []string `json:"detachedEmbeddingUris,omitzero"`
 
-		DetachedEmbeddingUris []string `json:"detachedEmbeddingUris,omitzero"`
+	EmbeddingRules []FeedPostgate_EmbeddingRules_Elem `json:"embeddingRules,omitzero"`
 
-		EmbeddingRules []FeedPostgate_EmbeddingRules_Elem `json:"embeddingRules,omitzero"`
-
-		Extra `json:"-" lex:"record"`
-	}
-
-	FeedPostgate_EmbeddingRules_Elem = ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem
-
-	FeedPostgate_DisableRule struct {
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-" lex:"record"`
+}
+type FeedPostgate_EmbeddingRules_Elem = ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem
+type FeedPostgate_DisableRule struct {
+	Extra `json:"-"`
+}
 
 func (*FeedPostgate) LexType() string                { return "app.bsky.feed.postgate" }
 func (v FeedPostgate) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPostgate) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 func (*FeedPostgate_DisableRule) LexType() string    { return "app.bsky.feed.postgate#disableRule" }
 
-// app.bsky.feed.repost
 type FeedRepost struct {
 	CreatedAt string `json:"createdAt"`
 
-	Subject comatproto.RepoStrongRef `json:"subject"`
-
-	Via   *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra `json:"-" lex:"record"`
+	Subject comatproto.RepoStrongRef  `json:"subject"`
+	Via     *comatproto.RepoStrongRef `json:"via,omitzero"`
+	Extra   `json:"-" lex:"record"`
 }
 
 func (*FeedRepost) LexType() string                { return "app.bsky.feed.repost" }
@@ -596,25 +551,22 @@ type FeedSearchPosts_Params struct {
 
 	Author, Mentions *string `lex:"at-identifier"`
 
-	Sort *string `lex:"default=latest"`
-	Lang *string `lex:"language"`
-	Url  *string `lex:"uri"`
-
-	Tag []string `lex:"maxLength=640"`
-	Q   string
+	Sort *string  `lex:"default=latest"`
+	Lang *string  `lex:"language"`
+	Url  *string  `lex:"uri"`
+	Tag  []string `lex:"maxLength=640"`
+	Q    string
 }
 type FeedSearchPosts_Output struct {
-	HitsTotal *int64 `json:"hitsTotal,omitzero"`
-
-	Cursor *string `json:"cursor,omitzero"`
+	HitsTotal *int64  `json:"hitsTotal,omitzero"`
+	Cursor    *string `json:"cursor,omitzero"`
 
 	Posts []FeedDefs_PostView `json:"posts"`
 	Extra `json:"-"`
 }
 
 const (
-	FeedSearchPosts_Top = "top"
-
+	FeedSearchPosts_Top    = "top"
 	FeedSearchPosts_Latest = "latest"
 )
 
@@ -642,9 +594,8 @@ type FeedSearchPostsV2_Params struct {
 	ExcludeUrls, Urls []string `lex:"uri"`
 }
 type FeedSearchPostsV2_Output struct {
-	HitsTotal *int64 `json:"hitsTotal,omitzero"`
-
-	Cursor *string `json:"cursor,omitzero"`
+	HitsTotal *int64  `json:"hitsTotal,omitzero"`
+	Cursor    *string `json:"cursor,omitzero"`
 
 	DetectedQueryLanguages []string `json:"detectedQueryLanguages,omitzero"`
 
@@ -660,8 +611,7 @@ const (
 	FeedSearchPostsV2_Ar = "ar"
 
 	FeedSearchPostsV2_Recent = "recent"
-
-	FeedSearchPostsV2_Top = "top"
+	FeedSearchPostsV2_Top    = "top"
 )
 
 var FeedSendInteractions = xrpc.Procedure[FeedSendInteractions_Input, FeedSendInteractions_Output]{NSID: "app.bsky.feed.sendInteractions"}
@@ -675,35 +625,29 @@ type FeedSendInteractions_Input struct {
 }
 type FeedSendInteractions_Output = ContactDismissMatch_Output
 
-// app.bsky.feed.threadgate
-type (
-	FeedThreadgate struct {
-		Post string `json:"post"`
+type FeedThreadgate struct {
+	Post      string `json:"post"`
+	CreatedAt string `json:"createdAt"`
 
-		CreatedAt string `json:"createdAt"`
+	HiddenReplies []string `json:"hiddenReplies,omitzero"`
 
-		HiddenReplies []string `json:"hiddenReplies,omitzero"`
-
-		Allow []FeedThreadgate_Allow_Elem `json:"allow,omitzero"`
-		Extra `json:"-" lex:"record"`
-	}
-
-	FeedThreadgate_Allow_Elem = ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem
-
-	FeedThreadgate_FollowerRule struct {
-		Extra `json:"-"`
-	}
-	FeedThreadgate_FollowingRule struct {
-		Extra `json:"-"`
-	}
-	FeedThreadgate_ListRule struct {
-		List  string `json:"list"`
-		Extra `json:"-"`
-	}
-	FeedThreadgate_MentionRule struct {
-		Extra `json:"-"`
-	}
-)
+	Allow []FeedThreadgate_Allow_Elem `json:"allow,omitzero"`
+	Extra `json:"-" lex:"record"`
+}
+type FeedThreadgate_Allow_Elem = ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem
+type FeedThreadgate_FollowerRule struct {
+	Extra `json:"-"`
+}
+type FeedThreadgate_FollowingRule struct {
+	Extra `json:"-"`
+}
+type FeedThreadgate_ListRule struct {
+	List  string `json:"list"`
+	Extra `json:"-"`
+}
+type FeedThreadgate_MentionRule struct {
+	Extra `json:"-"`
+}
 
 func (*FeedThreadgate) LexType() string                { return "app.bsky.feed.threadgate" }
 func (v FeedThreadgate) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }

@@ -37,8 +37,7 @@ type GroupApproveJoinRequest_Output = ConvoGetConvo_Output
 var GroupCreateGroup = xrpc.Procedure[GroupCreateGroup_Input, GroupCreateGroup_Output]{NSID: "chat.bsky.group.createGroup"}
 
 type GroupCreateGroup_Input struct {
-	Name string `json:"name"`
-
+	Name    string   `json:"name"`
 	Members []string `json:"members"`
 	Extra   `json:"-"`
 }
@@ -52,84 +51,74 @@ type GroupCreateJoinLink_Input struct {
 
 	ConvoId  string `json:"convoId"`
 	JoinRule string `json:"joinRule"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 type GroupCreateJoinLink_Output struct {
 	JoinLink GroupDefs_JoinLinkView `json:"joinLink"`
+	Extra    `json:"-"`
+}
+
+type GroupDefs_DisabledJoinLinkPreviewView struct {
+	Code  string `json:"code"`
+	Extra `json:"-"`
+}
+type GroupDefs_InvalidJoinLinkPreviewView struct {
+	Code  string `json:"code"`
+	Extra `json:"-"`
+}
+type GroupDefs_JoinLinkPreviewView struct {
+	RequireApproval bool `json:"requireApproval"`
+
+	MemberCount int64 `json:"memberCount"`
+	MemberLimit int64 `json:"memberLimit"`
+
+	Code string `json:"code"`
+	Name string `json:"name"`
+
+	ConvoId  string `json:"convoId"`
+	JoinRule string `json:"joinRule"`
+
+	Convo *ConvoDefs_ConvoView `json:"convo,omitzero"`
+
+	Owner  ActorDefs_ProfileViewBasic     `json:"owner"`
+	Viewer *GroupDefs_JoinLinkViewerState `json:"viewer,omitzero"`
+	Extra  `json:"-"`
+}
+type GroupDefs_JoinLinkView struct {
+	RequireApproval bool `json:"requireApproval"`
+
+	Code      string `json:"code"`
+	JoinRule  string `json:"joinRule"`
+	CreatedAt string `json:"createdAt"`
+
+	EnabledStatus string `json:"enabledStatus"`
 
 	Extra `json:"-"`
 }
+type GroupDefs_JoinLinkViewerState struct {
+	RequestedAt *string `json:"requestedAt,omitzero"`
 
-// chat.bsky.group.defs
-type (
-	GroupDefs_DisabledJoinLinkPreviewView struct {
-		Code  string `json:"code"`
-		Extra `json:"-"`
-	}
-	GroupDefs_InvalidJoinLinkPreviewView struct {
-		Code  string `json:"code"`
-		Extra `json:"-"`
-	}
-	GroupDefs_JoinLinkPreviewView struct {
-		RequireApproval bool `json:"requireApproval"`
+	Extra `json:"-"`
+}
+type GroupDefs_JoinRequestConvoView struct {
+	MemberCount int64 `json:"memberCount"`
+	MemberLimit int64 `json:"memberLimit"`
 
-		MemberCount int64 `json:"memberCount"`
-		MemberLimit int64 `json:"memberLimit"`
+	Name    string `json:"name"`
+	ConvoId string `json:"convoId"`
 
-		Code string `json:"code"`
-		Name string `json:"name"`
+	Owner  ActorDefs_ProfileViewBasic    `json:"owner"`
+	Viewer GroupDefs_JoinLinkViewerState `json:"viewer"`
+	Extra  `json:"-"`
+}
+type GroupDefs_JoinRequestView struct {
+	ConvoId     string `json:"convoId"`
+	RequestedAt string `json:"requestedAt"`
 
-		ConvoId  string `json:"convoId"`
-		JoinRule string `json:"joinRule"`
+	RequestedBy ActorDefs_ProfileViewBasic `json:"requestedBy"`
 
-		Convo *ConvoDefs_ConvoView `json:"convo,omitzero"`
-
-		Owner ActorDefs_ProfileViewBasic `json:"owner"`
-
-		Viewer *GroupDefs_JoinLinkViewerState `json:"viewer,omitzero"`
-		Extra  `json:"-"`
-	}
-	GroupDefs_JoinLinkView struct {
-		RequireApproval bool `json:"requireApproval"`
-
-		Code string `json:"code"`
-
-		JoinRule  string `json:"joinRule"`
-		CreatedAt string `json:"createdAt"`
-
-		EnabledStatus string `json:"enabledStatus"`
-
-		Extra `json:"-"`
-	}
-	GroupDefs_JoinLinkViewerState struct {
-		RequestedAt *string `json:"requestedAt,omitzero"`
-
-		Extra `json:"-"`
-	}
-	GroupDefs_JoinRequestConvoView struct {
-		MemberCount int64 `json:"memberCount"`
-		MemberLimit int64 `json:"memberLimit"`
-
-		Name string `json:"name"`
-
-		ConvoId string `json:"convoId"`
-
-		Owner ActorDefs_ProfileViewBasic `json:"owner"`
-
-		Viewer GroupDefs_JoinLinkViewerState `json:"viewer"`
-		Extra  `json:"-"`
-	}
-	GroupDefs_JoinRequestView struct {
-		ConvoId string `json:"convoId"`
-
-		RequestedAt string `json:"requestedAt"`
-
-		RequestedBy ActorDefs_ProfileViewBasic `json:"requestedBy"`
-
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 func (*GroupDefs_DisabledJoinLinkPreviewView) LexType() string {
 	return "chat.bsky.group.defs#disabledJoinLinkPreviewView"
@@ -163,8 +152,7 @@ type GroupDisableJoinLink_Output = GroupCreateJoinLink_Output
 var GroupEditGroup = xrpc.Procedure[GroupEditGroup_Input, GroupEditGroup_Output]{NSID: "chat.bsky.group.editGroup"}
 
 type GroupEditGroup_Input struct {
-	Name string `json:"name"`
-
+	Name    string `json:"name"`
 	ConvoId string `json:"convoId"`
 	Extra   `json:"-"`
 }
@@ -178,8 +166,7 @@ type GroupEditJoinLink_Input struct {
 
 	ConvoId  string  `json:"convoId"`
 	JoinRule *string `json:"joinRule,omitzero"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 type GroupEditJoinLink_Output = GroupCreateJoinLink_Output
 
@@ -209,8 +196,7 @@ type GroupListJoinRequests_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Requests []GroupDefs_JoinRequestView `json:"requests"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 var GroupListMutualGroups = xrpc.Query[GroupListMutualGroups_Params, GroupListMutualGroups_Output]{NSID: "chat.bsky.group.listMutualGroups"}
@@ -265,37 +251,31 @@ var GroupWithdrawJoinRequest = xrpc.Procedure[GroupWithdrawJoinRequest_Input, Gr
 type GroupWithdrawJoinRequest_Input = ConvoAcceptConvo_Input
 type GroupWithdrawJoinRequest_Output = ActorDeleteAccount_Output
 
-// chat.bsky.moderation.defs
-type (
-	ModerationDefs_ConvoView struct {
-		Id  string `json:"id"`
-		Rev string `json:"rev"`
+type ModerationDefs_ConvoView struct {
+	Id  string `json:"id"`
+	Rev string `json:"rev"`
 
-		Kind  ModerationDefs_ConvoView_Kind `json:"kind,omitzero"`
-		Extra `json:"-"`
-	}
+	Kind  ModerationDefs_ConvoView_Kind `json:"kind,omitzero"`
+	Extra `json:"-"`
+}
+type ModerationDefs_ConvoView_Kind = data.Union[func(*ModerationDefs_DirectConvo, *ModerationDefs_GroupConvo)]
+type ModerationDefs_DirectConvo struct {
+	Extra `json:"-"`
+}
+type ModerationDefs_GroupConvo struct {
+	MemberCount int64 `json:"memberCount"`
+	MemberLimit int64 `json:"memberLimit"`
 
-	ModerationDefs_ConvoView_Kind = data.Union[func(*ModerationDefs_DirectConvo, *ModerationDefs_GroupConvo)]
+	JoinRequestCount int64 `json:"joinRequestCount"`
 
-	ModerationDefs_DirectConvo struct {
-		Extra `json:"-"`
-	}
-	ModerationDefs_GroupConvo struct {
-		MemberCount int64 `json:"memberCount"`
-		MemberLimit int64 `json:"memberLimit"`
+	Name string `json:"name"`
 
-		JoinRequestCount int64 `json:"joinRequestCount"`
+	CreatedAt  string `json:"createdAt"`
+	LockStatus string `json:"lockStatus"`
 
-		Name string `json:"name"`
-
-		CreatedAt  string `json:"createdAt"`
-		LockStatus string `json:"lockStatus"`
-
-		JoinLink *GroupDefs_JoinLinkView `json:"joinLink,omitzero"`
-
-		Extra `json:"-"`
-	}
-)
+	JoinLink *GroupDefs_JoinLinkView `json:"joinLink,omitzero"`
+	Extra    `json:"-"`
+}
 
 func (*ModerationDefs_DirectConvo) LexType() string { return "chat.bsky.moderation.defs#directConvo" }
 func (*ModerationDefs_GroupConvo) LexType() string  { return "chat.bsky.moderation.defs#groupConvo" }
@@ -306,9 +286,8 @@ type ModerationGetActorMetadata_Params struct {
 	Actor string `lex:"did"`
 }
 type ModerationGetActorMetadata_Output struct {
-	All ModerationGetActorMetadata_Metadata `json:"all"`
-	Day ModerationGetActorMetadata_Metadata `json:"day"`
-
+	All   ModerationGetActorMetadata_Metadata `json:"all"`
+	Day   ModerationGetActorMetadata_Metadata `json:"day"`
 	Month ModerationGetActorMetadata_Metadata `json:"month"`
 	Extra `json:"-"`
 }
@@ -360,8 +339,7 @@ type ModerationGetMessageContext_Params struct {
 }
 type ModerationGetMessageContext_Output struct {
 	Messages []ModerationGetMessageContext_Output_Messages_Elem `json:"messages"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 type ModerationGetMessageContext_Output_Messages_Elem = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_SystemMessageView)]
 
@@ -373,8 +351,7 @@ type ModerationSubscribeModEvents_Message = data.Union[func(*ModerationSubscribe
 type ModerationSubscribeModEvents_EventChatAccepted struct {
 	GroupMemberCount *int64 `json:"groupMemberCount,omitzero"`
 
-	Rev string `json:"rev"`
-
+	Rev     string `json:"rev"`
 	Method  string `json:"method"`
 	ConvoId string `json:"convoId"`
 
@@ -385,51 +362,44 @@ type ModerationSubscribeModEvents_EventChatAccepted struct {
 
 	OwnerDid  *string `json:"ownerDid,omitzero"`
 	GroupName *string `json:"groupName,omitzero"`
-
-	Extra `json:"-"`
+	Extra     `json:"-"`
 }
 type ModerationSubscribeModEvents_EventConvoFirstMessage struct {
 	Rev  string `json:"rev"`
 	User string `json:"user"`
 
-	ConvoId string `json:"convoId"`
-
+	ConvoId   string  `json:"convoId"`
 	CreatedAt string  `json:"createdAt"`
 	MessageId *string `json:"messageId,omitzero"`
 
 	Recipients []string `json:"recipients"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatCreated struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId  string `json:"convoId"`
-	ActorDid string `json:"actorDid"`
-	OwnerDid string `json:"ownerDid"`
-
+	ConvoId   string `json:"convoId"`
+	ActorDid  string `json:"actorDid"`
+	OwnerDid  string `json:"ownerDid"`
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
-	ConvoCreatedAt string `json:"convoCreatedAt"`
-
+	ConvoCreatedAt    string   `json:"convoCreatedAt"`
 	InitialMemberDids []string `json:"initialMemberDids"`
 
 	Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatJoinRequest struct {
-	SubjectFollowsOwner bool `json:"subjectFollowsOwner"`
-
-	GroupMemberCount int64 `json:"groupMemberCount"`
+	SubjectFollowsOwner bool  `json:"subjectFollowsOwner"`
+	GroupMemberCount    int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId  string `json:"convoId"`
-	ActorDid string `json:"actorDid"`
-	OwnerDid string `json:"ownerDid"`
-
+	ConvoId   string `json:"convoId"`
+	ActorDid  string `json:"actorDid"`
+	OwnerDid  string `json:"ownerDid"`
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
@@ -441,8 +411,7 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequest struct {
 type ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
-	Rev string `json:"rev"`
-
+	Rev      string `json:"rev"`
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -458,8 +427,7 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved struct {
 type ModerationSubscribeModEvents_EventGroupChatJoinRequestRejected struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
-	Rev string `json:"rev"`
-
+	Rev      string `json:"rev"`
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -477,8 +445,7 @@ type ModerationSubscribeModEvents_EventGroupChatMemberAdded struct {
 	GroupMemberCount    int64 `json:"groupMemberCount"`
 	RequestMembersCount int64 `json:"requestMembersCount"`
 
-	Rev string `json:"rev"`
-
+	Rev      string `json:"rev"`
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -492,16 +459,14 @@ type ModerationSubscribeModEvents_EventGroupChatMemberAdded struct {
 	Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatMemberJoined struct {
-	SubjectFollowsOwner bool `json:"subjectFollowsOwner"`
-
-	GroupMemberCount int64 `json:"groupMemberCount"`
+	SubjectFollowsOwner bool  `json:"subjectFollowsOwner"`
+	GroupMemberCount    int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId  string `json:"convoId"`
-	ActorDid string `json:"actorDid"`
-	OwnerDid string `json:"ownerDid"`
-
+	ConvoId   string `json:"convoId"`
+	ActorDid  string `json:"actorDid"`
+	OwnerDid  string `json:"ownerDid"`
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
@@ -515,10 +480,9 @@ type ModerationSubscribeModEvents_EventGroupChatMemberLeft struct {
 
 	Rev string `json:"rev"`
 
-	ConvoId  string `json:"convoId"`
-	ActorDid string `json:"actorDid"`
-	OwnerDid string `json:"ownerDid"`
-
+	ConvoId   string `json:"convoId"`
+	ActorDid  string `json:"actorDid"`
+	OwnerDid  string `json:"ownerDid"`
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
@@ -530,14 +494,12 @@ type ModerationSubscribeModEvents_EventGroupChatMemberLeft struct {
 	Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatUpdated struct {
-	JoinLinkFollowersOnly *bool `json:"joinLinkFollowersOnly,omitzero"`
-
+	JoinLinkFollowersOnly    *bool `json:"joinLinkFollowersOnly,omitzero"`
 	JoinLinkRequiresApproval *bool `json:"joinLinkRequiresApproval,omitzero"`
 
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
-	Rev string `json:"rev"`
-
+	Rev      string `json:"rev"`
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -562,8 +524,7 @@ type ModerationSubscribeModEvents_EventRateLimitExceeded struct {
 	ActorDid  string `json:"actorDid"`
 	Endpoint  string `json:"endpoint"`
 	CreatedAt string `json:"createdAt"`
-
-	Extra `json:"-"`
+	Extra     `json:"-"`
 }
 
 func (*ModerationSubscribeModEvents_EventChatAccepted) LexType() string {
@@ -605,20 +566,15 @@ const (
 
 	ModerationSubscribeModEvents_EventChatAccepted_Method_Message = "message"
 
-	ModerationSubscribeModEvents_Voluntary = "voluntary"
-
-	ModerationSubscribeModEvents_Kicked = "kicked"
-
+	ModerationSubscribeModEvents_Voluntary   = "voluntary"
+	ModerationSubscribeModEvents_Kicked      = "kicked"
 	ModerationSubscribeModEvents_NameChanged = "name_changed"
-
-	ModerationSubscribeModEvents_Locked = "locked"
+	ModerationSubscribeModEvents_Locked      = "locked"
 
 	ModerationSubscribeModEvents_LockedPermanently = "locked_permanently"
-
-	ModerationSubscribeModEvents_Unlocked = "unlocked"
-
-	ModerationSubscribeModEvents_JoinLinkCreated  = "join_link_created"
-	ModerationSubscribeModEvents_JoinLinkDisabled = "join_link_disabled"
+	ModerationSubscribeModEvents_Unlocked          = "unlocked"
+	ModerationSubscribeModEvents_JoinLinkCreated   = "join_link_created"
+	ModerationSubscribeModEvents_JoinLinkDisabled  = "join_link_disabled"
 
 	ModerationSubscribeModEvents_JoinLinkSettingsChanged = "join_link_settings_changed"
 
@@ -644,26 +600,21 @@ type ModerationUpdateActorAccess_Input struct {
 	Extra `json:"-"`
 }
 
-// chat.bsky.notification.defs
-type (
-	NotificationDefs_ChatPreference struct {
-		Push bool `json:"push"`
+type NotificationDefs_ChatPreference struct {
+	Push    bool   `json:"push"`
+	Include string `json:"include"`
+	Extra   `json:"-"`
+}
+type NotificationDefs_Preferences struct {
+	Chat NotificationDefs_ChatPreference `json:"chat"`
 
-		Include string `json:"include"`
-		Extra   `json:"-"`
-	}
-	NotificationDefs_Preferences struct {
-		Chat NotificationDefs_ChatPreference `json:"chat"`
+	ChatRequest NotificationDefs_ChatPreference `json:"chatRequest"`
 
-		ChatRequest NotificationDefs_ChatPreference `json:"chatRequest"`
-
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 const (
-	NotificationDefs_All = "all"
-
+	NotificationDefs_All     = "all"
 	NotificationDefs_Follows = "follows"
 )
 

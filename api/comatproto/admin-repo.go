@@ -7,61 +7,50 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// com.atproto.admin.defs
-type (
-	AdminDefs_AccountView struct {
-		InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
+type AdminDefs_AccountView struct {
+	InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
 
-		Did string `json:"did"`
+	Did    string `json:"did"`
+	Handle string `json:"handle"`
 
-		Handle string `json:"handle"`
+	IndexedAt  string  `json:"indexedAt"`
+	Email      *string `json:"email,omitzero"`
+	InviteNote *string `json:"inviteNote,omitzero"`
 
-		IndexedAt string `json:"indexedAt"`
+	DeactivatedAt    *string `json:"deactivatedAt,omitzero"`
+	EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
 
-		Email *string `json:"email,omitzero"`
+	RelatedRecords []data.Raw `json:"relatedRecords,omitzero"`
 
-		InviteNote *string `json:"inviteNote,omitzero"`
+	InvitedBy *ServerDefs_InviteCode  `json:"invitedBy,omitzero"`
+	Invites   []ServerDefs_InviteCode `json:"invites,omitzero"`
 
-		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+	ThreatSignatures []AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
 
-		EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
+	Extra `json:"-"`
+}
+type AdminDefs_RepoBlobRef struct {
+	Cid string `json:"cid"`
+	Did string `json:"did"`
 
-		RelatedRecords []data.Raw `json:"relatedRecords,omitzero"`
+	RecordUri *string `json:"recordUri,omitzero"`
+	Extra     `json:"-"`
+}
+type AdminDefs_RepoRef struct {
+	Did   string `json:"did"`
+	Extra `json:"-"`
+}
+type AdminDefs_StatusAttr struct {
+	Applied bool `json:"applied"`
 
-		InvitedBy *ServerDefs_InviteCode `json:"invitedBy,omitzero"`
-
-		Invites []ServerDefs_InviteCode `json:"invites,omitzero"`
-
-		ThreatSignatures []AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
-
-		Extra `json:"-"`
-	}
-	AdminDefs_RepoBlobRef struct {
-		Cid string `json:"cid"`
-		Did string `json:"did"`
-
-		RecordUri *string `json:"recordUri,omitzero"`
-
-		Extra `json:"-"`
-	}
-	AdminDefs_RepoRef struct {
-		Did   string `json:"did"`
-		Extra `json:"-"`
-	}
-	AdminDefs_StatusAttr struct {
-		Applied bool `json:"applied"`
-
-		Ref   *string `json:"ref,omitzero"`
-		Extra `json:"-"`
-	}
-	AdminDefs_ThreatSignature struct {
-		Value string `json:"value"`
-
-		Property string `json:"property"`
-
-		Extra `json:"-"`
-	}
-)
+	Ref   *string `json:"ref,omitzero"`
+	Extra `json:"-"`
+}
+type AdminDefs_ThreatSignature struct {
+	Value    string `json:"value"`
+	Property string `json:"property"`
+	Extra    `json:"-"`
+}
 
 func (*AdminDefs_RepoBlobRef) LexType() string { return "com.atproto.admin.defs#repoBlobRef" }
 func (*AdminDefs_RepoRef) LexType() string     { return "com.atproto.admin.defs#repoRef" }
@@ -76,20 +65,17 @@ type AdminDeleteAccount_Input struct {
 var AdminDisableAccountInvites = xrpc.Procedure[AdminDisableAccountInvites_Input, xrpc.None]{NSID: "com.atproto.admin.disableAccountInvites"}
 
 type AdminDisableAccountInvites_Input struct {
-	Account string `json:"account"`
-
-	Note  *string `json:"note,omitzero"`
-	Extra `json:"-"`
+	Account string  `json:"account"`
+	Note    *string `json:"note,omitzero"`
+	Extra   `json:"-"`
 }
 
 var AdminDisableInviteCodes = xrpc.Procedure[AdminDisableInviteCodes_Input, xrpc.None]{NSID: "com.atproto.admin.disableInviteCodes"}
 
 type AdminDisableInviteCodes_Input struct {
-	Codes []string `json:"codes,omitzero"`
-
+	Codes    []string `json:"codes,omitzero"`
 	Accounts []string `json:"accounts,omitzero"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 var AdminEnableAccountInvites = xrpc.Procedure[AdminEnableAccountInvites_Input, xrpc.None]{NSID: "com.atproto.admin.enableAccountInvites"}
@@ -140,8 +126,7 @@ type AdminGetSubjectStatus_Params struct {
 	Did  *string `lex:"did"`
 }
 type AdminGetSubjectStatus_Output struct {
-	Takedown *AdminDefs_StatusAttr `json:"takedown,omitzero"`
-
+	Takedown    *AdminDefs_StatusAttr `json:"takedown,omitzero"`
 	Deactivated *AdminDefs_StatusAttr `json:"deactivated,omitzero"`
 
 	Subject AdminGetSubjectStatus_Output_Subject `json:"subject"`
@@ -160,8 +145,7 @@ type AdminSearchAccounts_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Accounts []AdminDefs_AccountView `json:"accounts"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 var AdminSendEmail = xrpc.Procedure[AdminSendEmail_Input, AdminSendEmail_Output]{NSID: "com.atproto.admin.sendEmail"}
@@ -192,8 +176,7 @@ type AdminUpdateAccountEmail_Input struct {
 var AdminUpdateAccountHandle = xrpc.Procedure[AdminUpdateAccountHandle_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountHandle"}
 
 type AdminUpdateAccountHandle_Input struct {
-	Did string `json:"did"`
-
+	Did    string `json:"did"`
 	Handle string `json:"handle"`
 	Extra  `json:"-"`
 }
@@ -201,11 +184,9 @@ type AdminUpdateAccountHandle_Input struct {
 var AdminUpdateAccountPassword = xrpc.Procedure[AdminUpdateAccountPassword_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountPassword"}
 
 type AdminUpdateAccountPassword_Input struct {
-	Did string `json:"did"`
-
+	Did      string `json:"did"`
 	Password string `json:"password"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 var AdminUpdateAccountSigningKey = xrpc.Procedure[AdminUpdateAccountSigningKey_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountSigningKey"}
@@ -214,8 +195,7 @@ type AdminUpdateAccountSigningKey_Input struct {
 	Did string `json:"did"`
 
 	SigningKey string `json:"signingKey"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 
 var AdminUpdateSubjectStatus = xrpc.Procedure[AdminUpdateSubjectStatus_Input, AdminUpdateSubjectStatus_Output]{NSID: "com.atproto.admin.updateSubjectStatus"}
@@ -230,10 +210,8 @@ type AdminUpdateSubjectStatus_Output struct {
 }
 type AdminUpdateSubjectStatus_Output_Subject = AdminGetSubjectStatus_Output_Subject
 
-// com.atproto.identity.defs
 type IdentityDefs_IdentityInfo struct {
-	Did string `json:"did"`
-
+	Did    string   `json:"did"`
 	Handle string   `json:"handle"`
 	DidDoc data.Raw `json:"didDoc"`
 	Extra  `json:"-"`
@@ -244,8 +222,7 @@ var IdentityGetRecommendedDidCredentials = xrpc.Query[xrpc.None, IdentityGetReco
 type IdentityGetRecommendedDidCredentials_Output struct {
 	AlsoKnownAs  []string `json:"alsoKnownAs,omitzero"`
 	RotationKeys []string `json:"rotationKeys,omitzero"`
-
-	Services data.Raw `json:"services,omitzero"`
+	Services     data.Raw `json:"services,omitzero"`
 
 	VerificationMethods data.Raw `json:"verificationMethods,omitzero"`
 
@@ -257,8 +234,7 @@ var IdentityRefreshIdentity = xrpc.Procedure[IdentityRefreshIdentity_Input, Iden
 
 type IdentityRefreshIdentity_Input struct {
 	Identifier string `json:"identifier"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 type IdentityRefreshIdentity_Output = IdentityDefs_IdentityInfo
 
@@ -296,8 +272,7 @@ type IdentitySignPlcOperation_Input struct {
 
 	AlsoKnownAs  []string `json:"alsoKnownAs,omitzero"`
 	RotationKeys []string `json:"rotationKeys,omitzero"`
-
-	Services data.Raw `json:"services,omitzero"`
+	Services     data.Raw `json:"services,omitzero"`
 
 	VerificationMethods data.Raw `json:"verificationMethods,omitzero"`
 
@@ -305,8 +280,7 @@ type IdentitySignPlcOperation_Input struct {
 }
 type IdentitySignPlcOperation_Output struct {
 	Operation data.Raw `json:"operation"`
-
-	Extra `json:"-"`
+	Extra     `json:"-"`
 }
 
 var IdentitySubmitPlcOperation = xrpc.Procedure[IdentitySubmitPlcOperation_Input, xrpc.None]{NSID: "com.atproto.identity.submitPlcOperation"}
@@ -320,52 +294,46 @@ type IdentityUpdateHandle_Input struct {
 	Extra  `json:"-"`
 }
 
-// com.atproto.label.defs
-type (
-	LabelDefs_Label struct {
-		Neg *bool  `json:"neg,omitzero"`
-		Ver *int64 `json:"ver,omitzero"`
-		Sig []byte `json:"sig,omitzero"`
-		Cts string `json:"cts"`
-		Src string `json:"src"`
-		Uri string `json:"uri"`
-		Val string `json:"val"`
+type LabelDefs_Label struct {
+	Neg *bool  `json:"neg,omitzero"`
+	Ver *int64 `json:"ver,omitzero"`
+	Sig []byte `json:"sig,omitzero"`
+	Cts string `json:"cts"`
+	Src string `json:"src"`
+	Uri string `json:"uri"`
+	Val string `json:"val"`
 
-		Cid *string `json:"cid,omitzero"`
-		Exp *string `json:"exp,omitzero"`
+	Cid   *string `json:"cid,omitzero"`
+	Exp   *string `json:"exp,omitzero"`
+	Extra `json:"-"`
+}
+type LabelDefs_LabelValueDefinition struct {
+	AdultOnly  *bool  `json:"adultOnly,omitzero"`
+	Blurs      string `json:"blurs"`
+	Severity   string `json:"severity"`
+	Identifier string `json:"identifier"`
 
-		Extra `json:"-"`
-	}
-	LabelDefs_LabelValueDefinition struct {
-		AdultOnly *bool `json:"adultOnly,omitzero"`
+	DefaultSetting *string `json:"defaultSetting,omitzero"`
 
-		Blurs string `json:"blurs"`
+	Locales []LabelDefs_LabelValueDefinitionStrings `json:"locales"`
+	Extra   `json:"-"`
+}
+type LabelDefs_LabelValueDefinitionStrings struct {
+	Lang string `json:"lang"`
+	Name string `json:"name"`
 
-		Severity   string `json:"severity"`
-		Identifier string `json:"identifier"`
+	Description string `json:"description"`
 
-		DefaultSetting *string `json:"defaultSetting,omitzero"`
-
-		Locales []LabelDefs_LabelValueDefinitionStrings `json:"locales"`
-		Extra   `json:"-"`
-	}
-	LabelDefs_LabelValueDefinitionStrings struct {
-		Lang string `json:"lang"`
-		Name string `json:"name"`
-
-		Description string `json:"description"`
-
-		Extra `json:"-"`
-	}
-	LabelDefs_SelfLabel struct {
-		Val   string `json:"val"`
-		Extra `json:"-"`
-	}
-	LabelDefs_SelfLabels struct {
-		Values []LabelDefs_SelfLabel `json:"values"`
-		Extra  `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
+type LabelDefs_SelfLabel struct {
+	Val   string `json:"val"`
+	Extra `json:"-"`
+}
+type LabelDefs_SelfLabels struct {
+	Values []LabelDefs_SelfLabel `json:"values"`
+	Extra  `json:"-"`
+}
 
 func (v LabelDefs_Label) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *LabelDefs_Label) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
@@ -383,15 +351,13 @@ const (
 
 	LabelDefs_GraphicMedia = "graphic-media"
 
-	LabelDefs_Bot = "bot"
-
+	LabelDefs_Bot     = "bot"
 	LabelDefs_Content = "content"
-
-	LabelDefs_Media  = "media"
-	LabelDefs_None   = "none"
-	LabelDefs_Inform = "inform"
-	LabelDefs_Alert  = "alert"
-	LabelDefs_Ignore = "ignore"
+	LabelDefs_Media   = "media"
+	LabelDefs_None    = "none"
+	LabelDefs_Inform  = "inform"
+	LabelDefs_Alert   = "alert"
+	LabelDefs_Ignore  = "ignore"
 
 	LabelDefs_LabelValueDefinition_DefaultSetting_Warn = "warn"
 	LabelDefs_LabelValueDefinition_DefaultSetting_Hide = "hide"
@@ -421,8 +387,7 @@ type LabelSubscribeLabels_Params struct {
 }
 type LabelSubscribeLabels_Message = data.Union[func(*LabelSubscribeLabels_Labels, *LabelSubscribeLabels_Info)]
 type LabelSubscribeLabels_Info struct {
-	Name string `json:"name"`
-
+	Name    string  `json:"name"`
 	Message *string `json:"message,omitzero"`
 	Extra   `json:"-"`
 }
@@ -456,7 +421,6 @@ type LexiconResolveLexicon_Output struct {
 	Extra  `json:"-"`
 }
 
-// com.atproto.lexicon.schema
 type LexiconSchema struct {
 	Lexicon int64 `json:"lexicon"`
 	Extra   `json:"-" lex:"record"`
@@ -469,12 +433,10 @@ func (v *LexiconSchema) UnmarshalJSON(b []byte) error { return data.UnmarshalJSO
 var ModerationCreateReport = xrpc.Procedure[ModerationCreateReport_Input, ModerationCreateReport_Output]{NSID: "com.atproto.moderation.createReport"}
 
 type ModerationCreateReport_Input struct {
-	ReasonType string `json:"reasonType"`
+	ReasonType string  `json:"reasonType"`
+	Reason     *string `json:"reason,omitzero"`
 
-	Reason *string `json:"reason,omitzero"`
-
-	ModTool *ModerationCreateReport_ModTool `json:"modTool,omitzero"`
-
+	ModTool *ModerationCreateReport_ModTool      `json:"modTool,omitzero"`
 	Subject ModerationCreateReport_Input_Subject `json:"subject"`
 	Extra   `json:"-"`
 }
@@ -493,16 +455,13 @@ type ModerationCreateReport_Output struct {
 }
 type ModerationCreateReport_Output_Subject = ModerationCreateReport_Input_Subject
 type ModerationCreateReport_ModTool struct {
-	Name string `json:"name"`
-
+	Name  string   `json:"name"`
 	Meta  data.Raw `json:"meta,omitzero"`
 	Extra `json:"-"`
 }
 
-// com.atproto.moderation.defs
 const (
-	ModerationDefs_ReasonAppeal = "com.atproto.moderation.defs#reasonAppeal"
-
+	ModerationDefs_ReasonAppeal     = "com.atproto.moderation.defs#reasonAppeal"
 	ModerationDefs_ReasonMisleading = "com.atproto.moderation.defs#reasonMisleading"
 
 	ModerationDefs_ReasonOther  = "com.atproto.moderation.defs#reasonOther"
@@ -514,17 +473,15 @@ const (
 
 	ModerationDefs_Account = "account"
 	ModerationDefs_Record  = "record"
-
-	ModerationDefs_Chat = "chat"
+	ModerationDefs_Chat    = "chat"
 )
 
 // Errors: ErrInvalidSwap.
 var RepoApplyWrites = xrpc.Procedure[RepoApplyWrites_Input, RepoApplyWrites_Output]{NSID: "com.atproto.repo.applyWrites"}
 
 type RepoApplyWrites_Input struct {
-	Validate *bool `json:"validate,omitzero"`
-
-	Repo string `json:"repo"`
+	Validate *bool  `json:"validate,omitzero"`
+	Repo     string `json:"repo"`
 
 	SwapCommit *string `json:"swapCommit,omitzero"`
 
@@ -558,8 +515,7 @@ type RepoApplyWrites_Delete struct {
 	Rkey string `json:"rkey"`
 
 	Collection string `json:"collection"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 type RepoApplyWrites_DeleteResult struct {
 	Extra `json:"-"`
@@ -603,14 +559,11 @@ const (
 var RepoCreateRecord = xrpc.Procedure[RepoCreateRecord_Input, RepoCreateRecord_Output]{NSID: "com.atproto.repo.createRecord"}
 
 type RepoCreateRecord_Input struct {
-	Validate *bool `json:"validate,omitzero"`
+	Validate *bool  `json:"validate,omitzero"`
+	Repo     string `json:"repo"`
 
-	Repo string `json:"repo"`
-
-	Collection string `json:"collection"`
-
-	Rkey *string `json:"rkey,omitzero"`
-
+	Collection string  `json:"collection"`
+	Rkey       *string `json:"rkey,omitzero"`
 	SwapCommit *string `json:"swapCommit,omitzero"`
 
 	Record data.Raw `json:"record"`
@@ -631,11 +584,9 @@ const (
 	RepoCreateRecord_Unknown = "unknown"
 )
 
-// com.atproto.repo.defs
 type RepoDefs_CommitMeta struct {
-	Cid string `json:"cid"`
-	Rev string `json:"rev"`
-
+	Cid   string `json:"cid"`
+	Rev   string `json:"rev"`
 	Extra `json:"-"`
 }
 
@@ -649,8 +600,7 @@ type RepoDeleteRecord_Input struct {
 	Collection string  `json:"collection"`
 	SwapCommit *string `json:"swapCommit,omitzero"`
 	SwapRecord *string `json:"swapRecord,omitzero"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 type RepoDeleteRecord_Output struct {
 	Commit *RepoDefs_CommitMeta `json:"commit,omitzero"`
@@ -665,8 +615,7 @@ type RepoDescribeRepo_Params struct {
 type RepoDescribeRepo_Output struct {
 	HandleIsCorrect bool `json:"handleIsCorrect"`
 
-	Did string `json:"did"`
-
+	Did    string `json:"did"`
 	Handle string `json:"handle"`
 
 	Collections []string `json:"collections"`
@@ -712,8 +661,7 @@ type RepoListMissingBlobs_RecordBlob struct {
 	Cid string `json:"cid"`
 
 	RecordUri string `json:"recordUri"`
-
-	Extra `json:"-"`
+	Extra     `json:"-"`
 }
 
 var RepoListRecords = xrpc.Query[RepoListRecords_Params, RepoListRecords_Output]{NSID: "com.atproto.repo.listRecords"}
@@ -722,8 +670,7 @@ type RepoListRecords_Params struct {
 	Reverse *bool
 	Limit   *int64 `lex:"min=1,max=100,default=50"`
 	Cursor  *string
-
-	Repo string `lex:"at-identifier"`
+	Repo    string `lex:"at-identifier"`
 
 	Collection string `lex:"nsid"`
 }
@@ -756,8 +703,7 @@ type RepoPutRecord_Input struct {
 	Record data.Raw `json:"record"`
 
 	SwapRecord data.Nullable[string] `json:"swapRecord,omitzero"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 type RepoPutRecord_Output = RepoCreateRecord_Output
 
@@ -766,11 +712,9 @@ const (
 	RepoPutRecord_Unknown = "unknown"
 )
 
-// com.atproto.repo.strongRef
 type RepoStrongRef struct {
-	Cid string `json:"cid"`
-	Uri string `json:"uri"`
-
+	Cid   string `json:"cid"`
+	Uri   string `json:"uri"`
 	Extra `json:"-"`
 }
 

@@ -13,9 +13,8 @@ var ServerActivateAccount = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: "com.atpr
 var ServerCheckAccountStatus = xrpc.Query[xrpc.None, ServerCheckAccountStatus_Output]{NSID: "com.atproto.server.checkAccountStatus"}
 
 type ServerCheckAccountStatus_Output struct {
-	ValidDid  bool `json:"validDid"`
-	Activated bool `json:"activated"`
-
+	ValidDid   bool  `json:"validDid"`
+	Activated  bool  `json:"activated"`
 	RepoBlocks int64 `json:"repoBlocks"`
 
 	ExpectedBlobs  int64 `json:"expectedBlobs"`
@@ -24,11 +23,9 @@ type ServerCheckAccountStatus_Output struct {
 
 	PrivateStateValues int64 `json:"privateStateValues"`
 
-	RepoRev string `json:"repoRev"`
-
+	RepoRev    string `json:"repoRev"`
 	RepoCommit string `json:"repoCommit"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 
 // Errors: ErrAccountNotFound, ErrExpiredToken, ErrInvalidToken, ErrInvalidEmail.
@@ -44,13 +41,11 @@ type ServerConfirmEmail_Input struct {
 var ServerCreateAccount = xrpc.Procedure[ServerCreateAccount_Input, ServerCreateAccount_Output]{NSID: "com.atproto.server.createAccount"}
 
 type ServerCreateAccount_Input struct {
-	Handle string `json:"handle"`
+	Handle string  `json:"handle"`
+	Did    *string `json:"did,omitzero"`
+	Email  *string `json:"email,omitzero"`
 
-	Did   *string `json:"did,omitzero"`
-	Email *string `json:"email,omitzero"`
-
-	Password *string `json:"password,omitzero"`
-
+	Password    *string `json:"password,omitzero"`
 	InviteCode  *string `json:"inviteCode,omitzero"`
 	RecoveryKey *string `json:"recoveryKey,omitzero"`
 
@@ -61,8 +56,7 @@ type ServerCreateAccount_Input struct {
 	Extra `json:"-"`
 }
 type ServerCreateAccount_Output struct {
-	Did string `json:"did"`
-
+	Did    string `json:"did"`
 	Handle string `json:"handle"`
 
 	AccessJwt  string `json:"accessJwt"`
@@ -83,24 +77,19 @@ type ServerCreateAppPassword_Input struct {
 }
 type ServerCreateAppPassword_Output = ServerCreateAppPassword_AppPassword
 type ServerCreateAppPassword_AppPassword struct {
-	Privileged *bool `json:"privileged,omitzero"`
-
-	Name string `json:"name"`
-
-	Password  string `json:"password"`
-	CreatedAt string `json:"createdAt"`
-
-	Extra `json:"-"`
+	Privileged *bool  `json:"privileged,omitzero"`
+	Name       string `json:"name"`
+	Password   string `json:"password"`
+	CreatedAt  string `json:"createdAt"`
+	Extra      `json:"-"`
 }
 
 var ServerCreateInviteCode = xrpc.Procedure[ServerCreateInviteCode_Input, ServerCreateInviteCode_Output]{NSID: "com.atproto.server.createInviteCode"}
 
 type ServerCreateInviteCode_Input struct {
-	UseCount int64 `json:"useCount"`
-
+	UseCount   int64   `json:"useCount"`
 	ForAccount *string `json:"forAccount,omitzero"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 type ServerCreateInviteCode_Output struct {
 	Code  string `json:"code"`
@@ -147,8 +136,7 @@ type ServerCreateSession_Output struct {
 	EmailConfirmed  *bool `json:"emailConfirmed,omitzero"`
 	EmailAuthFactor *bool `json:"emailAuthFactor,omitzero"`
 
-	Did string `json:"did"`
-
+	Did    string `json:"did"`
 	Handle string `json:"handle"`
 
 	AccessJwt  string `json:"accessJwt"`
@@ -161,9 +149,8 @@ type ServerCreateSession_Output struct {
 }
 
 const (
-	ServerCreateSession_Takendown = "takendown"
-	ServerCreateSession_Suspended = "suspended"
-
+	ServerCreateSession_Takendown   = "takendown"
+	ServerCreateSession_Suspended   = "suspended"
 	ServerCreateSession_Deactivated = "deactivated"
 )
 
@@ -175,27 +162,22 @@ type ServerDeactivateAccount_Input struct {
 	Extra `json:"-"`
 }
 
-// com.atproto.server.defs
-type (
-	ServerDefs_InviteCode struct {
-		Disabled  bool  `json:"disabled"`
-		Available int64 `json:"available"`
+type ServerDefs_InviteCode struct {
+	Disabled   bool   `json:"disabled"`
+	Available  int64  `json:"available"`
+	Code       string `json:"code"`
+	CreatedAt  string `json:"createdAt"`
+	CreatedBy  string `json:"createdBy"`
+	ForAccount string `json:"forAccount"`
 
-		Code string `json:"code"`
-
-		CreatedAt  string `json:"createdAt"`
-		CreatedBy  string `json:"createdBy"`
-		ForAccount string `json:"forAccount"`
-
-		Uses  []ServerDefs_InviteCodeUse `json:"uses"`
-		Extra `json:"-"`
-	}
-	ServerDefs_InviteCodeUse struct {
-		UsedAt string `json:"usedAt"`
-		UsedBy string `json:"usedBy"`
-		Extra  `json:"-"`
-	}
-)
+	Uses  []ServerDefs_InviteCodeUse `json:"uses"`
+	Extra `json:"-"`
+}
+type ServerDefs_InviteCodeUse struct {
+	UsedAt string `json:"usedAt"`
+	UsedBy string `json:"usedBy"`
+	Extra  `json:"-"`
+}
 
 // Errors: ErrExpiredToken, ErrInvalidToken.
 var ServerDeleteAccount = xrpc.Procedure[ServerDeleteAccount_Input, xrpc.None]{NSID: "com.atproto.server.deleteAccount"}
@@ -205,8 +187,7 @@ type ServerDeleteAccount_Input struct {
 	Token string `json:"token"`
 
 	Password string `json:"password"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 // Errors: ErrInvalidToken, ErrExpiredToken.
@@ -225,8 +206,7 @@ type ServerDescribeServer_Output struct {
 
 	AvailableUserDomains []string `json:"availableUserDomains"`
 
-	Links *ServerDescribeServer_Links `json:"links,omitzero"`
-
+	Links   *ServerDescribeServer_Links   `json:"links,omitzero"`
 	Contact *ServerDescribeServer_Contact `json:"contact,omitzero"`
 	Extra   `json:"-"`
 }
@@ -273,20 +253,17 @@ type ServerGetSession_Output struct {
 	EmailConfirmed  *bool `json:"emailConfirmed,omitzero"`
 	EmailAuthFactor *bool `json:"emailAuthFactor,omitzero"`
 
-	Did string `json:"did"`
-
-	Handle string  `json:"handle"`
-	Email  *string `json:"email,omitzero"`
-	Status *string `json:"status,omitzero"`
-
+	Did    string   `json:"did"`
+	Handle string   `json:"handle"`
+	Email  *string  `json:"email,omitzero"`
+	Status *string  `json:"status,omitzero"`
 	DidDoc data.Raw `json:"didDoc,omitzero"`
 	Extra  `json:"-"`
 }
 
 const (
-	ServerGetSession_Takendown = "takendown"
-	ServerGetSession_Suspended = "suspended"
-
+	ServerGetSession_Takendown   = "takendown"
+	ServerGetSession_Suspended   = "suspended"
 	ServerGetSession_Deactivated = "deactivated"
 )
 
@@ -295,17 +272,13 @@ var ServerListAppPasswords = xrpc.Query[xrpc.None, ServerListAppPasswords_Output
 
 type ServerListAppPasswords_Output struct {
 	Passwords []ServerListAppPasswords_AppPassword `json:"passwords"`
-
-	Extra `json:"-"`
+	Extra     `json:"-"`
 }
 type ServerListAppPasswords_AppPassword struct {
-	Privileged *bool `json:"privileged,omitzero"`
-
-	Name string `json:"name"`
-
-	CreatedAt string `json:"createdAt"`
-
-	Extra `json:"-"`
+	Privileged *bool  `json:"privileged,omitzero"`
+	Name       string `json:"name"`
+	CreatedAt  string `json:"createdAt"`
+	Extra      `json:"-"`
 }
 
 // Errors: ErrAccountTakedown, ErrInvalidToken, ErrExpiredToken.
@@ -314,9 +287,8 @@ var ServerRefreshSession = xrpc.Procedure[xrpc.None, ServerRefreshSession_Output
 type ServerRefreshSession_Output = ServerCreateSession_Output
 
 const (
-	ServerRefreshSession_Takendown = "takendown"
-	ServerRefreshSession_Suspended = "suspended"
-
+	ServerRefreshSession_Takendown   = "takendown"
+	ServerRefreshSession_Suspended   = "suspended"
 	ServerRefreshSession_Deactivated = "deactivated"
 )
 
@@ -347,19 +319,16 @@ type ServerReserveSigningKey_Input struct {
 }
 type ServerReserveSigningKey_Output struct {
 	SigningKey string `json:"signingKey"`
-
-	Extra `json:"-"`
+	Extra      `json:"-"`
 }
 
 // Errors: ErrExpiredToken, ErrInvalidToken.
 var ServerResetPassword = xrpc.Procedure[ServerResetPassword_Input, xrpc.None]{NSID: "com.atproto.server.resetPassword"}
 
 type ServerResetPassword_Input struct {
-	Token string `json:"token"`
-
+	Token    string `json:"token"`
 	Password string `json:"password"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 var ServerRevokeAppPassword = xrpc.Procedure[ServerRevokeAppPassword_Input, xrpc.None]{NSID: "com.atproto.server.revokeAppPassword"}
@@ -380,15 +349,13 @@ type ServerUpdateEmail_Input struct {
 	Extra `json:"-"`
 }
 
-// com.atproto.sync.defs
 const (
 	SyncDefs_Active  = "active"
 	SyncDefs_Idle    = "idle"
 	SyncDefs_Offline = "offline"
 
 	SyncDefs_Throttled = "throttled"
-
-	SyncDefs_Banned = "banned"
+	SyncDefs_Banned    = "banned"
 )
 
 // Errors: ErrBlobNotFound, ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
@@ -404,8 +371,7 @@ var SyncGetBlocks = xrpc.Query[SyncGetBlocks_Params, xrpc.Stream]{NSID: "com.atp
 
 type SyncGetBlocks_Params struct {
 	Cids []string `lex:"cid,required"`
-
-	Did string `lex:"did"`
+	Did  string   `lex:"did"`
 }
 
 var SyncGetCheckout = xrpc.Query[SyncGetCheckout_Params, xrpc.Stream]{NSID: "com.atproto.sync.getCheckout", Returns: "application/vnd.ipld.car"}
@@ -431,8 +397,7 @@ type SyncGetHostStatus_Output struct {
 	Seq *int64 `json:"seq,omitzero"`
 
 	AccountCount *int64 `json:"accountCount,omitzero"`
-
-	Hostname string `json:"hostname"`
+	Hostname     string `json:"hostname"`
 
 	Status *string `json:"status,omitzero"`
 	Extra  `json:"-"`
@@ -460,8 +425,7 @@ var SyncGetRepo = xrpc.Query[SyncGetRepo_Params, xrpc.Stream]{NSID: "com.atproto
 
 type SyncGetRepo_Params struct {
 	Since *string `lex:"tid"`
-
-	Did string `lex:"did"`
+	Did   string  `lex:"did"`
 }
 
 // Errors: ErrRepoNotFound.
@@ -469,11 +433,9 @@ var SyncGetRepoStatus = xrpc.Query[SyncGetRepoStatus_Params, SyncGetRepoStatus_O
 
 type SyncGetRepoStatus_Params = AdminGetAccountInfo_Params
 type SyncGetRepoStatus_Output struct {
-	Active bool `json:"active"`
-
-	Did string  `json:"did"`
-	Rev *string `json:"rev,omitzero"`
-
+	Active bool    `json:"active"`
+	Did    string  `json:"did"`
+	Rev    *string `json:"rev,omitzero"`
 	Status *string `json:"status,omitzero"`
 	Extra  `json:"-"`
 }
@@ -483,11 +445,9 @@ const (
 	SyncGetRepoStatus_Suspended = "suspended"
 	SyncGetRepoStatus_Deleted   = "deleted"
 
-	SyncGetRepoStatus_Deactivated = "deactivated"
-
+	SyncGetRepoStatus_Deactivated    = "deactivated"
 	SyncGetRepoStatus_Desynchronized = "desynchronized"
-
-	SyncGetRepoStatus_Throttled = "throttled"
+	SyncGetRepoStatus_Throttled      = "throttled"
 )
 
 // Errors: ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
@@ -497,14 +457,12 @@ type SyncListBlobs_Params struct {
 	Limit  *int64 `lex:"min=1,max=1000,default=500"`
 	Cursor *string
 	Since  *string `lex:"tid"`
-
-	Did string `lex:"did"`
+	Did    string  `lex:"did"`
 }
 type SyncListBlobs_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	Cids  []string `json:"cids"`
-	Extra `json:"-"`
+	Cursor *string  `json:"cursor,omitzero"`
+	Cids   []string `json:"cids"`
+	Extra  `json:"-"`
 }
 
 var SyncListHosts = xrpc.Query[SyncListHosts_Params, SyncListHosts_Output]{NSID: "com.atproto.sync.listHosts"}
@@ -531,12 +489,10 @@ type SyncListRepos_Output struct {
 	Extra `json:"-"`
 }
 type SyncListRepos_Repo struct {
-	Active *bool `json:"active,omitzero"`
-
-	Did  string `json:"did"`
-	Rev  string `json:"rev"`
-	Head string `json:"head"`
-
+	Active *bool   `json:"active,omitzero"`
+	Did    string  `json:"did"`
+	Rev    string  `json:"rev"`
+	Head   string  `json:"head"`
 	Status *string `json:"status,omitzero"`
 	Extra  `json:"-"`
 }
@@ -546,11 +502,9 @@ const (
 	SyncListRepos_Suspended = "suspended"
 	SyncListRepos_Deleted   = "deleted"
 
-	SyncListRepos_Deactivated = "deactivated"
-
+	SyncListRepos_Deactivated    = "deactivated"
 	SyncListRepos_Desynchronized = "desynchronized"
-
-	SyncListRepos_Throttled = "throttled"
+	SyncListRepos_Throttled      = "throttled"
 )
 
 var SyncListReposByCollection = xrpc.Query[SyncListReposByCollection_Params, SyncListReposByCollection_Output]{NSID: "com.atproto.sync.listReposByCollection"}
@@ -573,8 +527,7 @@ var SyncNotifyOfUpdate = xrpc.Procedure[SyncNotifyOfUpdate_Input, xrpc.None]{NSI
 
 type SyncNotifyOfUpdate_Input struct {
 	Hostname string `json:"hostname"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 // Errors: ErrHostBanned.
@@ -598,11 +551,9 @@ type SyncSubscribeRepos_Account struct {
 	Extra  `json:"-"`
 }
 type SyncSubscribeRepos_Commit struct {
-	Rebase bool `json:"rebase"`
-	TooBig bool `json:"tooBig"`
-
-	Seq int64 `json:"seq"`
-
+	Rebase bool   `json:"rebase"`
+	TooBig bool   `json:"tooBig"`
+	Seq    int64  `json:"seq"`
 	Blocks []byte `json:"blocks"`
 
 	Rev  string `json:"rev"`
@@ -612,9 +563,8 @@ type SyncSubscribeRepos_Commit struct {
 	Since  *string `json:"since" lex:"nullable"`
 	Commit cid.CID `json:"commit"`
 
-	PrevData *cid.CID `json:"prevData,omitzero"`
-
-	Blobs []cid.CID `json:"blobs"`
+	PrevData *cid.CID  `json:"prevData,omitzero"`
+	Blobs    []cid.CID `json:"blobs"`
 
 	Ops   []SyncSubscribeRepos_RepoOp `json:"ops"`
 	Extra `json:"-"`
@@ -628,8 +578,7 @@ type SyncSubscribeRepos_Identity struct {
 	Extra  `json:"-"`
 }
 type SyncSubscribeRepos_Info struct {
-	Name string `json:"name"`
-
+	Name    string  `json:"name"`
 	Message *string `json:"message,omitzero"`
 	Extra   `json:"-"`
 }
@@ -642,15 +591,12 @@ type SyncSubscribeRepos_RepoOp struct {
 	Extra `json:"-"`
 }
 type SyncSubscribeRepos_Sync struct {
-	Seq int64 `json:"seq"`
-
+	Seq    int64  `json:"seq"`
 	Blocks []byte `json:"blocks"`
-
-	Did string `json:"did"`
-	Rev string `json:"rev"`
-
-	Time  string `json:"time"`
-	Extra `json:"-"`
+	Did    string `json:"did"`
+	Rev    string `json:"rev"`
+	Time   string `json:"time"`
+	Extra  `json:"-"`
 }
 
 func (*SyncSubscribeRepos_Account) LexType() string               { return "com.atproto.sync.subscribeRepos#account" }
@@ -672,8 +618,7 @@ const (
 	SyncSubscribeRepos_Suspended = "suspended"
 	SyncSubscribeRepos_Deleted   = "deleted"
 
-	SyncSubscribeRepos_Deactivated = "deactivated"
-
+	SyncSubscribeRepos_Deactivated    = "deactivated"
 	SyncSubscribeRepos_Desynchronized = "desynchronized"
 	SyncSubscribeRepos_Throttled      = "throttled"
 	SyncSubscribeRepos_OutdatedCursor = "OutdatedCursor"
@@ -694,11 +639,9 @@ type TempAddReservedHandle_Output struct {
 var TempCheckHandleAvailability = xrpc.Query[TempCheckHandleAvailability_Params, TempCheckHandleAvailability_Output]{NSID: "com.atproto.temp.checkHandleAvailability"}
 
 type TempCheckHandleAvailability_Params struct {
-	Email *string
-
+	Email     *string
 	BirthDate *string `lex:"datetime"`
-
-	Handle string `lex:"handle"`
+	Handle    string  `lex:"handle"`
 }
 type TempCheckHandleAvailability_Output struct {
 	Handle string `json:"handle"`
@@ -733,8 +676,7 @@ var TempCheckSignupQueue = xrpc.Query[xrpc.None, TempCheckSignupQueue_Output]{NS
 type TempCheckSignupQueue_Output struct {
 	Activated bool `json:"activated"`
 
-	PlaceInQueue *int64 `json:"placeInQueue,omitzero"`
-
+	PlaceInQueue    *int64 `json:"placeInQueue,omitzero"`
 	EstimatedTimeMs *int64 `json:"estimatedTimeMs,omitzero"`
 
 	Extra `json:"-"`

@@ -6,27 +6,22 @@ import (
 	"github.com/barograph/baro/data"
 )
 
-// com.germnetwork.declaration
-type (
-	Declaration struct {
-		CurrentKey []byte `json:"currentKey"`
-		KeyPackage []byte `json:"keyPackage,omitzero"`
+type Declaration struct {
+	CurrentKey []byte `json:"currentKey"`
+	KeyPackage []byte `json:"keyPackage,omitzero"`
+	Version    string `json:"version"`
 
-		Version string `json:"version"`
+	ContinuityProofs [][]byte `json:"continuityProofs,omitzero"`
 
-		ContinuityProofs [][]byte `json:"continuityProofs,omitzero"`
+	MessageMe *Declaration_MessageMe `json:"messageMe,omitzero"`
+	Extra     `json:"-" lex:"record"`
+}
+type Declaration_MessageMe struct {
+	MessageMeUrl string `json:"messageMeUrl"`
+	ShowButtonTo string `json:"showButtonTo"`
 
-		MessageMe *Declaration_MessageMe `json:"messageMe,omitzero"`
-
-		Extra `json:"-" lex:"record"`
-	}
-	Declaration_MessageMe struct {
-		MessageMeUrl string `json:"messageMeUrl"`
-		ShowButtonTo string `json:"showButtonTo"`
-
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 func (*Declaration) LexType() string                { return "com.germnetwork.declaration" }
 func (v Declaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -36,6 +31,5 @@ const (
 	Declaration_None = "none"
 
 	Declaration_UsersIFollow = "usersIFollow"
-
-	Declaration_Everyone = "everyone"
+	Declaration_Everyone     = "everyone"
 )

@@ -20,6 +20,5 @@ type ActorGetProfiles_Params struct {
 }
 type ActorGetProfiles_Output struct {
 	Profiles []appbsky.ActorDefs_ProfileViewDetailed `json:"profiles"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }

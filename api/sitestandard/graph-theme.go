@@ -7,23 +7,19 @@ import (
 	"github.com/barograph/baro/data"
 )
 
-// site.standard.graph.recommend
 type GraphRecommend struct {
 	Document  string `json:"document"`
 	CreatedAt string `json:"createdAt"`
-
-	Extra `json:"-" lex:"record"`
+	Extra     `json:"-" lex:"record"`
 }
 
 func (*GraphRecommend) LexType() string                { return "site.standard.graph.recommend" }
 func (v GraphRecommend) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *GraphRecommend) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// site.standard.graph.subscription
 type GraphSubscription struct {
-	Publication string `json:"publication"`
-
-	CreatedAt *string `json:"createdAt,omitzero"`
+	Publication string  `json:"publication"`
+	CreatedAt   *string `json:"createdAt,omitzero"`
 
 	Extra `json:"-" lex:"record"`
 }
@@ -32,128 +28,105 @@ func (*GraphSubscription) LexType() string                { return "site.standar
 func (v GraphSubscription) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *GraphSubscription) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// site.standard.document
-type (
-	Document struct {
-		Site  string `json:"site"`
-		Title string `json:"title"`
+type Document struct {
+	Site  string `json:"site"`
+	Title string `json:"title"`
 
-		PublishedAt string `json:"publishedAt"`
+	PublishedAt string  `json:"publishedAt"`
+	Path        *string `json:"path,omitzero"`
+	UpdatedAt   *string `json:"updatedAt,omitzero"`
+	Description *string `json:"description,omitzero"`
+	TextContent *string `json:"textContent,omitzero"`
 
-		Path *string `json:"path,omitzero"`
+	Tags []string `json:"tags,omitzero"`
 
-		UpdatedAt   *string `json:"updatedAt,omitzero"`
-		Description *string `json:"description,omitzero"`
-		TextContent *string `json:"textContent,omitzero"`
+	CoverImage *data.Blob `json:"coverImage,omitzero"`
 
-		Tags []string `json:"tags,omitzero"`
+	Links   Document_Links   `json:"links,omitzero"`
+	Labels  Document_Labels  `json:"labels,omitzero"`
+	Content Document_Content `json:"content,omitzero"`
 
-		CoverImage *data.Blob `json:"coverImage,omitzero"`
+	Contributors []Document_Contributor    `json:"contributors,omitzero"`
+	BskyPostRef  *comatproto.RepoStrongRef `json:"bskyPostRef,omitzero"`
 
-		Links  Document_Links  `json:"links,omitzero"`
-		Labels Document_Labels `json:"labels,omitzero"`
+	Extra `json:"-" lex:"record"`
+}
+type Document_Content = data.Union[func()]
+type Document_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
+type Document_Links = Document_Content
+type Document_Contributor struct {
+	Did  string  `json:"did"`
+	Role *string `json:"role,omitzero"`
 
-		Content Document_Content `json:"content,omitzero"`
+	DisplayName *string `json:"displayName,omitzero"`
 
-		Contributors []Document_Contributor `json:"contributors,omitzero"`
-
-		BskyPostRef *comatproto.RepoStrongRef `json:"bskyPostRef,omitzero"`
-
-		Extra `json:"-" lex:"record"`
-	}
-
-	Document_Content = data.Union[func()]
-	Document_Labels  = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
-	Document_Links   = Document_Content
-
-	Document_Contributor struct {
-		Did  string  `json:"did"`
-		Role *string `json:"role,omitzero"`
-
-		DisplayName *string `json:"displayName,omitzero"`
-
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 func (*Document) LexType() string                { return "site.standard.document" }
 func (v Document) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *Document) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// site.standard.publication
-type (
-	Publication struct {
-		Url  string `json:"url"`
-		Name string `json:"name"`
+type Publication struct {
+	Url  string `json:"url"`
+	Name string `json:"name"`
 
-		Description *string `json:"description,omitzero"`
+	Description *string `json:"description,omitzero"`
 
-		Icon *data.Blob `json:"icon,omitzero"`
+	Icon *data.Blob `json:"icon,omitzero"`
 
-		BasicTheme *ThemeBasic `json:"basicTheme,omitzero"`
+	BasicTheme *ThemeBasic `json:"basicTheme,omitzero"`
 
-		Labels Publication_Labels `json:"labels,omitzero"`
+	Labels Publication_Labels `json:"labels,omitzero"`
 
-		Preferences *Publication_Preferences `json:"preferences,omitzero"`
+	Preferences *Publication_Preferences `json:"preferences,omitzero"`
 
-		Extra `json:"-" lex:"record"`
-	}
+	Extra `json:"-" lex:"record"`
+}
+type Publication_Labels = Document_Labels
+type Publication_Preferences struct {
+	ShowInDiscover *bool `json:"showInDiscover,omitzero"`
 
-	Publication_Labels = Document_Labels
-
-	Publication_Preferences struct {
-		ShowInDiscover *bool `json:"showInDiscover,omitzero"`
-
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 func (*Publication) LexType() string                { return "site.standard.publication" }
 func (v Publication) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *Publication) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// site.standard.theme.basic
-type (
-	ThemeBasic struct {
-		Accent ThemeBasic_Accent `json:"accent"`
+type ThemeBasic struct {
+	Accent ThemeBasic_Accent `json:"accent"`
 
-		Background ThemeBasic_Background `json:"background"`
-		Foreground ThemeBasic_Foreground `json:"foreground"`
+	Background ThemeBasic_Background `json:"background"`
+	Foreground ThemeBasic_Foreground `json:"foreground"`
 
-		AccentForeground ThemeBasic_AccentForeground `json:"accentForeground"`
+	AccentForeground ThemeBasic_AccentForeground `json:"accentForeground"`
 
-		Extra `json:"-" lex:"record"`
-	}
-
-	ThemeBasic_Accent = data.Union[func(*ThemeColor_Rgb)]
-
-	ThemeBasic_AccentForeground = ThemeBasic_Accent
-
-	ThemeBasic_Background = ThemeBasic_Accent
-	ThemeBasic_Foreground = ThemeBasic_Accent
-)
+	Extra `json:"-" lex:"record"`
+}
+type ThemeBasic_Accent = data.Union[func(*ThemeColor_Rgb)]
+type ThemeBasic_AccentForeground = ThemeBasic_Accent
+type ThemeBasic_Background = ThemeBasic_Accent
+type ThemeBasic_Foreground = ThemeBasic_Accent
 
 func (*ThemeBasic) LexType() string                { return "site.standard.theme.basic" }
 func (v ThemeBasic) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *ThemeBasic) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// site.standard.theme.color
-type (
-	ThemeColor_Rgb struct {
-		B int64 `json:"b"`
-		G int64 `json:"g"`
-		R int64 `json:"r"`
+type ThemeColor_Rgb struct {
+	B int64 `json:"b"`
+	G int64 `json:"g"`
+	R int64 `json:"r"`
 
-		Extra `json:"-"`
-	}
-	ThemeColor_Rgba struct {
-		A int64 `json:"a"`
-		B int64 `json:"b"`
-		G int64 `json:"g"`
-		R int64 `json:"r"`
+	Extra `json:"-"`
+}
+type ThemeColor_Rgba struct {
+	A int64 `json:"a"`
+	B int64 `json:"b"`
+	G int64 `json:"g"`
+	R int64 `json:"r"`
 
-		Extra `json:"-"`
-	}
-)
+	Extra `json:"-"`
+}
 
 func (*ThemeColor_Rgb) LexType() string { return "site.standard.theme.color#rgb" }

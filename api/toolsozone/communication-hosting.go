@@ -11,21 +11,17 @@ import (
 var CommunicationCreateTemplate = xrpc.Procedure[CommunicationCreateTemplate_Input, CommunicationCreateTemplate_Output]{NSID: "tools.ozone.communication.createTemplate"}
 
 type CommunicationCreateTemplate_Input struct {
-	Name string `json:"name"`
-
+	Name    string `json:"name"`
 	Subject string `json:"subject"`
 
 	ContentMarkdown string `json:"contentMarkdown"`
 
-	Lang *string `json:"lang,omitzero"`
-
+	Lang      *string `json:"lang,omitzero"`
 	CreatedBy *string `json:"createdBy,omitzero"`
-
-	Extra `json:"-"`
+	Extra     `json:"-"`
 }
 type CommunicationCreateTemplate_Output = CommunicationDefs_TemplateView
 
-// tools.ozone.communication.defs
 type CommunicationDefs_TemplateView struct {
 	Disabled bool `json:"disabled"`
 
@@ -38,8 +34,7 @@ type CommunicationDefs_TemplateView struct {
 	LastUpdatedBy   string `json:"lastUpdatedBy"`
 	ContentMarkdown string `json:"contentMarkdown"`
 
-	Lang *string `json:"lang,omitzero"`
-
+	Lang    *string `json:"lang,omitzero"`
 	Subject *string `json:"subject,omitzero"`
 	Extra   `json:"-"`
 }
@@ -47,8 +42,7 @@ type CommunicationDefs_TemplateView struct {
 var CommunicationDeleteTemplate = xrpc.Procedure[CommunicationDeleteTemplate_Input, xrpc.None]{NSID: "tools.ozone.communication.deleteTemplate"}
 
 type CommunicationDeleteTemplate_Input struct {
-	Id string `json:"id"`
-
+	Id    string `json:"id"`
 	Extra `json:"-"`
 }
 
@@ -66,8 +60,7 @@ var CommunicationUpdateTemplate = xrpc.Procedure[CommunicationUpdateTemplate_Inp
 type CommunicationUpdateTemplate_Input struct {
 	Disabled *bool `json:"disabled,omitzero"`
 
-	Id string `json:"id"`
-
+	Id   string  `json:"id"`
 	Lang *string `json:"lang,omitzero"`
 	Name *string `json:"name,omitzero"`
 
@@ -86,8 +79,7 @@ type HostingGetAccountHistory_Params struct {
 	Limit  *int64 `lex:"min=1,max=100,default=50"`
 	Cursor *string
 	Events []string
-
-	Did string `lex:"did"`
+	Did    string `lex:"did"`
 }
 type HostingGetAccountHistory_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
@@ -141,10 +133,9 @@ func (*HostingGetAccountHistory_PasswordUpdated) LexType() string {
 }
 
 const (
-	HostingGetAccountHistory_Params_Events_AccountCreated = "accountCreated"
-	HostingGetAccountHistory_Params_Events_EmailUpdated   = "emailUpdated"
-	HostingGetAccountHistory_Params_Events_EmailConfirmed = "emailConfirmed"
-
+	HostingGetAccountHistory_Params_Events_AccountCreated  = "accountCreated"
+	HostingGetAccountHistory_Params_Events_EmailUpdated    = "emailUpdated"
+	HostingGetAccountHistory_Params_Events_EmailConfirmed  = "emailConfirmed"
 	HostingGetAccountHistory_Params_Events_PasswordUpdated = "passwordUpdated"
 	HostingGetAccountHistory_Params_Events_HandleUpdated   = "handleUpdated"
 )

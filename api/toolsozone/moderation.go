@@ -14,8 +14,7 @@ var ModerationCancelScheduledActions = xrpc.Procedure[ModerationCancelScheduledA
 type ModerationCancelScheduledActions_Input struct {
 	Comment  *string  `json:"comment,omitzero"`
 	Subjects []string `json:"subjects"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 type ModerationCancelScheduledActions_Output = ModerationCancelScheduledActions_CancellationResults
 type ModerationCancelScheduledActions_CancellationResults struct {
@@ -29,551 +28,486 @@ type ModerationCancelScheduledActions_FailedCancellation struct {
 	Error string `json:"error"`
 
 	ErrorCode *string `json:"errorCode,omitzero"`
+	Extra     `json:"-"`
+}
+
+type ModerationDefs_AccountEvent struct {
+	Active    bool   `json:"active"`
+	Timestamp string `json:"timestamp"`
+
+	Status  *string `json:"status,omitzero"`
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_AccountHosting struct {
+	Status    string  `json:"status"`
+	CreatedAt *string `json:"createdAt,omitzero"`
+	DeletedAt *string `json:"deletedAt,omitzero"`
+	UpdatedAt *string `json:"updatedAt,omitzero"`
+
+	DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+	ReactivatedAt *string `json:"reactivatedAt,omitzero"`
 
 	Extra `json:"-"`
 }
-
-// tools.ozone.moderation.defs
-type (
-	ModerationDefs_AccountEvent struct {
-		Active bool `json:"active"`
-
-		Timestamp string `json:"timestamp"`
-
-		Status  *string `json:"status,omitzero"`
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_AccountHosting struct {
-		Status string `json:"status"`
-
-		CreatedAt *string `json:"createdAt,omitzero"`
-		DeletedAt *string `json:"deletedAt,omitzero"`
-		UpdatedAt *string `json:"updatedAt,omitzero"`
-
-		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
-		ReactivatedAt *string `json:"reactivatedAt,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_AccountStats struct {
-		AppealCount *int64 `json:"appealCount,omitzero"`
-		ReportCount *int64 `json:"reportCount,omitzero"`
-
-		SuspendCount  *int64 `json:"suspendCount,omitzero"`
-		EscalateCount *int64 `json:"escalateCount,omitzero"`
-		TakedownCount *int64 `json:"takedownCount,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_AccountStrike struct {
-		TotalStrikeCount  *int64 `json:"totalStrikeCount,omitzero"`
-		ActiveStrikeCount *int64 `json:"activeStrikeCount,omitzero"`
-
-		LastStrikeAt  *string `json:"lastStrikeAt,omitzero"`
-		FirstStrikeAt *string `json:"firstStrikeAt,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_AgeAssuranceEvent struct {
-		Status string `json:"status"`
-
-		AttemptId string `json:"attemptId"`
-		CreatedAt string `json:"createdAt"`
-
-		Access *string `json:"access,omitzero"`
-		InitIp *string `json:"initIp,omitzero"`
-		InitUa *string `json:"initUa,omitzero"`
-
-		CompleteIp *string `json:"completeIp,omitzero"`
-		CompleteUa *string `json:"completeUa,omitzero"`
-		RegionCode *string `json:"regionCode,omitzero"`
-
-		CountryCode *string `json:"countryCode,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_AgeAssuranceOverrideEvent struct {
-		Status  string `json:"status"`
-		Comment string `json:"comment"`
-
-		Access *string `json:"access,omitzero"`
-		Extra  `json:"-"`
-	}
-	ModerationDefs_AgeAssurancePurgeEvent struct {
-		Comment string `json:"comment"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_BlobView struct {
-		Size int64  `json:"size"`
-		Cid  string `json:"cid"`
-
-		MimeType  string `json:"mimeType"`
-		CreatedAt string `json:"createdAt"`
-
-		Moderation *ModerationDefs_Moderation `json:"moderation,omitzero"`
-
-		Details ModerationDefs_BlobView_Details `json:"details,omitzero"`
-		Extra   `json:"-"`
-	}
-
-	ModerationDefs_BlobView_Details = data.Union[func(*ModerationDefs_ImageDetails, *ModerationDefs_VideoDetails)]
-
-	ModerationDefs_CancelScheduledTakedownEvent struct {
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ConvoView struct {
-		Did string `json:"did"`
-
-		ConvoId string `json:"convoId"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_IdentityEvent struct {
-		Tombstone *bool  `json:"tombstone,omitzero"`
-		Timestamp string `json:"timestamp"`
-
-		Handle  *string `json:"handle,omitzero"`
-		Comment *string `json:"comment,omitzero"`
-		PdsHost *string `json:"pdsHost,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ImageDetails struct {
-		Width  int64 `json:"width"`
-		Height int64 `json:"height"`
-		Extra  `json:"-"`
-	}
-	ModerationDefs_ModEventAcknowledge struct {
-		AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventComment struct {
-		Sticky *bool `json:"sticky,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventDivert struct {
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventEmail struct {
-		IsDelivered *bool  `json:"isDelivered,omitzero"`
-		StrikeCount *int64 `json:"strikeCount,omitzero"`
-		SubjectLine string `json:"subjectLine"`
-
-		Comment *string `json:"comment,omitzero"`
-		Content *string `json:"content,omitzero"`
-
-		SeverityLevel   *string `json:"severityLevel,omitzero"`
-		StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
-
-		Policies []string `json:"policies,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_ModEventEscalate struct {
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventLabel struct {
-		DurationInHours *int64 `json:"durationInHours,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-
-		CreateLabelVals []string `json:"createLabelVals"`
-		NegateLabelVals []string `json:"negateLabelVals"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_ModEventMute struct {
-		DurationInHours int64 `json:"durationInHours"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventMuteReporter struct {
-		DurationInHours *int64 `json:"durationInHours,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventPriorityScore struct {
-		Score int64 `json:"score"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventReport struct {
-		IsReporterMuted *bool `json:"isReporterMuted,omitzero"`
-
-		ReportType string `json:"reportType"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventResolveAppeal struct {
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventReverseTakedown struct {
-		StrikeCount *int64 `json:"strikeCount,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-
-		SeverityLevel *string `json:"severityLevel,omitzero"`
-
-		Policies []string `json:"policies,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_ModEventTag struct {
-		DurationInHours *int64 `json:"durationInHours,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-
-		Add []string `json:"add"`
-
-		Remove []string `json:"remove"`
-		Extra  `json:"-"`
-	}
-	ModerationDefs_ModEventTakedown struct {
-		AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
-
-		StrikeCount *int64 `json:"strikeCount,omitzero"`
-
-		DurationInHours *int64 `json:"durationInHours,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-
-		SeverityLevel   *string `json:"severityLevel,omitzero"`
-		StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
-
-		Policies []string `json:"policies,omitzero"`
-
-		TargetServices []string `json:"targetServices,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_ModEventUnmute struct {
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventUnmuteReporter struct {
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ModEventView struct {
-		Id int64 `json:"id"`
-
-		CreatedAt string `json:"createdAt"`
-		CreatedBy string `json:"createdBy"`
-
-		CreatorHandle *string `json:"creatorHandle,omitzero"`
-		SubjectHandle *string `json:"subjectHandle,omitzero"`
-
-		SubjectBlobCids []string `json:"subjectBlobCids"`
-
-		ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
-
-		Event ModerationDefs_ModEventView_Event `json:"event"`
-
-		Subject ModerationDefs_ModEventView_Subject `json:"subject"`
-		Extra   `json:"-"`
-	}
-
-	ModerationDefs_ModEventView_Event   = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
-	ModerationDefs_ModEventView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
-
-	ModerationDefs_ModEventViewDetail struct {
-		Id int64 `json:"id"`
-
-		CreatedAt string `json:"createdAt"`
-		CreatedBy string `json:"createdBy"`
-
-		ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
-
-		SubjectBlobs []ModerationDefs_BlobView `json:"subjectBlobs"`
-
-		Event ModerationDefs_ModEventViewDetail_Event `json:"event"`
-
-		Subject ModerationDefs_ModEventViewDetail_Subject `json:"subject"`
-		Extra   `json:"-"`
-	}
-
-	ModerationDefs_ModEventViewDetail_Event   = ModerationDefs_ModEventView_Event
-	ModerationDefs_ModEventViewDetail_Subject = data.Union[func(*ModerationDefs_RepoView, *ModerationDefs_RepoViewNotFound, *ModerationDefs_RecordView, *ModerationDefs_RecordViewNotFound, *ModerationDefs_ConvoView)]
-
-	ModerationDefs_ModTool struct {
-		Name string `json:"name"`
-
-		Meta  data.Raw `json:"meta,omitzero"`
-		Extra `json:"-"`
-	}
-	ModerationDefs_Moderation struct {
-		SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
-
-		Extra `json:"-"`
-	}
-
-	ModerationDefs_ModerationDetail = ModerationDefs_Moderation
-
-	ModerationDefs_RecordEvent struct {
-		Op string `json:"op"`
-
-		Timestamp string `json:"timestamp"`
-
-		Cid *string `json:"cid,omitzero"`
-
-		Comment *string `json:"comment,omitzero"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_RecordHosting struct {
-		Status string `json:"status"`
-
-		CreatedAt *string `json:"createdAt,omitzero"`
-		DeletedAt *string `json:"deletedAt,omitzero"`
-		UpdatedAt *string `json:"updatedAt,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_RecordView struct {
-		Cid string `json:"cid"`
-		Uri string `json:"uri"`
-
-		IndexedAt string `json:"indexedAt"`
-
-		BlobCids []string `json:"blobCids"`
-
-		Value data.Raw `json:"value"`
-
-		Repo ModerationDefs_RepoView `json:"repo"`
-
-		Moderation ModerationDefs_Moderation `json:"moderation"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_RecordViewDetail struct {
-		Cid string `json:"cid"`
-		Uri string `json:"uri"`
-
-		IndexedAt string `json:"indexedAt"`
-
-		Value data.Raw `json:"value"`
-
-		Repo ModerationDefs_RepoView `json:"repo"`
-
-		Blobs []ModerationDefs_BlobView `json:"blobs"`
-
-		Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-
-		Moderation ModerationDefs_ModerationDetail `json:"moderation"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_RecordViewNotFound struct {
-		Uri   string `json:"uri"`
-		Extra `json:"-"`
-	}
-	ModerationDefs_RecordsStats struct {
-		PendingCount *int64 `json:"pendingCount,omitzero"`
-		SubjectCount *int64 `json:"subjectCount,omitzero"`
-		TotalReports *int64 `json:"totalReports,omitzero"`
-
-		AppealedCount  *int64 `json:"appealedCount,omitzero"`
-		ReportedCount  *int64 `json:"reportedCount,omitzero"`
-		EscalatedCount *int64 `json:"escalatedCount,omitzero"`
-		ProcessedCount *int64 `json:"processedCount,omitzero"`
-		TakendownCount *int64 `json:"takendownCount,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_RepoView struct {
-		InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
-
-		Did string `json:"did"`
-
-		Handle string `json:"handle"`
-
-		IndexedAt string `json:"indexedAt"`
-
-		Email *string `json:"email,omitzero"`
-
-		InviteNote *string `json:"inviteNote,omitzero"`
-
-		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
-
-		RelatedRecords []data.Raw `json:"relatedRecords"`
-
-		Moderation ModerationDefs_Moderation `json:"moderation"`
-
-		InvitedBy *comatproto.ServerDefs_InviteCode `json:"invitedBy,omitzero"`
-
-		ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_RepoViewDetail struct {
-		InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
-
-		Did string `json:"did"`
-
-		Handle string `json:"handle"`
-
-		IndexedAt string `json:"indexedAt"`
-
-		Email *string `json:"email,omitzero"`
-
-		InviteNote *string `json:"inviteNote,omitzero"`
-
-		DeactivatedAt *string `json:"deactivatedAt,omitzero"`
-
-		EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
-
-		RelatedRecords []data.Raw `json:"relatedRecords"`
-
-		Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-
-		Moderation ModerationDefs_ModerationDetail `json:"moderation"`
-
-		InvitedBy *comatproto.ServerDefs_InviteCode `json:"invitedBy,omitzero"`
-
-		Invites []comatproto.ServerDefs_InviteCode `json:"invites,omitzero"`
-
-		ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_RepoViewNotFound struct {
-		Did   string `json:"did"`
-		Extra `json:"-"`
-	}
-	ModerationDefs_ReporterStats struct {
-		RecordReportCount  int64 `json:"recordReportCount"`
-		AccountReportCount int64 `json:"accountReportCount"`
-		LabeledRecordCount int64 `json:"labeledRecordCount"`
-
-		LabeledAccountCount  int64 `json:"labeledAccountCount"`
-		ReportedRecordCount  int64 `json:"reportedRecordCount"`
-		ReportedAccountCount int64 `json:"reportedAccountCount"`
-		TakendownRecordCount int64 `json:"takendownRecordCount"`
-
-		TakendownAccountCount int64 `json:"takendownAccountCount"`
-
-		Did   string `json:"did"`
-		Extra `json:"-"`
-	}
-	ModerationDefs_RevokeAccountCredentialsEvent struct {
-		Comment string `json:"comment"`
-		Extra   `json:"-"`
-	}
-	ModerationDefs_ScheduleTakedownEvent struct {
-		Comment   *string `json:"comment,omitzero"`
-		ExecuteAt *string `json:"executeAt,omitzero"`
-
-		ExecuteAfter *string `json:"executeAfter,omitzero"`
-		ExecuteUntil *string `json:"executeUntil,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_ScheduledActionView struct {
-		RandomizeExecution *bool `json:"randomizeExecution,omitzero"`
-
-		Id int64 `json:"id"`
-
-		ExecutionEventId *int64 `json:"executionEventId,omitzero"`
-
-		Did string `json:"did"`
-
-		Action string `json:"action"`
-		Status string `json:"status"`
-
-		CreatedAt string  `json:"createdAt"`
-		CreatedBy string  `json:"createdBy"`
-		ExecuteAt *string `json:"executeAt,omitzero"`
-		UpdatedAt *string `json:"updatedAt,omitzero"`
-
-		ExecuteAfter *string `json:"executeAfter,omitzero"`
-		ExecuteUntil *string `json:"executeUntil,omitzero"`
-
-		LastExecutedAt *string `json:"lastExecutedAt,omitzero"`
-
-		LastFailureReason *string `json:"lastFailureReason,omitzero"`
-
-		EventData data.Raw `json:"eventData,omitzero"`
-
-		Extra `json:"-"`
-	}
-	ModerationDefs_SubjectStatusView struct {
-		Appealed  *bool `json:"appealed,omitzero"`
-		Takendown *bool `json:"takendown,omitzero"`
-
-		Id int64 `json:"id"`
-
-		PriorityScore *int64 `json:"priorityScore,omitzero"`
-
-		CreatedAt string `json:"createdAt"`
-		UpdatedAt string `json:"updatedAt"`
-
-		ReviewState string `json:"reviewState"`
-
-		Comment   *string `json:"comment,omitzero"`
-		MuteUntil *string `json:"muteUntil,omitzero"`
-
-		SuspendUntil   *string `json:"suspendUntil,omitzero"`
-		LastAppealedAt *string `json:"lastAppealedAt,omitzero"`
-		LastReportedAt *string `json:"lastReportedAt,omitzero"`
-		LastReviewedAt *string `json:"lastReviewedAt,omitzero"`
-		LastReviewedBy *string `json:"lastReviewedBy,omitzero"`
-
-		AgeAssuranceState  *string `json:"ageAssuranceState,omitzero"`
-		SubjectRepoHandle  *string `json:"subjectRepoHandle,omitzero"`
-		MuteReportingUntil *string `json:"muteReportingUntil,omitzero"`
-
-		AgeAssuranceUpdatedBy *string `json:"ageAssuranceUpdatedBy,omitzero"`
-
-		Tags []string `json:"tags,omitzero"`
-
-		SubjectBlobCids []string `json:"subjectBlobCids,omitzero"`
-
-		AccountStats *ModerationDefs_AccountStats `json:"accountStats,omitzero"`
-		RecordsStats *ModerationDefs_RecordsStats `json:"recordsStats,omitzero"`
-
-		AccountStrike *ModerationDefs_AccountStrike `json:"accountStrike,omitzero"`
-
-		Hosting ModerationDefs_SubjectStatusView_Hosting `json:"hosting,omitzero"`
-		Subject ModerationDefs_SubjectStatusView_Subject `json:"subject"`
-		Extra   `json:"-"`
-	}
-
-	ModerationDefs_SubjectStatusView_Subject = ModerationDefs_ModEventView_Subject
-	ModerationDefs_SubjectStatusView_Hosting = data.Union[func(*ModerationDefs_AccountHosting, *ModerationDefs_RecordHosting)]
-
-	ModerationDefs_SubjectView struct {
-		Type string `json:"type"`
-
-		Subject string `json:"subject"`
-
-		Repo *ModerationDefs_RepoViewDetail `json:"repo,omitzero"`
-
-		Record *ModerationDefs_RecordViewDetail  `json:"record,omitzero"`
-		Status *ModerationDefs_SubjectStatusView `json:"status,omitzero"`
-
-		Profile ModerationDefs_SubjectView_Profile `json:"profile,omitzero"`
-		Extra   `json:"-"`
-	}
-
-	ModerationDefs_SubjectView_Profile = data.Union[func()]
-
-	ModerationDefs_VideoDetails struct {
-		Width  int64 `json:"width"`
-		Height int64 `json:"height"`
-		Length int64 `json:"length"`
-		Extra  `json:"-"`
-	}
-)
+type ModerationDefs_AccountStats struct {
+	AppealCount   *int64 `json:"appealCount,omitzero"`
+	ReportCount   *int64 `json:"reportCount,omitzero"`
+	SuspendCount  *int64 `json:"suspendCount,omitzero"`
+	EscalateCount *int64 `json:"escalateCount,omitzero"`
+	TakedownCount *int64 `json:"takedownCount,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_AccountStrike struct {
+	TotalStrikeCount  *int64 `json:"totalStrikeCount,omitzero"`
+	ActiveStrikeCount *int64 `json:"activeStrikeCount,omitzero"`
+
+	LastStrikeAt  *string `json:"lastStrikeAt,omitzero"`
+	FirstStrikeAt *string `json:"firstStrikeAt,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_AgeAssuranceEvent struct {
+	Status    string `json:"status"`
+	AttemptId string `json:"attemptId"`
+	CreatedAt string `json:"createdAt"`
+
+	Access *string `json:"access,omitzero"`
+	InitIp *string `json:"initIp,omitzero"`
+	InitUa *string `json:"initUa,omitzero"`
+
+	CompleteIp  *string `json:"completeIp,omitzero"`
+	CompleteUa  *string `json:"completeUa,omitzero"`
+	RegionCode  *string `json:"regionCode,omitzero"`
+	CountryCode *string `json:"countryCode,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_AgeAssuranceOverrideEvent struct {
+	Status  string  `json:"status"`
+	Comment string  `json:"comment"`
+	Access  *string `json:"access,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_AgeAssurancePurgeEvent struct {
+	Comment string `json:"comment"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_BlobView struct {
+	Size int64  `json:"size"`
+	Cid  string `json:"cid"`
+
+	MimeType  string `json:"mimeType"`
+	CreatedAt string `json:"createdAt"`
+
+	Moderation *ModerationDefs_Moderation `json:"moderation,omitzero"`
+
+	Details ModerationDefs_BlobView_Details `json:"details,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_BlobView_Details = data.Union[func(*ModerationDefs_ImageDetails, *ModerationDefs_VideoDetails)]
+type ModerationDefs_CancelScheduledTakedownEvent struct {
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ConvoView struct {
+	Did     string `json:"did"`
+	ConvoId string `json:"convoId"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_IdentityEvent struct {
+	Tombstone *bool  `json:"tombstone,omitzero"`
+	Timestamp string `json:"timestamp"`
+
+	Handle  *string `json:"handle,omitzero"`
+	Comment *string `json:"comment,omitzero"`
+	PdsHost *string `json:"pdsHost,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ImageDetails struct {
+	Width  int64 `json:"width"`
+	Height int64 `json:"height"`
+	Extra  `json:"-"`
+}
+type ModerationDefs_ModEventAcknowledge struct {
+	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
+
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventComment struct {
+	Sticky  *bool   `json:"sticky,omitzero"`
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventDivert struct {
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventEmail struct {
+	IsDelivered *bool  `json:"isDelivered,omitzero"`
+	StrikeCount *int64 `json:"strikeCount,omitzero"`
+	SubjectLine string `json:"subjectLine"`
+
+	Comment *string `json:"comment,omitzero"`
+	Content *string `json:"content,omitzero"`
+
+	SeverityLevel   *string `json:"severityLevel,omitzero"`
+	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
+
+	Policies []string `json:"policies,omitzero"`
+	Extra    `json:"-"`
+}
+type ModerationDefs_ModEventEscalate struct {
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventLabel struct {
+	DurationInHours *int64   `json:"durationInHours,omitzero"`
+	Comment         *string  `json:"comment,omitzero"`
+	CreateLabelVals []string `json:"createLabelVals"`
+	NegateLabelVals []string `json:"negateLabelVals"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_ModEventMute struct {
+	DurationInHours int64 `json:"durationInHours"`
+
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventMuteReporter struct {
+	DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventPriorityScore struct {
+	Score   int64   `json:"score"`
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventReport struct {
+	IsReporterMuted *bool `json:"isReporterMuted,omitzero"`
+
+	ReportType string `json:"reportType"`
+
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventResolveAppeal struct {
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventReverseTakedown struct {
+	StrikeCount   *int64  `json:"strikeCount,omitzero"`
+	Comment       *string `json:"comment,omitzero"`
+	SeverityLevel *string `json:"severityLevel,omitzero"`
+
+	Policies []string `json:"policies,omitzero"`
+	Extra    `json:"-"`
+}
+type ModerationDefs_ModEventTag struct {
+	DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+	Comment *string  `json:"comment,omitzero"`
+	Add     []string `json:"add"`
+	Remove  []string `json:"remove"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventTakedown struct {
+	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
+
+	StrikeCount     *int64  `json:"strikeCount,omitzero"`
+	DurationInHours *int64  `json:"durationInHours,omitzero"`
+	Comment         *string `json:"comment,omitzero"`
+	SeverityLevel   *string `json:"severityLevel,omitzero"`
+	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
+
+	Policies []string `json:"policies,omitzero"`
+
+	TargetServices []string `json:"targetServices,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_ModEventUnmute struct {
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventUnmuteReporter struct {
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventView struct {
+	Id int64 `json:"id"`
+
+	CreatedAt string `json:"createdAt"`
+	CreatedBy string `json:"createdBy"`
+
+	CreatorHandle *string `json:"creatorHandle,omitzero"`
+	SubjectHandle *string `json:"subjectHandle,omitzero"`
+
+	SubjectBlobCids []string `json:"subjectBlobCids"`
+
+	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+	Event   ModerationDefs_ModEventView_Event   `json:"event"`
+	Subject ModerationDefs_ModEventView_Subject `json:"subject"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventView_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
+type ModerationDefs_ModEventView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
+type ModerationDefs_ModEventViewDetail struct {
+	Id int64 `json:"id"`
+
+	CreatedAt string `json:"createdAt"`
+	CreatedBy string `json:"createdBy"`
+
+	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+	SubjectBlobs []ModerationDefs_BlobView `json:"subjectBlobs"`
+
+	Event   ModerationDefs_ModEventViewDetail_Event   `json:"event"`
+	Subject ModerationDefs_ModEventViewDetail_Subject `json:"subject"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ModEventViewDetail_Event = ModerationDefs_ModEventView_Event
+type ModerationDefs_ModEventViewDetail_Subject = data.Union[func(*ModerationDefs_RepoView, *ModerationDefs_RepoViewNotFound, *ModerationDefs_RecordView, *ModerationDefs_RecordViewNotFound, *ModerationDefs_ConvoView)]
+type ModerationDefs_ModTool struct {
+	Name  string   `json:"name"`
+	Meta  data.Raw `json:"meta,omitzero"`
+	Extra `json:"-"`
+}
+type ModerationDefs_Moderation struct {
+	SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_ModerationDetail = ModerationDefs_Moderation
+type ModerationDefs_RecordEvent struct {
+	Op string `json:"op"`
+
+	Timestamp string `json:"timestamp"`
+
+	Cid     *string `json:"cid,omitzero"`
+	Comment *string `json:"comment,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_RecordHosting struct {
+	Status    string  `json:"status"`
+	CreatedAt *string `json:"createdAt,omitzero"`
+	DeletedAt *string `json:"deletedAt,omitzero"`
+	UpdatedAt *string `json:"updatedAt,omitzero"`
+	Extra     `json:"-"`
+}
+type ModerationDefs_RecordView struct {
+	Cid string `json:"cid"`
+	Uri string `json:"uri"`
+
+	IndexedAt string   `json:"indexedAt"`
+	BlobCids  []string `json:"blobCids"`
+	Value     data.Raw `json:"value"`
+
+	Repo ModerationDefs_RepoView `json:"repo"`
+
+	Moderation ModerationDefs_Moderation `json:"moderation"`
+	Extra      `json:"-"`
+}
+type ModerationDefs_RecordViewDetail struct {
+	Cid string `json:"cid"`
+	Uri string `json:"uri"`
+
+	IndexedAt string `json:"indexedAt"`
+
+	Value data.Raw `json:"value"`
+
+	Repo  ModerationDefs_RepoView   `json:"repo"`
+	Blobs []ModerationDefs_BlobView `json:"blobs"`
+
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+	Moderation ModerationDefs_ModerationDetail `json:"moderation"`
+	Extra      `json:"-"`
+}
+type ModerationDefs_RecordViewNotFound struct {
+	Uri   string `json:"uri"`
+	Extra `json:"-"`
+}
+type ModerationDefs_RecordsStats struct {
+	PendingCount *int64 `json:"pendingCount,omitzero"`
+	SubjectCount *int64 `json:"subjectCount,omitzero"`
+	TotalReports *int64 `json:"totalReports,omitzero"`
+
+	AppealedCount  *int64 `json:"appealedCount,omitzero"`
+	ReportedCount  *int64 `json:"reportedCount,omitzero"`
+	EscalatedCount *int64 `json:"escalatedCount,omitzero"`
+	ProcessedCount *int64 `json:"processedCount,omitzero"`
+	TakendownCount *int64 `json:"takendownCount,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_RepoView struct {
+	InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
+
+	Did    string `json:"did"`
+	Handle string `json:"handle"`
+
+	IndexedAt  string  `json:"indexedAt"`
+	Email      *string `json:"email,omitzero"`
+	InviteNote *string `json:"inviteNote,omitzero"`
+
+	DeactivatedAt  *string    `json:"deactivatedAt,omitzero"`
+	RelatedRecords []data.Raw `json:"relatedRecords"`
+
+	Moderation ModerationDefs_Moderation `json:"moderation"`
+
+	InvitedBy *comatproto.ServerDefs_InviteCode `json:"invitedBy,omitzero"`
+
+	ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_RepoViewDetail struct {
+	InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
+
+	Did    string `json:"did"`
+	Handle string `json:"handle"`
+
+	IndexedAt  string  `json:"indexedAt"`
+	Email      *string `json:"email,omitzero"`
+	InviteNote *string `json:"inviteNote,omitzero"`
+
+	DeactivatedAt    *string `json:"deactivatedAt,omitzero"`
+	EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
+
+	RelatedRecords []data.Raw `json:"relatedRecords"`
+
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+	Moderation ModerationDefs_ModerationDetail    `json:"moderation"`
+	InvitedBy  *comatproto.ServerDefs_InviteCode  `json:"invitedBy,omitzero"`
+	Invites    []comatproto.ServerDefs_InviteCode `json:"invites,omitzero"`
+
+	ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_RepoViewNotFound struct {
+	Did   string `json:"did"`
+	Extra `json:"-"`
+}
+type ModerationDefs_ReporterStats struct {
+	RecordReportCount   int64 `json:"recordReportCount"`
+	AccountReportCount  int64 `json:"accountReportCount"`
+	LabeledRecordCount  int64 `json:"labeledRecordCount"`
+	LabeledAccountCount int64 `json:"labeledAccountCount"`
+	ReportedRecordCount int64 `json:"reportedRecordCount"`
+
+	ReportedAccountCount  int64 `json:"reportedAccountCount"`
+	TakendownRecordCount  int64 `json:"takendownRecordCount"`
+	TakendownAccountCount int64 `json:"takendownAccountCount"`
+
+	Did   string `json:"did"`
+	Extra `json:"-"`
+}
+type ModerationDefs_RevokeAccountCredentialsEvent struct {
+	Comment string `json:"comment"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_ScheduleTakedownEvent struct {
+	Comment   *string `json:"comment,omitzero"`
+	ExecuteAt *string `json:"executeAt,omitzero"`
+
+	ExecuteAfter *string `json:"executeAfter,omitzero"`
+	ExecuteUntil *string `json:"executeUntil,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationDefs_ScheduledActionView struct {
+	RandomizeExecution *bool `json:"randomizeExecution,omitzero"`
+
+	Id int64 `json:"id"`
+
+	ExecutionEventId *int64 `json:"executionEventId,omitzero"`
+
+	Did    string `json:"did"`
+	Action string `json:"action"`
+	Status string `json:"status"`
+
+	CreatedAt string  `json:"createdAt"`
+	CreatedBy string  `json:"createdBy"`
+	ExecuteAt *string `json:"executeAt,omitzero"`
+	UpdatedAt *string `json:"updatedAt,omitzero"`
+
+	ExecuteAfter *string `json:"executeAfter,omitzero"`
+	ExecuteUntil *string `json:"executeUntil,omitzero"`
+
+	LastExecutedAt    *string `json:"lastExecutedAt,omitzero"`
+	LastFailureReason *string `json:"lastFailureReason,omitzero"`
+
+	EventData data.Raw `json:"eventData,omitzero"`
+	Extra     `json:"-"`
+}
+type ModerationDefs_SubjectStatusView struct {
+	Appealed  *bool `json:"appealed,omitzero"`
+	Takendown *bool `json:"takendown,omitzero"`
+
+	Id int64 `json:"id"`
+
+	PriorityScore *int64 `json:"priorityScore,omitzero"`
+
+	CreatedAt   string `json:"createdAt"`
+	UpdatedAt   string `json:"updatedAt"`
+	ReviewState string `json:"reviewState"`
+
+	Comment   *string `json:"comment,omitzero"`
+	MuteUntil *string `json:"muteUntil,omitzero"`
+
+	SuspendUntil   *string `json:"suspendUntil,omitzero"`
+	LastAppealedAt *string `json:"lastAppealedAt,omitzero"`
+	LastReportedAt *string `json:"lastReportedAt,omitzero"`
+	LastReviewedAt *string `json:"lastReviewedAt,omitzero"`
+	LastReviewedBy *string `json:"lastReviewedBy,omitzero"`
+
+	AgeAssuranceState  *string `json:"ageAssuranceState,omitzero"`
+	SubjectRepoHandle  *string `json:"subjectRepoHandle,omitzero"`
+	MuteReportingUntil *string `json:"muteReportingUntil,omitzero"`
+
+	AgeAssuranceUpdatedBy *string `json:"ageAssuranceUpdatedBy,omitzero"`
+
+	Tags []string `json:"tags,omitzero"`
+
+	SubjectBlobCids []string `json:"subjectBlobCids,omitzero"`
+
+	AccountStats  *ModerationDefs_AccountStats  `json:"accountStats,omitzero"`
+	RecordsStats  *ModerationDefs_RecordsStats  `json:"recordsStats,omitzero"`
+	AccountStrike *ModerationDefs_AccountStrike `json:"accountStrike,omitzero"`
+
+	Hosting ModerationDefs_SubjectStatusView_Hosting `json:"hosting,omitzero"`
+	Subject ModerationDefs_SubjectStatusView_Subject `json:"subject"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_SubjectStatusView_Subject = ModerationDefs_ModEventView_Subject
+type ModerationDefs_SubjectStatusView_Hosting = data.Union[func(*ModerationDefs_AccountHosting, *ModerationDefs_RecordHosting)]
+type ModerationDefs_SubjectView struct {
+	Type    string `json:"type"`
+	Subject string `json:"subject"`
+
+	Repo *ModerationDefs_RepoViewDetail `json:"repo,omitzero"`
+
+	Record  *ModerationDefs_RecordViewDetail   `json:"record,omitzero"`
+	Status  *ModerationDefs_SubjectStatusView  `json:"status,omitzero"`
+	Profile ModerationDefs_SubjectView_Profile `json:"profile,omitzero"`
+	Extra   `json:"-"`
+}
+type ModerationDefs_SubjectView_Profile = data.Union[func()]
+type ModerationDefs_VideoDetails struct {
+	Width  int64 `json:"width"`
+	Height int64 `json:"height"`
+	Length int64 `json:"length"`
+	Extra  `json:"-"`
+}
 
 func (*ModerationDefs_AccountEvent) LexType() string {
 	return "tools.ozone.moderation.defs#accountEvent"
@@ -675,45 +609,37 @@ func (*ModerationDefs_VideoDetails) LexType() string {
 }
 
 const (
-	ModerationDefs_Unknown = "unknown"
-
+	ModerationDefs_Unknown     = "unknown"
 	ModerationDefs_Deactivated = "deactivated"
-
-	ModerationDefs_Deleted   = "deleted"
-	ModerationDefs_Takendown = "takendown"
-	ModerationDefs_Suspended = "suspended"
-
-	ModerationDefs_Tombstoned = "tombstoned"
+	ModerationDefs_Deleted     = "deleted"
+	ModerationDefs_Takendown   = "takendown"
+	ModerationDefs_Suspended   = "suspended"
+	ModerationDefs_Tombstoned  = "tombstoned"
 
 	ModerationDefs_Pending = "pending"
 	ModerationDefs_Assured = "assured"
 	ModerationDefs_Reset   = "reset"
 	ModerationDefs_Blocked = "blocked"
 	ModerationDefs_Appview = "appview"
+	ModerationDefs_Pds     = "pds"
+	ModerationDefs_Create  = "create"
+	ModerationDefs_Update  = "update"
+	ModerationDefs_Delete  = "delete"
 
-	ModerationDefs_Pds = "pds"
-
-	ModerationDefs_Create = "create"
-	ModerationDefs_Update = "update"
-	ModerationDefs_Delete = "delete"
-
-	ModerationDefs_ReviewClosed = "tools.ozone.moderation.defs#reviewClosed"
-
+	ModerationDefs_ReviewClosed    = "tools.ozone.moderation.defs#reviewClosed"
 	ModerationDefs_ReviewEscalated = "tools.ozone.moderation.defs#reviewEscalated"
 
 	ModerationDefs_ReviewNone = "tools.ozone.moderation.defs#reviewNone"
 	ModerationDefs_ReviewOpen = "tools.ozone.moderation.defs#reviewOpen"
-
-	ModerationDefs_Takedown  = "takedown"
-	ModerationDefs_Executed  = "executed"
-	ModerationDefs_Cancelled = "cancelled"
+	ModerationDefs_Takedown   = "takedown"
+	ModerationDefs_Executed   = "executed"
+	ModerationDefs_Cancelled  = "cancelled"
 
 	ModerationDefs_Failed = "failed"
 	ModerationDefs_Admin  = "admin"
 	ModerationDefs_User   = "user"
 
-	ModerationDefs_TimelineEventPlcCreate = "tools.ozone.moderation.defs#timelineEventPlcCreate"
-
+	ModerationDefs_TimelineEventPlcCreate    = "tools.ozone.moderation.defs#timelineEventPlcCreate"
 	ModerationDefs_TimelineEventPlcOperation = "tools.ozone.moderation.defs#timelineEventPlcOperation"
 	ModerationDefs_TimelineEventPlcTombstone = "tools.ozone.moderation.defs#timelineEventPlcTombstone"
 )
@@ -740,8 +666,7 @@ type ModerationEmitEvent_Input_Event = data.Union[func(*ModerationDefs_ModEventT
 type ModerationEmitEvent_Input_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef)]
 type ModerationEmitEvent_Output = ModerationDefs_ModEventView
 type ModerationEmitEvent_ReportAction struct {
-	All *bool `json:"all,omitzero"`
-
+	All  *bool   `json:"all,omitzero"`
 	Note *string `json:"note,omitzero"`
 	Ids  []int64 `json:"ids,omitzero"`
 
@@ -757,8 +682,7 @@ type ModerationGetAccountTimeline_Params struct {
 }
 type ModerationGetAccountTimeline_Output struct {
 	Timeline []ModerationGetAccountTimeline_TimelineItem `json:"timeline"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 type ModerationGetAccountTimeline_TimelineItem struct {
 	Day string `json:"day"`
@@ -767,8 +691,7 @@ type ModerationGetAccountTimeline_TimelineItem struct {
 	Extra   `json:"-"`
 }
 type ModerationGetAccountTimeline_TimelineItemSummary struct {
-	Count int64 `json:"count"`
-
+	Count     int64  `json:"count"`
 	EventType string `json:"eventType"`
 
 	EventSubjectType string `json:"eventSubjectType"`
@@ -779,8 +702,7 @@ type ModerationGetAccountTimeline_TimelineItemSummary struct {
 const (
 	ModerationGetAccountTimeline_Account = "account"
 	ModerationGetAccountTimeline_Record  = "record"
-
-	ModerationGetAccountTimeline_Chat = "chat"
+	ModerationGetAccountTimeline_Chat    = "chat"
 )
 
 var ModerationGetEvent = xrpc.Query[ModerationGetEvent_Params, ModerationGetEvent_Output]{NSID: "tools.ozone.moderation.getEvent"}
@@ -842,8 +764,7 @@ type ModerationGetSubjects_Params struct {
 }
 type ModerationGetSubjects_Output struct {
 	Subjects []ModerationDefs_SubjectView `json:"subjects"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 
 var ModerationListScheduledActions = xrpc.Procedure[ModerationListScheduledActions_Input, ModerationListScheduledActions_Output]{NSID: "tools.ozone.moderation.listScheduledActions"}
@@ -857,8 +778,7 @@ type ModerationListScheduledActions_Input struct {
 
 	Statuses []string `json:"statuses"`
 	Subjects []string `json:"subjects,omitzero"`
-
-	Extra `json:"-"`
+	Extra    `json:"-"`
 }
 type ModerationListScheduledActions_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
@@ -871,8 +791,7 @@ const (
 	ModerationListScheduledActions_Pending   = "pending"
 	ModerationListScheduledActions_Executed  = "executed"
 	ModerationListScheduledActions_Cancelled = "cancelled"
-
-	ModerationListScheduledActions_Failed = "failed"
+	ModerationListScheduledActions_Failed    = "failed"
 )
 
 var ModerationQueryEvents = xrpc.Query[ModerationQueryEvents_Params, ModerationQueryEvents_Output]{NSID: "tools.ozone.moderation.queryEvents"}
@@ -887,8 +806,7 @@ type ModerationQueryEvents_Params struct {
 
 	CreatedAfter, CreatedBefore *string `lex:"datetime"`
 
-	CreatedBy *string `lex:"did"`
-
+	CreatedBy     *string `lex:"did"`
 	SortDirection *string `lex:"enum=asc|desc,default=desc"`
 
 	Subject *string `lex:"uri"`
@@ -910,12 +828,126 @@ const (
 	ModerationQueryEvents_Unknown = "unknown"
 	ModerationQueryEvents_Reset   = "reset"
 	ModerationQueryEvents_Blocked = "blocked"
-
-	ModerationQueryEvents_Asc  = "asc"
-	ModerationQueryEvents_Desc = "desc"
-
+	ModerationQueryEvents_Asc     = "asc"
+	ModerationQueryEvents_Desc    = "desc"
 	ModerationQueryEvents_Account = "account"
 	ModerationQueryEvents_Record  = "record"
 
 	ModerationQueryEvents_Conversation = "conversation"
 )
+
+var ModerationQueryStatuses = xrpc.Query[ModerationQueryStatuses_Params, ModerationQueryStatuses_Output]{NSID: "tools.ozone.moderation.queryStatuses"}
+
+type ModerationQueryStatuses_Params struct {
+	Appealed, IncludeAllUserRecords, IncludeMuted, OnlyMuted, Takendown *bool
+
+	MinAccountSuspendCount, MinReportedRecordsCount, MinTakendownRecordsCount, QueueCount, QueueIndex *int64
+
+	MinPriorityScore *int64 `lex:"min=0,max=100"`
+	MinStrikeCount   *int64 `lex:"min=1"`
+
+	Limit *int64 `lex:"min=1,max=100,default=50"`
+
+	AgeAssuranceState, Comment, Cursor, QueueSeed, ReviewState, SubjectType *string
+
+	HostingDeletedAfter, HostingDeletedBefore, HostingUpdatedAfter, HostingUpdatedBefore, ReportedAfter, ReportedBefore, ReviewedAfter, ReviewedBefore *string `lex:"datetime"`
+
+	LastReviewedBy *string `lex:"did"`
+	SortDirection  *string `lex:"enum=asc|desc,default=desc"`
+
+	SortField *string `lex:"enum=lastReviewedAt|lastReportedAt|reportedRecordsCount|takendownRecordsCount|priorityScore,default=lastReportedAt"`
+	Subject   *string `lex:"uri"`
+
+	ExcludeTags, HostingStatuses []string
+
+	Collections []string `lex:"maxItems=20,nsid"`
+
+	Tags []string `lex:"maxItems=25"`
+
+	IgnoreSubjects []string `lex:"uri"`
+}
+type ModerationQueryStatuses_Output struct {
+	Cursor *string `json:"cursor,omitzero"`
+
+	SubjectStatuses []ModerationDefs_SubjectStatusView `json:"subjectStatuses"`
+
+	Extra `json:"-"`
+}
+
+const (
+	ModerationQueryStatuses_Pending = "pending"
+	ModerationQueryStatuses_Assured = "assured"
+	ModerationQueryStatuses_Unknown = "unknown"
+	ModerationQueryStatuses_Reset   = "reset"
+	ModerationQueryStatuses_Blocked = "blocked"
+
+	ModerationQueryStatuses_Asc  = "asc"
+	ModerationQueryStatuses_Desc = "desc"
+
+	ModerationQueryStatuses_LastReviewedAt = "lastReviewedAt"
+	ModerationQueryStatuses_LastReportedAt = "lastReportedAt"
+
+	ModerationQueryStatuses_ReportedRecordsCount  = "reportedRecordsCount"
+	ModerationQueryStatuses_TakendownRecordsCount = "takendownRecordsCount"
+
+	ModerationQueryStatuses_PriorityScore = "priorityScore"
+
+	ModerationQueryStatuses_Account = "account"
+	ModerationQueryStatuses_Record  = "record"
+
+	ModerationQueryStatuses_Conversation = "conversation"
+)
+
+var ModerationScheduleAction = xrpc.Procedure[ModerationScheduleAction_Input, ModerationScheduleAction_Output]{NSID: "tools.ozone.moderation.scheduleAction"}
+
+type ModerationScheduleAction_Input struct {
+	CreatedBy string   `json:"createdBy"`
+	Subjects  []string `json:"subjects"`
+
+	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+	Action ModerationScheduleAction_Input_Action `json:"action"`
+
+	Scheduling ModerationScheduleAction_SchedulingConfig `json:"scheduling"`
+	Extra      `json:"-"`
+}
+type ModerationScheduleAction_Input_Action = data.Union[func(*ModerationScheduleAction_Takedown)]
+type ModerationScheduleAction_Output = ModerationScheduleAction_ScheduledActionResults
+type ModerationScheduleAction_FailedScheduling struct {
+	Error   string `json:"error"`
+	Subject string `json:"subject"`
+
+	ErrorCode *string `json:"errorCode,omitzero"`
+	Extra     `json:"-"`
+}
+type ModerationScheduleAction_ScheduledActionResults struct {
+	Succeeded []string `json:"succeeded"`
+
+	Failed []ModerationScheduleAction_FailedScheduling `json:"failed"`
+	Extra  `json:"-"`
+}
+type ModerationScheduleAction_SchedulingConfig struct {
+	ExecuteAt    *string `json:"executeAt,omitzero"`
+	ExecuteAfter *string `json:"executeAfter,omitzero"`
+	ExecuteUntil *string `json:"executeUntil,omitzero"`
+
+	Extra `json:"-"`
+}
+type ModerationScheduleAction_Takedown struct {
+	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
+
+	StrikeCount     *int64  `json:"strikeCount,omitzero"`
+	DurationInHours *int64  `json:"durationInHours,omitzero"`
+	Comment         *string `json:"comment,omitzero"`
+	EmailContent    *string `json:"emailContent,omitzero"`
+	EmailSubject    *string `json:"emailSubject,omitzero"`
+	SeverityLevel   *string `json:"severityLevel,omitzero"`
+	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
+
+	Policies []string `json:"policies,omitzero"`
+	Extra    `json:"-"`
+}
+
+func (*ModerationScheduleAction_Takedown) LexType() string {
+	return "tools.ozone.moderation.scheduleAction#takedown"
+}

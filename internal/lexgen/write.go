@@ -100,64 +100,47 @@ func volumes(groups map[string][]*section) []*volume {
 func (s *section) source() []byte {
 	var b bytes.Buffer
 	b.Write(s.vars.Bytes())
-	note := ""
 	if s.vars.Len() > 0 {
 		b.WriteByte('\n')
-	} else if !s.g.Comments {
-		note = "// " + s.nsid + "\n"
 	}
-	group(&b, note, "type", s.types, !s.g.Comments)
+	typeDecls(&b, s.types, !s.g.Comments)
 	b.Write(s.funcs.Bytes())
 	b.WriteByte('\n')
-	if len(s.types) > 0 {
-		note = ""
-	}
-	group(&b, note, "const", s.consts, !s.g.Comments)
+	constDecls(&b, s.consts, !s.g.Comments)
 	return b.Bytes()
 }
 
-// group writes declarations, as a group where a note is for all of them.
-func group(b *bytes.Buffer, note, word string, decls []decl, short bool) {
-	before := ""
-	switch {
-	case len(decls) == 0:
-		return
-	case word == "type" && (note == "" || len(decls) == 1):
-		b.WriteString(note)
-		before = "type "
-	default:
-		b.WriteString(note + word + " (\n")
-	}
-	var lines []line
-	flush := func() {
-		if before == "" && len(lines) > 0 {
-			b.WriteByte('\n')
-		}
-		paragraphs(b, before, lines, short && before == "")
-		if before == "" && len(lines) > 0 {
-			b.WriteByte('\n')
-		}
-		lines = nil
-	}
+// typeDecls writes types, each as a declaration of its own, which saves an indent.
+func typeDecls(b *bytes.Buffer, decls []decl, short bool) {
 	for _, d := range decls {
+		b.WriteString(d.comment + "type ")
 		if d.fields == nil {
-			lines = append(lines, line{d.comment, d.line.cells})
+			b.WriteString(strings.Join(d.line.cells, " ") + "\n")
 			continue
 		}
-		flush()
-		fmt.Fprintf(b, "%s%s%s struct {\n", d.comment, before, d.line.cells[0])
-		paragraphs(b, "", d.fields, short)
+		b.WriteString(d.line.cells[0] + " struct {\n")
+		paragraphs(b, d.fields, short)
 		b.WriteString("}\n")
-	}
-	flush()
-	if before == "" {
-		b.WriteString(")\n")
 	}
 	b.WriteByte('\n')
 }
 
+// constDecls writes constants as one group.
+func constDecls(b *bytes.Buffer, decls []decl, short bool) {
+	if len(decls) == 0 {
+		return
+	}
+	var lines []line
+	for _, d := range decls {
+		lines = append(lines, line{d.comment, d.line.cells})
+	}
+	b.WriteString("const (\n")
+	paragraphs(b, lines, short)
+	b.WriteString(")\n\n")
+}
+
 // paragraphs writes lines, with an empty line wherever that takes less room than what gofmt would put between the columns.
-func paragraphs(b *bytes.Buffer, before string, lines []line, short bool) {
+func paragraphs(b *bytes.Buffer, lines []line, short bool) {
 	breaks := make([]bool, len(lines)+1)
 	if short {
 		breaks = breakUp(lines)
@@ -166,14 +149,14 @@ func paragraphs(b *bytes.Buffer, before string, lines []line, short bool) {
 		if breaks[i] {
 			b.WriteByte('\n')
 		}
-		b.WriteString(l.comment + before)
+		b.WriteString(l.comment)
 		b.WriteString(strings.Join(l.cells, " "))
 		b.WriteByte('\n')
 	}
 }
 
 const (
-	breakCost    = 3  // bytes that an empty line must save
+	breakCost    = 6  // bytes that an empty line must save
 	maxParagraph = 40 // lines
 )
 
@@ -258,7 +241,7 @@ func (g *generator) index(p *pkg, records []string) (doc string, body []byte, im
 		for _, e := range sortedKeys(p.errors) {
 			consts = append(consts, decl{line: line{cells: []string{p.errors[e], "xrpc.ErrorName", "= " + strconv.Quote(e)}}})
 		}
-		group(&b, "", "const", consts, !g.Comments)
+		constDecls(&b, consts, !g.Comments)
 	}
 	if len(records) > 0 {
 		b.WriteString("// Records returns a new value of each record type of the package.\nfunc Records() []data.Typed {\nreturn []data.Typed{\n")
