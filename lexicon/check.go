@@ -8,6 +8,32 @@ import (
 	"strings"
 )
 
+// Check validates a bool, int64 or string, such as a default, against a definition of type boolean, integer or string. The
+// error is an [*Error].
+func (d *Def) Check(v any) error {
+	n := new(node)
+	(&store{}).compile(n, "", d)
+	err := &Error{Rule: RuleType, Detail: fmt.Sprintf("a %T where a %s should be", v, d.Type)}
+	switch v := v.(type) {
+	case bool:
+		if n.kind == kindBoolean {
+			err = n.checkBool(v)
+		}
+	case int64:
+		if n.kind == kindInteger {
+			err = n.checkInt(v)
+		}
+	case string:
+		if n.kind == kindString {
+			err = n.checkString([]byte(v), false)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
 func (n *node) checkBool(b bool) *Error {
 	if n.hasConst && b != n.constBool {
 		return &Error{Rule: RuleConst, Detail: strconv.FormatBool(b)}

@@ -233,6 +233,13 @@ type Permission struct {
 	Ignore string
 }
 
+// InNamespace reports whether a permission set may speak of a record type or method: one of the group that the set is in, or
+// of a group below. https://atproto.com/specs/permission#namespace-authority
+func InNamespace(set, id syntax.NSID) bool {
+	group := strings.TrimSuffix(string(set.Normalize()), set.Name())
+	return len(group) > 1 && strings.HasPrefix(string(id.Normalize()), group)
+}
+
 // SchemaError says what is wrong with a schema.
 type SchemaError struct {
 	ID     string // as far as it is known
@@ -249,6 +256,7 @@ const (
 	ProblemJSON     Problem = "schema-json-parse"        // not strict JSON, not CBOR, too large
 	ProblemVersion  Problem = "lexicon-version"          // lexicon isn't 1
 	ProblemID       Problem = "invalid-nsid"             // id isn't an NSID
+	ProblemDefName  Problem = "def-name-syntax"          // a definition whose name can't be the fragment of a reference
 	ProblemPrimary  Problem = "non-main-primary"         // a primary type that isn't named main
 	ProblemEncoding Problem = "unspecified-encoding"     // a body without a well-formed encoding
 	ProblemMessages Problem = "subscription-no-messages" // a subscription without a union of messages

@@ -204,7 +204,7 @@ func (p *schemaParser) schema(m map[string]any, s *Schema) {
 			p.problem(ProblemPrimary, "%s must be named main", d.Type)
 		}
 		if !plainName(name) {
-			p.fail("a name is made of letters and digits, and starts with a letter")
+			p.problem(ProblemDefName, "a name is made of letters and digits, and starts with a letter")
 		}
 	})
 }
