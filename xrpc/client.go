@@ -27,6 +27,10 @@ type Client struct {
 
 	Header      http.Header // sent with every request
 	MaxResponse int64       // bytes of a JSON answer; 0: 16 MiB
+
+	// Validate, if not nil, is asked about every JSON answer: a pointer to the output of a method. An error of it is that of
+	// the call. See the field of the same name in [ServerOptions].
+	Validate func(nsid string, out any) error
 }
 
 const (
@@ -188,6 +192,11 @@ func call[O any](ctx context.Context, c *Client, method, nsid, query string, in 
 	if err := c.decode(s, out); err != nil {
 		return nil, fmt.Errorf("calling %s: %w", nsid, err)
 	}
+	if c.Validate != nil {
+		if err := c.Validate(nsid, out); err != nil {
+			return nil, fmt.Errorf("calling %s: the answer is invalid: %w", nsid, err)
+		}
+	}
 	return out, nil
 }
 
@@ -345,6 +354,30 @@ func (q Query[P, O]) Pages(ctx context.Context, c *Client, p P) iter.Seq2[*O, er
 				return
 			}
 			last.Set(next)
+		}
+	}
+}
+
+// Items returns what pages list, one by one: the items of the array that list picks.
+//
+//	pages := appbsky.FeedGetTimeline.Pages(ctx, c, appbsky.FeedGetTimeline_Params{})
+//	posts := xrpc.Items(pages, func(p *appbsky.FeedGetTimeline_Output) []appbsky.FeedDefs_FeedViewPost { return p.Feed })
+//	for post, err := range posts { … }
+//
+// The pointers point into the pages. The error ends the loop.
+func Items[O, T any](pages iter.Seq2[*O, error], list func(*O) []T) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		for page, err := range pages {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			items := list(page)
+			for i := range items {
+				if !yield(&items[i], nil) {
+					return
+				}
+			}
 		}
 	}
 }

@@ -31,6 +31,19 @@ type ServerOptions struct {
 	// Before sees each request under /xrpc/ first, and returns true if it has answered it. It may be nil.
 	Before func(w http.ResponseWriter, r *http.Request, nsid string) bool
 
+	// Validate, if not nil, is asked about every JSON input that has the right shape: a pointer to the input of a method. An
+	// error that is neither an [*Error] nor an [ErrorName] is answered as InvalidRequest with its text. With a catalog of
+	// package lexicon:
+	//
+	//	func(nsid string, in any) error {
+	//		raw, err := data.Marshal(in)
+	//		if err != nil {
+	//			return err
+	//		}
+	//		return catalog.ValidateInput(syntax.NSID(nsid), raw)
+	//	}
+	Validate func(nsid string, in any) error
+
 	Log *slog.Logger // gets what clients may not see: unexpected errors and panics; nil: nothing
 }
 
@@ -111,7 +124,7 @@ func HandleQuery[P, O any](s *Server, q Query[P, O], h func(ctx context.Context,
 func HandleProcedure[I, O any](s *Server, p Procedure[I, O], h func(ctx context.Context, r *Request, in *I) (*O, error), o ...RouteOptions) {
 	limit := s.limit(new(I), o)
 	s.add(p.NSID, http.MethodPost, o, func(w http.ResponseWriter, r *Request) error {
-		in, err := readInput[I](w, r, p.Accepts, limit)
+		in, err := readInput[I](s, w, r, p.Accepts, limit)
 		if err != nil {
 			return err
 		}
@@ -131,7 +144,7 @@ func HandleProcedureWithParams[P, I, O any](s *Server, d ProcedureWithParams[P, 
 		if err != nil {
 			return err
 		}
-		in, err := readInput[I](w, r, d.Accepts, limit)
+		in, err := readInput[I](s, w, r, d.Accepts, limit)
 		if err != nil {
 			return err
 		}
@@ -289,7 +302,7 @@ func params[P any](r *Request) (*P, error) {
 }
 
 // readInput reads and checks the body of a procedure.
-func readInput[I any](w http.ResponseWriter, r *Request, accepts string, limit int64) (*I, error) {
+func readInput[I any](s *Server, w http.ResponseWriter, r *Request, accepts string, limit int64) (*I, error) {
 	in := new(I)
 	if _, none := any(in).(*None); none {
 		return in, nil
@@ -328,6 +341,15 @@ func readInput[I any](w http.ResponseWriter, r *Request, accepts string, limit i
 	}
 	if err := data.UnmarshalJSON(buf.Bytes(), in); err != nil {
 		return nil, ErrInvalidRequest.With("the body is malformed: %v", err)
+	}
+	if s.opts.Validate == nil {
+		return in, nil
+	}
+	if err := s.opts.Validate(r.NSID, in); err != nil {
+		if _, ok := asError(err); ok {
+			return nil, err
+		}
+		return nil, ErrInvalidRequest.With("the body is invalid: %v", err)
 	}
 	return in, nil
 }
