@@ -28,6 +28,9 @@ const module = "github.com/barograph/baro"
 // hashing is the one package of internal that the core imports: SHA-256 of many short messages.
 const hashing = "internal/sha256x"
 
+// locking is the one package of internal that the SDK imports: locks between processes.
+const locking = "internal/filelock"
+
 // core are the packages of the protocol core, with what of this module and of others they import. "core" stands for all
 // of them.
 var core = map[string]struct {
@@ -186,6 +189,8 @@ func forbidden(from, to string) string {
 			return ""
 		}
 		return "generated types import only the core and xrpc"
+	case slices.Contains(sdk, top(from)) && to == locking:
+		return ""
 	case slices.Contains(sdk, top(from)):
 		only, ok := sdkOnly[from]
 		if !ok {

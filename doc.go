@@ -27,13 +27,14 @@
 //	client      typed access to the records of any server
 //	richtext    mentions, links and tags in text
 //	bsky        posting and reading in few words
+//	workflow    what a server asks to be written, carried out and checked
 //	stream      event streams, both ends
 //	reposync    repositories, fetched whole and kept up to date, verified
 //	devnet      a whole network in the process of a test
 //
 // The servers live in internal/server, one package each, on top of internal/world (clock, files, dialer, randomness),
 // internal/kv (ordered keys and values), internal/eventlog (the sequenced log), internal/blob, internal/httpd and
-// internal/netguard. The command is cmd/baro.
+// internal/netguard; internal/filelock keeps processes apart. The command is cmd/baro.
 //
 // arch_test.go beside this file holds everybody to it: who may import whom, which calls only the machinery may make, and
 // which modules the binary and the core packages depend on (deps.txt).

@@ -2,7 +2,8 @@
 //
 // Specification: https://atproto.com/specs/lexicon. The path of a schema is its NSID with slashes for dots. The schemas are
 // those of the upstream repository without the texts written for people (descriptions, and the titles and details of
-// permission sets); lock.json names the upstream commit and the CID of each original. The package does not parse or
+// permission sets); lock.json names the upstream commit and the CID of each original. One is our own rendering of
+// what is written down nowhere as a schema, com.atiproto.actions. The package does not parse or
 // validate: package lexicon does, with [FS] as the source of its catalog.
 //
 //	b, err := lexicons.Schema("app.bsky.feed.post") // JSON
