@@ -273,7 +273,7 @@ func (l *linter) checkKnown(at *site, key string, values []string) {
 				fix("write "+whole, replaceText(node, whole))
 		case isLocal:
 			l.foundIn(at, node, "unresolved-ref", "%.320s isn't there", v)
-		case !kebab(v) && !strings.ContainsAny(v, ".#/: ") && at.d.Format == "":
+		case !kebab(v) && !strings.ContainsAny(v, ".#/: ") && at.d.Format == "" && v != outdatedCursor:
 			l.foundIn(at, node, "known-value-case", "%.80q isn't kebab-case", v)
 		}
 	}
@@ -285,6 +285,10 @@ func (l *linter) checkKnown(at *site, key string, values []string) {
 		}
 	}
 }
+
+// outdatedCursor is the name that the protocol gives to the message of a stream that has lost events; see the rule
+// subscription-cursor.
+const outdatedCursor = "OutdatedCursor"
 
 // formatNames are names that suggest a format, and those that suggest it at the end of longer ones.
 var formatNames = map[string]syntax.Kind{

@@ -92,7 +92,7 @@ var rules = map[string]struct{ bad, good []files }{
 	"field-name-syntax":            {[]files{{record(`"a-b":{"type":"integer"}`)}, {record(`"1a":{"type":"integer"}`)}, {record(`"é":{"type":"integer"}`)}}, []files{{record(`"a1":{"type":"integer"}`)}}},
 	"lower-camel-case":             {[]files{{record(`"AB":{"type":"integer"}`)}, {doc("com.example.defs", `"Thing":{"type":"object","properties":{}}`)}, {doc("com.example.Note", `"a":{"type":"token"}`)}}, []files{{record(`"aB":{"type":"integer"}`)}}},
 	"error-name-case":              {[]files{{query("com.example.getNote", `,"errors":[{"name":"notFound"}]`)}, {query("com.example.getNote", `,"errors":[{"name":"NOT_FOUND"}]`)}}, []files{{query("com.example.getNote", `,"errors":[{"name":"NotFound"}]`)}}},
-	"known-value-case":             {[]files{{record(`"a":{"type":"string","knownValues":["NotSo"]}`)}}, []files{{record(`"a":{"type":"string","knownValues":["so-good","!hide","com.example.defs#tok","image/png"]}`)}}},
+	"known-value-case":             {[]files{{record(`"a":{"type":"string","knownValues":["NotSo"]}`)}}, []files{{record(`"a":{"type":"string","knownValues":["so-good","OutdatedCursor","!hide","com.example.defs#tok","image/png"]}`)}}},
 	"record-name":                  {[]files{{doc("com.example.notes", `"main":{"type":"record","key":"tid","record":{"type":"object","properties":{}}}`)}}, []files{{record("")}, {doc("com.example.status", `"main":{"type":"record","key":"tid","record":{"type":"object","properties":{}}}`)}}},
 	"query-verb":                   {[]files{{method("query", "noteOf")}}, []files{{method("query", "searchNotes")}}},
 	"procedure-verb":               {[]files{{method("procedure", "noteIt")}}, []files{{method("procedure", "putNote")}}},

@@ -144,7 +144,7 @@ func (l *linter) checkSubscription(at *site) {
 		}
 		if name := m.Property("name"); name != nil && strings.HasSuffix(ref, "#info") {
 			for _, v := range append(append([]string(nil), name.KnownValues...), name.Enum...) {
-				outdated = outdated || v == "OutdatedCursor"
+				outdated = outdated || v == outdatedCursor
 			}
 			continue
 		}
