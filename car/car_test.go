@@ -370,6 +370,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(car.AppendBlock(car.AppendHeader(nil, hello), hello, []byte("hello")))
 	f.Add(archive(emptyHeader, string(hello[:])+"hello", string(hello[:])+"hello"))
+	f.Add(fixtures.Read(f, "cars/tiny.car"))
+	f.Add(fixtures.Read(f, "cars/empty.car"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		roots, blocks, err := all(t, b, car.Options{MaxBlock: 4096})
 		if err != nil {

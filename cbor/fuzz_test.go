@@ -17,6 +17,7 @@ func FuzzValid(f *testing.F) {
 	f.Add(unhex(postHex))
 	f.Add(unhex(goodLink))
 	daslSeeds(f)
+	daslCases(f, func(_ string, c daslCase) { f.Add(unhex(c.Data)) })
 	f.Fuzz(func(t *testing.T, b []byte) {
 		err := cbor.Valid(b)
 		list := cbor.Violations(b, 1<<20)

@@ -24,6 +24,9 @@ func FuzzJSON(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	for _, in := range interopJSON(f) {
+		f.Add(in)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		raw, err := data.AppendCBOR(nil, in)
 		if err != nil {
@@ -71,6 +74,11 @@ func FuzzCBOR(f *testing.F) {
 	f.Add([]byte("\x82\xf7\xf9\x00\x00"))
 	f.Add(mustCBOR(f, `{"cid":"`+rawStr+`","mimeType":"a/b"}`))
 	f.Add(mustCBOR(f, `{"ref":{"$link":"`+rawStr+`"},"mimeType":"a/b","size":1,"$type":"blob","zz":1}`))
+	for _, in := range interopJSON(f) {
+		if b, err := data.AppendCBOR(nil, in); err == nil {
+			f.Add(b)
+		}
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		valid := cbor.Valid(b)
 		j, jerr := data.AppendJSON(nil, b)
@@ -115,4 +123,16 @@ func FuzzCBOR(f *testing.F) {
 			t.Fatalf("%x -> %s -> %x", b, j, again)
 		}
 	})
+}
+
+// interopJSON are the values of the interop tests, valid and not.
+func interopJSON(t testing.TB) (list [][]byte) {
+	for _, name := range []string{"data-model-fixtures", "data-model-valid", "data-model-invalid"} {
+		var cases []noted
+		load(t, name, &cases)
+		for _, c := range cases {
+			list = append(list, c.JSON)
+		}
+	}
+	return list
 }

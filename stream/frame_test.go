@@ -327,6 +327,9 @@ func FuzzParseFrame(f *testing.F) {
 	for _, m := range samples() {
 		f.Add(stream.AppendFrame(nil, m))
 	}
+	for _, name := range realCommits {
+		f.Add(stream.AppendFrame(nil, realCommit(f, name)))
+	}
 	f.Add(stream.AppendErrorFrame(nil, "FutureCursor", "x"))
 	f.Add([]byte("\xa1\x62op\x20\xa0"))
 	f.Fuzz(func(t *testing.T, b []byte) {
