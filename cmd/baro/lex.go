@@ -36,7 +36,7 @@ func newLex(e *env) *cobra.Command {
 			"  baro lex resolve app.bsky.feed.post",
 	}
 	cmd.AddCommand(
-		newLexNew(e), newLexLint(e), newLexStatus(e), newLexDiff(e), newLexCheckDNS(e), newLexPublish(e), newLexUnpublish(e),
+		newLexNew(e), newLexLint(e), newLexBreaking(e), newLexStatus(e), newLexDiff(e), newLexCheckDNS(e), newLexPublish(e), newLexUnpublish(e),
 		newLexPull(e), newLexInstall(e), newLexResolve(e), newLexLs(e), newLexValidate(e), newLexGen(e), newLexParse(e),
 	)
 	return cmd

@@ -189,7 +189,7 @@ func (e *env) genCatalog(ctx context.Context, args []string, f genFlags) (*lexic
 		roots = append(roots, id)
 	}
 	found, failed, err := lexres.Closure(ctx, roots, 0, func(_ context.Context, id syntax.NSID) (*lexicon.Schema, []syntax.NSID, error) {
-		s, err := schemas.lookup(id)
+		s, err := schemas.Lookup(id)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -1,18 +1,20 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
-	"strings"
 
+	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/barograph/baro/identity/lexres"
 	"github.com/barograph/baro/lexicon"
+	"github.com/barograph/baro/lexicon/lexlint"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -20,67 +22,267 @@ type lintFlags struct {
 	lexFlags
 	ignore  []string
 	level   string
+	only    []string
 	sarif   bool
+	fix     bool
+	check   bool
+	strict  bool
+	rules   bool
 	offline bool
 }
 
-// lexFinding is something that is wrong with a schema, or could be better.
-type lexFinding struct {
-	Level   string `json:"level"` // error, warn, info
-	Rule    string `json:"rule"`
-	NSID    string `json:"nsid,omitempty"`
-	File    string `json:"file"`
-	Line    int    `json:"line"`
-	Path    string `json:"path,omitempty"` // such as defs.main.record.properties.text
-	Message string `json:"message"`
+func newLexLint(e *env) *cobra.Command {
+	var f lintFlags
+	cmd := &cobra.Command{
+		Use:   "lint [FILE|FOLDER…]",
+		Short: "Check schemas for errors and style",
+		Long: "Checks local schemas: that they are schemas, that what they refer to exists, and that they keep to the style guide. What\n" +
+			"they refer to is looked for in the folder of schemas, among those that come with this program, and among the published\n" +
+			"ones, verified. What a published version has already, and can't be mended any more, is told with --lint-level info only;\n" +
+			"--strict tells it as if it were new. 'baro lex lint --rules' lists the rules.\n\n" +
+			"With --fix, what has a sure remedy is mended in the files; with --fix --check only the differences are shown. The exit\n" +
+			"code is 1 if anything is found.",
+		Example: "  baro lex lint\n" +
+			"  baro lex lint lexicons/test/alice --lint-level info --ignore-lint record-name\n" +
+			"  baro lex lint --fix\n" +
+			"  baro lex lint --offline --sarif > lint.sarif",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.rules {
+				return e.lexRules(lexlint.Rules())
+			}
+			if err := f.verify(); err != nil {
+				return err
+			}
+			return lexError(e.lexLint(cmd.Context(), args, f))
+		},
+	}
+	f.add(cmd.Flags())
+	return cmd
 }
-
-const (
-	levelError = "error"
-	levelWarn  = "warn"
-	levelInfo  = "info"
-)
-
-// lintLevels are the levels, the worst first.
-var lintLevels = []string{levelError, levelWarn, levelInfo}
-
-// Rules of files that are no schemas, by the names of goat.
-const (
-	ruleParse  = "schema-json-parse"
-	ruleSchema = "lexicon-schema"
-)
 
 func (f *lintFlags) add(fl *pflag.FlagSet) {
 	fl.StringSliceVarP(&f.ignore, "ignore-lint", "I", nil, "rule to leave out (repeat, or separate with commas)")
 	alsoVariable(fl, "ignore-lint", "IGNORE_LINTS")
-	fl.StringVar(&f.level, "lint-level", levelWarn, "least level to tell of: error, warn or info")
+	fl.StringVar(&f.level, "lint-level", string(lexlint.Warn), "least level to tell of: error, warn or info")
 	alsoVariable(fl, "lint-level", "LINT_LEVEL")
+	fl.StringSliceVar(&f.only, "only", nil, "rule to look at, and no other; schema stands for those of files that are no schemas")
+	fl.BoolVar(&f.strict, "strict", false, "hold what is published already to all rules")
+	fl.BoolVar(&f.fix, "fix", false, "mend in the files what has a sure remedy")
+	fl.BoolVar(&f.check, "check", false, "with --fix, write nothing and show the differences")
 	fl.BoolVar(&f.sarif, "sarif", false, "print one SARIF log, for forges")
-	fl.BoolVar(&f.offline, "offline", false, "ask nobody for schemas that are referred to")
+	fl.BoolVar(&f.rules, "rules", false, "list the rules")
+	fl.BoolVar(&f.offline, "offline", false, "ask nobody for schemas")
 	f.addDir(fl)
 	f.addNetwork(fl)
 }
 
-// worthTelling says whether a finding is asked for.
-func (f *lintFlags) worthTelling(x lexFinding) bool {
-	return slices.Index(lintLevels, x.Level) <= slices.Index(lintLevels, f.level) && !slices.Contains(f.ignore, x.Rule)
+// schemaRules are the rules of files that are no schemas, which --only schema stands for.
+var schemaRules = []string{"schema-json-parse", "lexicon-version", "invalid-nsid", "lexicon-schema", "non-main-primary"}
+
+// verify reads the names of levels and rules.
+func (f *lintFlags) verify() error {
+	if f.check && !f.fix {
+		return usagef("--check goes with --fix")
+	}
+	if f.fix && f.sarif {
+		return usagef("--fix and --sarif are opposites: choose one")
+	}
+	if i := slices.Index(f.only, "schema"); i >= 0 {
+		f.only = slices.Concat(f.only[:i], schemaRules, f.only[i+1:])
+	}
+	if err := checkRules("--lint-level", f.level, "--ignore-lint", f.ignore, lexlint.Rules()); err != nil {
+		return err
+	}
+	return checkRules("--lint-level", f.level, "--only", f.only, lexlint.Rules())
 }
 
-func (f *lintFlags) check() error {
-	if !slices.Contains(lintLevels, f.level) {
-		return usagef("--lint-level %q: want %s", f.level, strings.Join(lintLevels, ", "))
+// checkRules reads a level and the names of rules.
+func checkRules(levelFlag, level, flag string, ids []string, rules []lexlint.Rule) error {
+	if !slices.Contains([]lexlint.Level{lexlint.Error, lexlint.Warn, lexlint.Info}, lexlint.Level(level)) {
+		return usagef("%s %q: want error, warn or info", levelFlag, level)
+	}
+	known := map[string]bool{}
+	for _, r := range rules {
+		known[r.ID] = true
+	}
+	for _, id := range ids {
+		if !known[id] {
+			return usagef("%s: there is no rule %q%s", flag, id, didYouMean(id, known))
+		}
 	}
 	return nil
 }
 
-// printFindings prints what was found, by file, and says whether there is an error among it.
-func (e *env) printFindings(findings []lexFinding, sarif bool) error {
-	slices.SortStableFunc(findings, func(a, b lexFinding) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Rule, b.Rule))
-	})
-	if sarif {
-		return e.printSARIF(findings)
+// wants says whether a finding is asked for.
+func (f *lintFlags) wants(x lexlint.Finding) bool {
+	return len(f.only) == 0 || slices.Contains(f.only, x.Rule)
+}
+
+// lexRules lists rules of lint, or of breaking.
+func (e *env) lexRules(rules []lexlint.Rule) error {
+	for _, r := range rules {
+		var err error
+		if e.json {
+			err = e.printJSON(r)
+		} else {
+			fix := ""
+			if r.Fix {
+				fix = "  (--fix)"
+			}
+			_, err = fmt.Fprintf(e.stdout, "%-5s %-28s %s%s\n", r.Level, r.ID, r.Summary, fix)
+		}
+		if err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (e *env) lexLint(ctx context.Context, args []string, f lintFlags) error {
+	files, err := lexFiles(args, f.dir)
+	if err != nil {
+		return err
+	}
+	texts, o, err := e.lintOptions(ctx, files, f)
+	if err != nil {
+		return err
+	}
+	if f.fix {
+		return e.lexFix(files, texts, o, f)
+	}
+	found := slices.DeleteFunc(lexlint.Lint(texts, o), func(x lexlint.Finding) bool { return !f.wants(x) })
+	if f.sarif {
+		err = lexlint.WriteSARIF(e.stdout, lexlint.Tool{Name: "baro", Version: version().Version, URI: "https://github.com/barograph/baro"}, found)
+	} else {
+		err = e.printFindings(found)
+	}
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		return fmt.Errorf("%d findings in %d schemas", len(found), len(files))
+	}
+	return nil
+}
+
+// lintOptions says what files are linted against.
+func (e *env) lintOptions(ctx context.Context, files []*lexFile, f lintFlags) ([]lexlint.File, lexlint.Options, error) {
+	schemas, err := e.newLexCatalog(ctx, f.dir, false, f.offline, f.lexFlags)
+	if err != nil {
+		return nil, lexlint.Options{}, err
+	}
+	o := lexlint.Options{Source: schemas, Ignore: f.ignore, Level: lexlint.Level(f.level)}
+	if !f.strict && !f.offline {
+		if o.Published, err = schemas.publishedBy(files); err != nil {
+			return nil, o, err
+		}
+	}
+	return lintTexts(files), o, nil
+}
+
+func lintTexts(files []*lexFile) []lexlint.File {
+	texts := make([]lexlint.File, len(files))
+	for i, f := range files {
+		texts[i] = lexlint.File{Path: filepath.ToSlash(f.Path), JSON: f.JSON}
+	}
+	return texts
+}
+
+// publishedBy fetches the published versions of files, to be quiet about what they have. One that can't be had makes lint strict, which is
+// said once.
+func (c *lexCatalog) publishedBy(files []*lexFile) (func(syntax.NSID) *lexicon.Schema, error) {
+	l, err := c.network()
+	if err != nil {
+		return nil, err
+	}
+	var schemas []*lexFile
+	for _, f := range files {
+		if f.Schema != nil {
+			schemas = append(schemas, f)
+		}
+	}
+	had := map[syntax.NSID]*lexicon.Schema{}
+	failed := 0
+	var why error
+	for _, s := range l.states(c.ctx, schemas) {
+		if s.Found != nil {
+			had[s.ID] = s.Found.Schema
+		}
+		if s.Err != nil && (lexres.KindOf(s.Err) != "" || c.ctx.Err() == nil) {
+			failed, why = failed+1, s.Err
+		}
+	}
+	if failed > 0 {
+		c.e.log.Info("schemas are linted as if they were new, because it could not be found out whether they are published", "schemas", failed, "err", why)
+	}
+	return func(id syntax.NSID) *lexicon.Schema { return had[id] }, c.ctx.Err()
+}
+
+// lexFix mends files, and tells what is left.
+func (e *env) lexFix(files []*lexFile, texts []lexlint.File, o lexlint.Options, f lintFlags) error {
+	all := o
+	all.Level = lexlint.Info // what has a sure remedy is mended whether or not it would be told
+	if len(f.only) > 0 {
+		for _, r := range lexlint.Rules() {
+			if !slices.Contains(f.only, r.ID) {
+				all.Ignore = append(slices.Clip(all.Ignore), r.ID)
+			}
+		}
+	}
+	mended := 0
+	for i, file := range files {
+		text, fixed := lexlint.FixAll(texts, i, all)
+		if bytes.Equal(text, file.JSON) {
+			continue
+		}
+		mended += len(fixed)
+		if _, err := lexicon.ParseSchema(text); err != nil && file.Err == nil {
+			return fmt.Errorf("mending %s would break it: %w", file.Path, err) // never: but what is there is not risked
+		}
+		switch {
+		case e.json:
+			for _, x := range fixed {
+				if err := e.printJSON(map[string]any{"file": x.File, "rule": x.Rule, "path": x.Path, "fixed": !f.check, "fix": x.Fix.Description}); err != nil {
+					return err
+				}
+			}
+		case f.check:
+			if err := e.printDiff(diff.Diff(file.Path, file.JSON, file.Path+" (mended)", text)); err != nil {
+				return err
+			}
+		default:
+			for _, x := range fixed {
+				if _, err := fmt.Fprintf(e.stdout, "%s %s: %s: %s\n", e.show(mark{"🟢", "mended"}), inert(x.File), x.Rule, inert(x.Path)); err != nil {
+					return err
+				}
+			}
+		}
+		texts[i].JSON = text
+		if !f.check {
+			if err := writeFile(file.Path, text); err != nil {
+				return err
+			}
+		}
+	}
+	if f.check {
+		if mended > 0 {
+			return withHint(fmt.Errorf("%d findings have a sure remedy", mended), "'baro lex lint --fix' applies it")
+		}
+		return nil
+	}
+	left := slices.DeleteFunc(lexlint.Lint(texts, o), func(x lexlint.Finding) bool { return !f.wants(x) })
+	if err := e.printFindings(left); err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d findings are left for you to mend", len(left))
+	}
+	return nil
+}
+
+// printFindings prints findings, a line each.
+func (e *env) printFindings(findings []lexlint.Finding) error {
 	c := colorsOf(e.stdout)
 	for _, x := range findings {
 		var err error
@@ -89,9 +291,9 @@ func (e *env) printFindings(findings []lexFinding, sarif bool) error {
 		} else {
 			level := fmt.Sprintf("%-5s", x.Level)
 			switch x.Level {
-			case levelError:
+			case lexlint.Error:
 				level = c.bad(level)
-			case levelInfo:
+			case lexlint.Info:
 				level = c.dim(level)
 			}
 			at := ""
@@ -107,26 +309,40 @@ func (e *env) printFindings(findings []lexFinding, sarif bool) error {
 	return nil
 }
 
-// brokenFile is the finding about a file that is no schema.
-func brokenFile(f *lexFile) lexFinding {
-	x := lexFinding{Level: levelError, Rule: ruleParse, File: f.Path, Line: 1, Message: f.Err.Error()}
-	if s, ok := errors.AsType[*lexicon.SchemaError](f.Err); ok {
-		x.NSID, x.Path, x.Message = s.ID, s.Path, s.Reason
-		if s.ID != "" || s.Path != "" {
-			x.Rule = ruleSchema
-		}
-		if s.Path != "" {
-			x.Line = lineOf(f.JSON, s.Path)
+// lintGate refuses to publish what has errors.
+func (e *env) lintGate(ctx context.Context, l *lexNetwork, todo []*publication, dir string) error {
+	var files []*lexFile
+	for _, p := range todo {
+		if p.Write {
+			files = append(files, p.File)
 		}
 	}
-	return x
+	if len(files) == 0 {
+		return nil
+	}
+	schemas, err := e.newLexCatalog(ctx, dir, false, false, lexFlags{networkFlags: l.ns.f})
+	if err != nil {
+		return err
+	}
+	schemas.net = l
+	bad := lexlint.Lint(lintTexts(files), lexlint.Options{Source: schemas, Level: lexlint.Error})
+	if len(bad) == 0 {
+		return nil
+	}
+	out := *e
+	out.stdout, out.json = e.stderr, false
+	if err := out.printFindings(bad); err != nil {
+		return err
+	}
+	return withHint(fmt.Errorf("%d errors in %d schemas: nothing was published", len(bad), len(files)), "mend them, or publish anyway with --skip-lint")
 }
 
 func newLexParse(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "parse FILE|FOLDER…",
 		Short: "Check only that files are schemas",
-		Long:  "Reads files as schemas and says which are none. 'baro lex lint' does that and more; this command is for scripts that know it.",
+		Long: "Reads files as schemas and says which are none, and why. It is 'baro lex lint --only schema' for scripts that know it\n" +
+			"under this name.",
 		Example: "  baro lex parse lexicons/test/alice/note.json\n" +
 			"  baro lex parse lexicons --json",
 		Args: cobra.MinimumNArgs(1),
@@ -142,140 +358,26 @@ func (e *env) lexParse(args []string) error {
 	if err != nil {
 		return err
 	}
-	var broken []lexFinding
-	for _, f := range files {
-		if f.Err != nil {
-			broken = append(broken, brokenFile(f))
-			continue
-		}
-		if e.json {
+	broken := 0
+	for i, f := range files {
+		switch {
+		case f.Err != nil:
+			broken++
+			if _, ok := errors.AsType[*lexicon.SchemaError](f.Err); !ok {
+				return f.Err // it can't be read
+			}
+			err = e.printFindings(lexlint.Lint(lintTexts(files[i:i+1]), lexlint.Options{Level: lexlint.Error}))
+		case e.json:
 			err = e.printJSON(map[string]string{"nsid": string(f.Schema.ID), "file": f.Path, "cid": cidOf(f.Schema.Raw).String()})
-		} else {
+		default:
 			_, err = fmt.Fprintf(e.stdout, "%s %s\n", e.show(markOK), f.Schema.ID)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := e.printFindings(broken, false); err != nil {
-		return err
-	}
-	if len(broken) > 0 {
-		return fmt.Errorf("%d of %d files are no schemas", len(broken), len(files))
+	if broken > 0 {
+		return fmt.Errorf("%d of %d files are no schemas", broken, len(files))
 	}
 	return nil
-}
-
-func newLexLint(e *env) *cobra.Command {
-	var f lintFlags
-	cmd := &cobra.Command{
-		Use:   "lint [FILE|FOLDER…]",
-		Short: "Check schemas for errors and style",
-		Long:  "Checks local schemas.",
-		Example: "  baro lex lint\n" +
-			"  baro lex lint lexicons/test/alice --lint-level info\n" +
-			"  baro lex lint --sarif > lint.sarif",
-		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check(); err != nil {
-				return err
-			}
-			return lexError(e.lexLint(cmd.Context(), args, f))
-		},
-	}
-	f.add(cmd.Flags())
-	return cmd
-}
-
-func (e *env) lexLint(ctx context.Context, args []string, f lintFlags) error {
-	files, err := lexFiles(args, f.dir)
-	if err != nil {
-		return err
-	}
-	all, err := e.lint(ctx, files, f)
-	if err != nil {
-		return err
-	}
-	told := slices.DeleteFunc(all, func(x lexFinding) bool { return !f.worthTelling(x) })
-	if err := e.printFindings(told, f.sarif); err != nil {
-		return err
-	}
-	if len(told) > 0 {
-		return fmt.Errorf("%d findings in %d schemas", len(told), len(files))
-	}
-	return nil
-}
-
-// lint returns all findings about files.
-func (e *env) lint(ctx context.Context, files []*lexFile, f lintFlags) ([]lexFinding, error) {
-	schemas, err := e.newLexCatalog(ctx, f.dir, false, f.offline, f.lexFlags)
-	if err != nil {
-		return nil, err
-	}
-	for _, file := range files {
-		if file.Schema != nil {
-			schemas.own[file.Schema.ID.Normalize()] = file.Schema
-		}
-	}
-	catalog := lexicon.NewCatalog()
-	var ids []syntax.NSID
-	for _, file := range files {
-		if file.Schema != nil {
-			ids = append(ids, file.Schema.ID)
-		}
-	}
-	_, _, err = lexres.Closure(ctx, ids, 0, func(_ context.Context, id syntax.NSID) (struct{}, []syntax.NSID, error) {
-		s, err := schemas.lookup(id)
-		if err != nil {
-			return struct{}{}, nil, err
-		}
-		catalog.Add(s)
-		if slices.Contains(ids, id) {
-			return struct{}{}, s.Dependencies(), nil
-		}
-		return struct{}{}, nil, nil // what others refer to is their business
-	})
-	if err != nil {
-		return nil, err
-	}
-	var all []lexFinding
-	for _, file := range files {
-		if file.Err != nil {
-			all = append(all, brokenFile(file))
-			continue
-		}
-		for _, x := range catalog.Check() {
-			if x.ID == string(file.Schema.ID) {
-				all = append(all, lexFinding{Level: levelError, Rule: "unresolved-ref", NSID: x.ID, File: file.Path, Line: lineOf(file.JSON, x.Path), Path: x.Path, Message: x.Reason})
-			}
-		}
-	}
-	return all, nil
-}
-
-// lintGate refuses to publish what has errors.
-func (e *env) lintGate(ctx context.Context, l *lexNetwork, todo []*publication, dir string) error {
-	var files []*lexFile
-	for _, p := range todo {
-		if p.Write {
-			files = append(files, p.File)
-		}
-	}
-	if len(files) == 0 {
-		return nil
-	}
-	all, err := e.lint(ctx, files, lintFlags{lexFlags: lexFlags{networkFlags: l.ns.f, dir: dir}})
-	if err != nil {
-		return err
-	}
-	bad := slices.DeleteFunc(all, func(x lexFinding) bool { return x.Level != levelError })
-	if len(bad) == 0 {
-		return nil
-	}
-	out := *e
-	out.stdout, out.json = e.stderr, false
-	if err := out.printFindings(bad, false); err != nil {
-		return err
-	}
-	return withHint(fmt.Errorf("%d errors in %d schemas: nothing was published", len(bad), len(files)), "mend them, or publish anyway with --skip-lint")
 }

@@ -90,11 +90,12 @@ func (e *env) writer(ctx context.Context, f writerFlags) (*lexNetwork, *auth.Acc
 
 type publishFlags struct {
 	writerFlags
-	update   bool
-	dryRun   bool
-	skipDNS  bool
-	skipLint bool
-	wait     time.Duration
+	update       bool
+	dryRun       bool
+	skipDNS      bool
+	skipLint     bool
+	skipBreaking bool
+	wait         time.Duration
 }
 
 func newLexPublish(e *env) *cobra.Command {
@@ -103,7 +104,8 @@ func newLexPublish(e *env) *cobra.Command {
 		Use:   "publish [FILE|FOLDER…]",
 		Short: "Publish schemas in the repository of an account",
 		Long: "Publishes local schemas as records of an account, all in one commit that nobody else's can come in between. Before that\n" +
-			"each must pass the errors of 'baro lex lint', and DNS must name the account as the authority of its group; --wait waits for DNS. After it every schema is resolved as others would, proof included.\n\n" +
+			"each must pass the errors of 'baro lex lint', a new version those of 'baro lex breaking', and DNS must name the account as\n" +
+			"the authority of its group; --wait waits for DNS. After it every schema is resolved as others would, proof included.\n\n" +
 			"Schemas that are published as they are stay alone; those that differ are replaced only with --update. --dry-run says\n" +
 			"what would be done.",
 		Example: "  baro lex publish --dry-run\n" +
@@ -121,6 +123,7 @@ func newLexPublish(e *env) *cobra.Command {
 	fl.DurationVar(&f.wait, "wait", 0, "wait so long for DNS to name the account")
 	fl.BoolVar(&f.skipDNS, "skip-dns-check", false, "publish even if DNS names another account, or none")
 	fl.BoolVar(&f.skipLint, "skip-lint", false, "publish even if lint finds errors")
+	fl.BoolVar(&f.skipBreaking, "skip-breaking", false, "publish even if the new version breaks the old one")
 	f.addWriter(fl, "")
 	f.addDir(fl)
 	f.addNetwork(fl)
@@ -164,6 +167,9 @@ func (e *env) lexPublish(ctx context.Context, args []string, f publishFlags) err
 	var gates []error
 	if !f.skipLint {
 		gates = append(gates, e.lintGate(ctx, l, todo, f.dir))
+	}
+	if !f.skipBreaking {
+		gates = append(gates, e.breakingGate(ctx, l, todo, f.dir))
 	}
 	if err := errors.Join(gates...); err != nil {
 		return err

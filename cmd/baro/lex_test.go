@@ -17,6 +17,7 @@ import (
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity/lexres"
 	"github.com/barograph/baro/lexicon"
+	"github.com/barograph/baro/lexicon/lexlint"
 	"github.com/barograph/baro/lexicons"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
@@ -297,16 +298,30 @@ func TestLexVariables(t *testing.T) {
 	}
 }
 
+// TestLexTemplates makes sure that nobody who begins with a template is told off for it.
 func TestLexTemplates(t *testing.T) {
+	names := map[string]syntax.NSID{
+		"record": "com.example.note", "query": "com.example.getNote", "query-view": "com.example.getNoteView", "query-list": "com.example.listNotes",
+		"procedure": "com.example.createNote", "subscription": "com.example.subscribeNotes", "permission-set": "com.example.authNotes", "defs": "com.example.defs",
+	}
+	var files []lexlint.File
 	for _, tpl := range lexTemplates {
-		b, err := lexFromTemplate(tpl.name, "com.example.thing")
+		b, err := lexFromTemplate(tpl.name, names[tpl.name])
 		if err != nil {
 			t.Errorf("%s: %v", tpl.name, err)
 			continue
 		}
-		if s, err := lexicon.ParseSchema(b); err != nil || s.ID != "com.example.thing" || bytes.Contains(b, []byte("NAME")) || bytes.Contains(b, []byte("GROUP")) {
+		if s, err := lexicon.ParseSchema(b); err != nil || s.ID != names[tpl.name] || bytes.Contains(b, []byte("NAME")) || bytes.Contains(b, []byte("GROUP")) {
 			t.Errorf("%s: %v\n%s", tpl.name, err, b)
 		}
+		files = append(files, lexlint.File{Path: filepath.ToSlash(lexPath("lexicons", names[tpl.name])), JSON: b})
+	}
+	for _, f := range lexlint.Lint(files, lexlint.Options{}) {
+		if f.Level == lexlint.Info {
+			t.Log(f)
+			continue
+		}
+		t.Error(f)
 	}
 }
 
@@ -464,22 +479,6 @@ func FuzzManifest(f *testing.F) {
 			t.Errorf("written twice, it differs: %v\n%s\n%s", err, text, second)
 		}
 	})
-}
-
-func TestLineOf(t *testing.T) {
-	text := []byte("{\n\"lexicon\": 1,\n\"defs\": {\n  \"main\": {\n    \"errors\": [\n      {\"name\": \"A\"},\n      {\n      \"name\": \"B\"}\n    ]\n  }\n}\n}\n")
-	for path, want := range map[string]int{
-		"": 1, "lexicon": 2, "defs": 3, "defs.main": 4, "defs.main.errors": 5, "defs.main.errors[0].name": 6, "defs.main.errors[1].name": 8, "defs.main.nothing": 4, "nothing": 1, "defs.main.errors[7]": 5,
-	} {
-		if got := lineOf(text, path); got != want {
-			t.Errorf("%s: line %d, want %d", path, got, want)
-		}
-	}
-	for _, bad := range []string{"", "{", "[[", `{"a"`, "\xff"} {
-		if got := lineOf([]byte(bad), "a.b"); got != 1 {
-			t.Errorf("%q: line %d", bad, got)
-		}
-	}
 }
 
 func TestWriteFile(t *testing.T) {

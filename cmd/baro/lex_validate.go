@@ -71,9 +71,37 @@ type lexCatalog struct {
 	offline bool
 }
 
+// emptyLexCatalog has no files.
+func (e *env) emptyLexCatalog(ctx context.Context, offline bool, f lexFlags) *lexCatalog {
+	return &lexCatalog{
+		ctx: ctx, e: e, f: f, own: map[syntax.NSID]*lexicon.Schema{}, bad: map[syntax.NSID]error{}, done: map[syntax.NSID]error{}, offline: offline,
+	}
+}
+
+// add puts files above all others.
+func (c *lexCatalog) add(files []*lexFile) {
+	for _, f := range files {
+		if f.Schema != nil {
+			c.own[f.Schema.ID.Normalize()] = f.Schema
+		}
+	}
+}
+
+// network is made when it is needed first.
+func (c *lexCatalog) network() (*lexNetwork, error) {
+	if c.net == nil {
+		n, err := c.e.lexNetwork(c.ctx, c.f)
+		if err != nil {
+			return nil, err
+		}
+		c.net = n
+	}
+	return c.net, nil
+}
+
 // newLexCatalog reads the schema files of a folder; one that isn't there has none, unless it must be.
 func (e *env) newLexCatalog(ctx context.Context, dir string, must, offline bool, f lexFlags) (*lexCatalog, error) {
-	c := &lexCatalog{ctx: ctx, e: e, f: f, own: map[syntax.NSID]*lexicon.Schema{}, bad: map[syntax.NSID]error{}, done: map[syntax.NSID]error{}, offline: offline}
+	c := e.emptyLexCatalog(ctx, offline, f)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && !must {
 		return c, nil
 	}
@@ -91,8 +119,8 @@ func (e *env) newLexCatalog(ctx context.Context, dir string, must, offline bool,
 	return c, nil
 }
 
-// lookup finds a schema: in a file first, then among those of this program, and then in the network.
-func (c *lexCatalog) lookup(id syntax.NSID) (*lexicon.Schema, error) {
+// Lookup implements [lexicon.Source]: it finds a schema in a file first, then among those of this program, and then in the network.
+func (c *lexCatalog) Lookup(id syntax.NSID) (*lexicon.Schema, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id = id.Normalize()
@@ -125,18 +153,15 @@ func (c *lexCatalog) lookup(id syntax.NSID) (*lexicon.Schema, error) {
 }
 
 func (c *lexCatalog) resolve(id syntax.NSID) (*lexicon.Schema, error) {
-	if c.net == nil {
-		n, err := c.e.lexNetwork(c.ctx, c.f)
-		if err != nil {
-			return nil, err
-		}
-		c.net = n
+	l, err := c.network()
+	if err != nil {
+		return nil, err
 	}
-	n, err := c.net.of(id)
+	n, err := l.of(id)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", lexicon.ErrUnknownSchema, err)
 	}
-	return c.net.resolver(n).Source(c.ctx).Lookup(id)
+	return l.resolver(n).Source(c.ctx).Lookup(id)
 }
 
 // validation is what came of a record.
@@ -215,7 +240,7 @@ func (e *env) lexValidate(ctx context.Context, arg string, f validateFlags) erro
 	if err != nil {
 		return err
 	}
-	catalog := lexicon.NewResolvingCatalog(schemas.lookup).With(lexicon.Options{AllowLegacyBlobs: f.legacyBlobs, Findings: maxFindings})
+	catalog := lexicon.NewResolvingCatalog(schemas.Lookup).With(lexicon.Options{AllowLegacyBlobs: f.legacyBlobs, Findings: maxFindings})
 
 	w := bufio.NewWriterSize(e.stdout, 64<<10)
 	out := *e
