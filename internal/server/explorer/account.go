@@ -15,6 +15,7 @@ import (
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -95,7 +96,7 @@ func (p *AccountPage) Groups() []Group {
 func (s *Service) identify(ctx context.Context, id string) (*identity.Identity, error) {
 	at, err := syntax.ParseAtIdentifier(strings.TrimPrefix(id, "@"))
 	if err != nil {
-		return nil, badRequest("“"+line(id, 100)+"” is neither a handle nor a DID.", "A handle looks like alice.example.com, a DID like did:plc:ewvi7nxzyoun6zhxrhs64oiz.")
+		return nil, badRequest("“"+foreign.Line(id, 100)+"” is neither a handle nor a DID.", "A handle looks like alice.example.com, a DID like did:plc:ewvi7nxzyoun6zhxrhs64oiz.")
 	}
 	found, err := s.dir.Lookup(ctx, at.Normalize())
 	if err == nil {
@@ -232,7 +233,7 @@ func (s *Service) repoState(ctx context.Context, host, did string) RepoState {
 	if err != nil {
 		return RepoState{Problem: s.upstream(err)}
 	}
-	out := RepoState{Known: true, Active: st.Active, Status: line(deref(st.Status), 40)}
+	out := RepoState{Known: true, Active: st.Active, Status: foreign.Line(deref(st.Status), 40)}
 	if rev := deref(st.Rev); syntax.ValidTID(rev) {
 		out.Rev = rev
 	}
@@ -320,7 +321,7 @@ func (s *Service) collection(ctx context.Context, r *http.Request) (*View, error
 	name := bare(r, "collection")
 	nsid, err := syntax.ParseNSID(name)
 	if err != nil {
-		return nil, badRequest("“"+line(name, 100)+"” is not the name of a collection.", "A collection is named like app.bsky.feed.post.")
+		return nil, badRequest("“"+foreign.Line(name, 100)+"” is not the name of a collection.", "A collection is named like app.bsky.feed.post.")
 	}
 	found, err := s.identify(ctx, r.PathValue("id"))
 	if err != nil {
@@ -383,7 +384,7 @@ func listed(rec *comatproto.RepoListRecords_Record, did, id string) (Listed, boo
 		return Listed{}, false
 	}
 	l := Listed{
-		Rkey: string(u.RecordKey()), URI: rec.Uri, Type: line(data.TypeOf(rec.Value), 320), Text: preview(rec.Value), Size: len(rec.Value),
+		Rkey: string(u.RecordKey()), URI: rec.Uri, Type: foreign.Line(data.TypeOf(rec.Value), 320), Text: preview(rec.Value), Size: len(rec.Value),
 		Href: recordHref(id, string(u.Collection()), string(u.RecordKey())),
 	}
 	if syntax.ValidCID(rec.Cid) {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -106,7 +107,7 @@ func (s *Service) home(ctx context.Context, r *http.Request) (*View, error) {
 			return nil
 		}
 		for _, h := range out.Hosts[:min(len(out.Hosts), maxHosts)] {
-			p.Hosts = append(p.Hosts, Host{line(h.Hostname, 253), line(deref(h.Status), 40), asInt(h.AccountCount), asInt(h.Seq)})
+			p.Hosts = append(p.Hosts, Host{foreign.Line(h.Hostname, 253), foreign.Line(deref(h.Status), 40), asInt(h.AccountCount), asInt(h.Seq)})
 		}
 		return nil
 	})
@@ -116,7 +117,7 @@ func (s *Service) home(ctx context.Context, r *http.Request) (*View, error) {
 			return nil // only relays of Barograph have this
 		}
 		for reason, c := range st.Drops {
-			p.Drops = append(p.Drops, Drop{line(reason, 60), c})
+			p.Drops = append(p.Drops, Drop{foreign.Line(reason, 60), c})
 			p.Dropped += int64(c)
 		}
 		slices.SortFunc(p.Drops, func(a, b Drop) int { return int(int64(b.Count) - int64(a.Count)) })
@@ -172,7 +173,7 @@ func (s *Service) actors(ctx context.Context, repos []comatproto.SyncListRepos_R
 		if !syntax.ValidDID(r.Did) {
 			continue
 		}
-		a := Actor{DID: r.Did, Active: r.Active == nil || *r.Active, Status: line(deref(r.Status), 40)}
+		a := Actor{DID: r.Did, Active: r.Active == nil || *r.Active, Status: foreign.Line(deref(r.Status), 40)}
 		if syntax.ValidTID(r.Rev) {
 			a.Rev = r.Rev
 		}

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/barograph/baro/internal/foreign"
 )
 
 // What pages are made of. Everything else in a page came from the network and got through.
@@ -79,7 +81,7 @@ func checkHTML(t *testing.T, name, page string) {
 	}
 	var prev rune
 	for i, r := range page {
-		if unseen(r) && !joins(r, prev, page[i+len(string(r)):]) {
+		if foreign.Unseen(r) && !foreign.Joins(r, prev, page[i+len(string(r)):]) {
 			t.Errorf("%s: the character %U as itself", name, r)
 			break
 		}

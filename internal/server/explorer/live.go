@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -36,10 +37,10 @@ func liveFilter(r *http.Request) (collection, did string, err error) {
 	collection, did = strings.TrimSpace(q.Get("collection")), strings.TrimSpace(q.Get("did"))
 	if name, below := strings.CutSuffix(collection, ".*"); collection != "" && !syntax.ValidNSID(collection) &&
 		!(below && (syntax.ValidHandle(name) || syntax.ValidNSID(name))) {
-		return "", "", badRequest("“"+line(collection, 100)+"” is not the name of a collection.", "Try app.bsky.feed.post, or app.bsky.feed.* for all below.")
+		return "", "", badRequest("“"+foreign.Line(collection, 100)+"” is not the name of a collection.", "Try app.bsky.feed.post, or app.bsky.feed.* for all below.")
 	}
 	if did != "" && !syntax.ValidDID(did) {
-		return "", "", badRequest("“"+line(did, 100)+"” is not a DID.", "")
+		return "", "", badRequest("“"+foreign.Line(did, 100)+"” is not a DID.", "")
 	}
 	return collection, did, nil
 }
@@ -54,7 +55,7 @@ func (s *Service) named(events []*Event) []*Event {
 		named.Rows = slices.Clone(e.Rows)
 		for k := range named.Rows {
 			if r := &named.Rows[k]; r.Target != "" {
-				r.Preview = segments("→ " + s.aim(r.Target))
+				r.Preview = foreign.Segments("→ " + s.aim(r.Target))
 			}
 		}
 		events[i] = &named

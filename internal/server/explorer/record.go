@@ -13,6 +13,7 @@ import (
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/lexicon"
 	"github.com/barograph/baro/repo"
@@ -93,7 +94,7 @@ func (s *Service) record(ctx context.Context, r *http.Request) (*View, error) {
 	path := r.PathValue("collection") + "/" + bare(r, "rkey")
 	nsid, rkey, err := syntax.ParsePath(path)
 	if err != nil {
-		return nil, badRequest("“"+line(path, 200)+"” is not the address of a record.", "It is a collection, such as app.bsky.feed.post, and a record key.")
+		return nil, badRequest("“"+foreign.Line(path, 200)+"” is not the address of a record.", "It is a collection, such as app.bsky.feed.post, and a record key.")
 	}
 	found, err := s.identify(ctx, r.PathValue("id"))
 	if err != nil {
@@ -141,7 +142,7 @@ func (s *Service) record(ctx context.Context, r *http.Request) (*View, error) {
 // describe reads the value for people.
 func (s *Service) describe(p *RecordPage, nsid syntax.NSID, rkey syntax.RecordKey) {
 	did := p.Actor.DID
-	p.Size, p.Type = len(p.Value), line(data.TypeOf(p.Value), 320)
+	p.Size, p.Type = len(p.Value), foreign.Line(data.TypeOf(p.Value), 320)
 	p.Tree, _ = tree(p.Value, did) // nil: the JSON is shown alone
 	p.JSON, p.JSONSize = rawJSON(p.Value)
 	p.Blobs = blobViews(p.Value, did)
@@ -164,7 +165,7 @@ func (s *Service) describe(p *RecordPage, nsid syntax.NSID, rkey syntax.RecordKe
 	case errors.Is(err, lexicon.ErrUnknownSchema):
 		p.Schema.Known = false
 	default:
-		p.Schema.Problem = line(err.Error(), 300)
+		p.Schema.Problem = foreign.Line(err.Error(), 300)
 	}
 }
 
@@ -177,7 +178,7 @@ func lede(raw data.Raw) string {
 	m, _ := v.(map[string]any)
 	for _, k := range []string{"text", "displayName", "name", "title"} {
 		if t, _ := m[k].(string); strings.TrimSpace(t) != "" {
-			t, cut := clip(t, 1200)
+			t, cut := foreign.Clip(t, 1200)
 			if cut > 0 {
 				t += "…"
 			}
@@ -311,7 +312,7 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 		if ve != nil {
 			pr.Reason = reasonText(ve)
 		}
-		step(stepFailed, title, line(err.Error(), 300))
+		step(stepFailed, title, foreign.Line(err.Error(), 300))
 		rest()
 		fallback()
 		return
@@ -323,7 +324,7 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 	}
 	if _, err := data.AppendJSON(nil, checked.Record); err != nil {
 		// The bytes are as signed, but no JSON can say what they say.
-		n.add("Record", "It is not valid in the data model, so it can’t be shown whole: "+line(err.Error(), 200)+".")
+		n.add("Record", "It is not valid in the data model, so it can’t be shown whole: "+foreign.Line(err.Error(), 200)+".")
 	} else {
 		p.Value = checked.Record
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/lexicons"
 	"github.com/barograph/baro/syntax"
 )
@@ -44,7 +45,7 @@ func (s *Service) search(_ context.Context, r *http.Request) (*View, error) {
 	if to := s.target(raw); to != "" {
 		return nil, &redirect{to}
 	}
-	p := &SearchPage{Query: line(raw, 300), Examples: examples}
+	p := &SearchPage{Query: foreign.Line(raw, 300), Examples: examples}
 	v := &View{Title: "Search", Name: "search", Data: p, Query: p.Query}
 	if raw != "" {
 		v.Status = http.StatusNotFound
@@ -63,7 +64,7 @@ func (s *Service) target(q string) string {
 	}
 	// Characters that can't be seen come along when addresses are copied from texts.
 	q = strings.Map(func(r rune) rune {
-		if unseen(r) {
+		if foreign.Unseen(r) {
 			return -1
 		}
 		return r
@@ -167,7 +168,7 @@ func (s *Service) lexicon(_ context.Context, r *http.Request) (*View, error) {
 	name := bare(r, "nsid")
 	nsid, err := syntax.ParseNSID(name)
 	if err != nil {
-		return nil, badRequest("“"+line(name, 100)+"” is not the name of a lexicon.", "It looks like app.bsky.feed.post.")
+		return nil, badRequest("“"+foreign.Line(name, 100)+"” is not the name of a lexicon.", "It looks like app.bsky.feed.post.")
 	}
 	p := &LexiconPage{NSID: string(nsid)}
 	p.Live = LiveList{Collection: p.NSID, Max: 12, Events: s.named(s.tail.recent(12, filter(p.NSID, "")))}

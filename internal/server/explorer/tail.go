@@ -7,6 +7,7 @@ import (
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/stream"
 	"github.com/barograph/baro/syntax"
 )
@@ -25,13 +26,13 @@ type Event struct {
 
 // Row is one line of the tail.
 type Row struct {
-	Action     string    `json:"action"` // create, update, delete; or what the event tells of an account
-	Collection string    `json:"collection,omitempty"`
-	Rkey       string    `json:"rkey,omitempty"`
-	CID        string    `json:"cid,omitempty"`
-	Preview    []Segment `json:"preview,omitempty"` // one line of what the record says
-	Target     string    `json:"target,omitempty"`  // at-uri or DID that the record is about, if it says nothing else
-	Href       string    `json:"href"`
+	Action     string            `json:"action"` // create, update, delete; or what the event tells of an account
+	Collection string            `json:"collection,omitempty"`
+	Rkey       string            `json:"rkey,omitempty"`
+	CID        string            `json:"cid,omitempty"`
+	Preview    []foreign.Segment `json:"preview,omitempty"` // one line of what the record says
+	Target     string            `json:"target,omitempty"`  // at-uri or DID that the record is about, if it says nothing else
+	Href       string            `json:"href"`
 }
 
 // tail holds the newest events and hands new ones to those who follow.
@@ -281,7 +282,7 @@ func eventOf(m stream.Message) (*Event, time.Time) {
 			if op.CID.Defined() {
 				r.CID = op.CID.String()
 				if b := records[op.CID]; b != nil {
-					if r.Preview = segments(preview(b)); len(r.Preview) == 1 && isTarget(r.Preview[0].Text) {
+					if r.Preview = foreign.Segments(preview(b)); len(r.Preview) == 1 && isTarget(r.Preview[0].Text) {
 						r.Target = r.Preview[0].Text
 					}
 				}
@@ -293,19 +294,19 @@ func eventOf(m stream.Message) (*Event, time.Time) {
 		}
 	case *stream.Sync:
 		when = m.Time
-		e.Rows = []Row{{Action: "sync", Href: account, Preview: segments("repository reset to revision " + line(m.Rev, 40))}}
+		e.Rows = []Row{{Action: "sync", Href: account, Preview: foreign.Segments("repository reset to revision " + foreign.Line(m.Rev, 40))}}
 	case *stream.Identity:
 		when = m.Time
 		r := Row{Action: "identity", Href: account}
 		if syntax.ValidHandle(m.Handle) {
-			r.Preview = segments("handle " + m.Handle)
+			r.Preview = foreign.Segments("handle " + m.Handle)
 		}
 		e.Rows = []Row{r}
 	case *stream.Account:
 		when = m.Time
-		r := Row{Action: "account", Href: account, Preview: segments("active")}
+		r := Row{Action: "account", Href: account, Preview: foreign.Segments("active")}
 		if !m.Active {
-			r.Preview = segments(line("inactive: "+m.Status, 80))
+			r.Preview = foreign.Segments(foreign.Line("inactive: "+m.Status, 80))
 		}
 		e.Rows = []Row{r}
 	default:

@@ -11,6 +11,7 @@ import (
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
+	"github.com/barograph/baro/internal/foreign"
 )
 
 // Kinds of a [Node].
@@ -85,7 +86,7 @@ func (b *treeBuilder) value(depth int) (*Node, error) {
 			return nil, err
 		}
 		n.Href, n.Outside = textHref(s)
-		n.Text, n.Cut = clip(s, maxText)
+		n.Text, n.Cut = foreign.Clip(s, maxText)
 	case cbor.KindInt:
 		n.Kind = nodeInt
 		v, err := b.r.Int()
@@ -187,7 +188,7 @@ func (b *treeBuilder) mapping(n *Node, depth int) (*Node, error) {
 			}
 			continue
 		}
-		name, _ := clip(string(key), 200)
+		name, _ := foreign.Clip(string(key), 200)
 		c, err := b.value(depth + 1)
 		if err != nil {
 			return nil, err
@@ -269,7 +270,7 @@ func blobViews(raw []byte, did string) []*BlobView {
 			alts(v, func(c, alt string) {
 				for _, b := range out {
 					if b.CID == c && b.Alt == "" {
-						b.Alt = line(alt, 1000)
+						b.Alt = foreign.Line(alt, 1000)
 					}
 				}
 			})
@@ -314,7 +315,7 @@ func rawJSON(raw data.Raw) (text string, size int) {
 			j = b.Bytes()
 		}
 	}
-	s, _ := clip(string(j), maxRaw)
+	s, _ := foreign.Clip(string(j), maxRaw)
 	return s, size
 }
 
@@ -355,7 +356,7 @@ func preview(raw []byte) string {
 func previewText(value []byte) string {
 	r := cbor.NewReader(value)
 	if t, err := r.TextBytes(); err == nil {
-		return line(string(t[:min(len(t), 2048)]), 180)
+		return foreign.Line(string(t[:min(len(t), 2048)]), 180)
 	}
 	n, err := r.Map()
 	if err != nil {
@@ -368,7 +369,7 @@ func previewText(value []byte) string {
 		}
 		if string(key) == "uri" {
 			if t, err := r.TextBytes(); err == nil {
-				return line(string(t[:min(len(t), 2048)]), 180)
+				return foreign.Line(string(t[:min(len(t), 2048)]), 180)
 			}
 			return ""
 		}

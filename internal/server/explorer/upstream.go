@@ -18,6 +18,7 @@ import (
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/plc"
 	"github.com/barograph/baro/syntax"
@@ -57,20 +58,20 @@ func (s *Service) upstream(err error) string {
 			text = fmt.Sprintf("status %d", x.Status)
 		}
 		if x.Message != "" {
-			text += ": " + line(x.Message, 200)
+			text += ": " + foreign.Line(x.Message, 200)
 		}
 		return "it answered “" + text + "”"
 	case errors.As(err, &se):
 		return "it answered with " + se.Error()
 	case errors.As(err, &id):
 		if id.Err != nil {
-			return string(id.Kind) + ": " + line(id.Err.Error(), 200)
+			return string(id.Kind) + ": " + foreign.Line(id.Err.Error(), 200)
 		}
 		return string(id.Kind)
 	case errors.As(err, &op) && op.Op == "dial":
 		return "it can’t be reached"
 	}
-	return line(err.Error(), 200)
+	return foreign.Line(err.Error(), 200)
 }
 
 // Actor is an account as it is named on pages.
@@ -196,8 +197,8 @@ func (s *Service) profile(ctx context.Context, did, pds string) (*Profile, error
 		m, _ := v.(map[string]any)
 		name, _ := m["displayName"].(string)
 		about, _ := m["description"].(string)
-		p.Name = line(name, 80)
-		p.About, _ = clip(about, 600)
+		p.Name = foreign.Line(name, 80)
+		p.About, _ = foreign.Clip(about, 600)
 		p.Avatar, p.Banner = imageIn(m["avatar"], did), imageIn(m["banner"], did)
 	}
 	s.profiles.put(did, p)
@@ -252,7 +253,7 @@ func (s *Service) audit(ctx context.Context, did syntax.DID) (*Audit, error) {
 	a := &Audit{OK: true, Operations: []AuditEntry{}}
 	state, active, err := plc.Verify(did, entries)
 	if err != nil {
-		a.OK, a.Problem = false, line(err.Error(), 300)
+		a.OK, a.Problem = false, foreign.Line(err.Error(), 300)
 	} else {
 		a.Active, a.SigningKey, a.PDS = active, state.SigningKey(), state.PDS()
 	}
@@ -263,7 +264,7 @@ func (s *Service) audit(ctx context.Context, did syntax.DID) (*Audit, error) {
 		}
 		o := AuditEntry{CID: e.CID.String(), At: plc.FormatTime(e.CreatedAt), Type: string(e.Operation.Type), Nullified: e.Nullified}
 		if d, ok := e.Operation.State(); ok {
-			o.Handle, o.PDS = string(d.Handle()), line(d.PDS(), 200)
+			o.Handle, o.PDS = string(d.Handle()), foreign.Line(d.PDS(), 200)
 			o.Change = change(before, d, i == 0)
 			before = d
 		} else {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -98,13 +99,13 @@ type asset struct {
 func newPages(s *Service) (*pages, error) {
 	p := &pages{byName: map[string]*template.Template{}, assets: map[string]asset{}, names: map[string]string{}}
 	funcs := template.FuncMap{
-		"hostile":    hostile,
-		"plain":      plain,
-		"line":       func(max int, v string) string { return line(v, max) },
+		"hostile":    foreign.HTML,
+		"plain":      foreign.Plain,
+		"line":       func(max int, v string) string { return foreign.Line(v, max) },
 		"short":      short,
 		"bytes":      bytesText,
 		"num":        func(v any) string { return thousands(asInt(v)) },
-		"segments":   segmentsHTML,
+		"segments":   foreign.SegmentsHTML,
 		"when":       s.when,
 		"at":         accountHref,
 		"lexicon":    lexiconHref,
@@ -199,23 +200,6 @@ func asInt(v any) int64 {
 	return 0
 }
 
-// segmentsHTML is hostile for text that was cut already.
-func segmentsHTML(g []Segment) template.HTML {
-	var b strings.Builder
-	b.WriteString("<bdi>")
-	for _, g := range g {
-		if g.Mark != "" {
-			b.WriteString(`<span class="ctl" title="a character that can’t be seen">`)
-			template.HTMLEscape(&b, []byte(g.Mark))
-			b.WriteString("</span>")
-			continue
-		}
-		template.HTMLEscape(&b, []byte(g.Text))
-	}
-	b.WriteString("</bdi>")
-	return template.HTML(b.String())
-}
-
 // when shows a time, given as in a record or as a TID's.
 func (s *Service) when(v any) template.HTML {
 	var t time.Time
@@ -225,7 +209,7 @@ func (s *Service) when(v any) template.HTML {
 	case string:
 		var ok bool
 		if t, ok = syntax.LenientTime(v); !ok {
-			return hostile(line(v, 40))
+			return foreign.HTML(foreign.Line(v, 40))
 		}
 	}
 	if t.IsZero() {
@@ -387,7 +371,7 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, errBusy):
 		e = &pageError{http.StatusServiceUnavailable, "NotEnoughResources", "Too many visitors at once", "The explorer is making as many pages as it can.", "Try again in a moment."}
 	default:
-		s.log.Error("making a page", "path", line(r.URL.Path, 200), "err", err)
+		s.log.Error("making a page", "path", foreign.Line(r.URL.Path, 200), "err", err)
 		e = &pageError{http.StatusInternalServerError, "InternalServerError", "Something went wrong here", "The explorer made a mistake. It is written down in its log.", ""}
 	}
 	s.write(w, r, &View{
@@ -448,7 +432,7 @@ func (s *Service) Handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			s.fail(w, r, &pageError{http.StatusMethodNotAllowed, "InvalidRequest", "This site is for reading", "The explorer changes nothing, and takes no " + line(plain(r.Method), 20) + " requests.", ""})
+			s.fail(w, r, &pageError{http.StatusMethodNotAllowed, "InvalidRequest", "This site is for reading", "The explorer changes nothing, and takes no " + foreign.Line(foreign.Plain(r.Method), 20) + " requests.", ""})
 			return
 		}
 		// https://explorer/at://did/collection/rkey is how people paste addresses.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/barograph/baro/data"
+	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/lexicon"
 	"github.com/barograph/baro/plc"
@@ -130,33 +131,6 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-func TestSegments(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":    "plain",
-		"a\u202eb": "a⟨U+202E⟩b",
-		"a\u200bb": "a⟨U+200B⟩b",
-		"👨\u200d👩\u200d👧 ❤\ufe0f 1\ufe0f\u20e3": "👨\u200d👩\u200d👧 ❤\ufe0f 1\ufe0f\u20e3",
-		"نمی\u200cخواهم":                        "نمی\u200cخواهم",
-		"क्\u200dष":                             "क्\u200dष",
-		"a\u200db":                              "a⟨U+200D⟩b",
-		"🏴\U000e0067\U000e0062\U000e007f":       "🏴\U000e0067\U000e0062\U000e007f",
-		"x\U000e0067":                           "x⟨U+E0067⟩",
-		"tab\tnew\nline":                        "tab\tnew\nline",
-		"\x00\x1b\x7f\u0085":                    "⟨U+0000⟩⟨U+001B⟩⟨U+007F⟩⟨U+0085⟩",
-		"bad\xff":                               "bad⟨U+FFFD⟩",
-		"עברית العربية":                         "עברית العربية",
-		"é e\u0301 ẹ\u0302":                     "é e\u0301 ẹ\u0302",
-		"\u2028\u2029\u2060\ufeff\u3164":        "⟨U+2028⟩⟨U+2029⟩⟨U+2060⟩⟨U+FEFF⟩⟨U+3164⟩",
-	} {
-		if got := plain(in); got != want {
-			t.Errorf("%q is shown as %q, want %q", in, got, want)
-		}
-	}
-	if got := plain("z" + strings.Repeat("\u0301", 50)); strings.Count(got, "\u0301") != maxMarks {
-		t.Errorf("%q", got)
-	}
-}
-
 func TestTextHref(t *testing.T) {
 	did := "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 	for in, want := range map[string]string{
@@ -186,9 +160,9 @@ func FuzzHostile(f *testing.F) {
 		f.Add(c)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		checkHTML(t, "text", string(hostile(s)))
-		checkHTML(t, "line", string(hostile(line(s, 40))))
-		checkHTML(t, "segments", string(segmentsHTML(segments(s))))
+		checkHTML(t, "text", string(foreign.HTML(s)))
+		checkHTML(t, "line", string(foreign.HTML(foreign.Line(s, 40))))
+		checkHTML(t, "segments", string(foreign.SegmentsHTML(foreign.Segments(s))))
 		if href, outside := textHref(s); href != "" && strings.HasPrefix(href, "/") == outside {
 			t.Errorf("%q leads to %q", s, href)
 		}
