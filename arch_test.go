@@ -208,6 +208,11 @@ func forbidden(from, to string) string {
 		return "the SDK imports only the core, api and itself"
 	case top(from) == "devnet", top(from) == "cmd":
 		return ""
+	case top(from) == "examples":
+		if matches(to, append([]string{"core", "api", "examples"}, sdk...)) {
+			return ""
+		}
+		return "an example imports what an app could"
 	case server(from) != "":
 		if server(to) != "" && server(to) != server(from) {
 			return "a server never imports another"
@@ -238,7 +243,7 @@ func TestImportDirections(t *testing.T) {
 			}
 			continue
 		}
-		if !matches(p.rel, append([]string{"core", "api", "devnet", "cmd", "internal"}, sdk...)) {
+		if !matches(p.rel, append([]string{"core", "api", "devnet", "cmd", "examples", "internal"}, sdk...)) {
 			t.Errorf("%s has no place in the house: give it one in arch_test.go", p.rel)
 			continue
 		}
@@ -315,7 +320,7 @@ var globalRand = []string{"Int", "IntN", "Intn", "Int32", "Int32N", "Int31", "In
 // machinery may use what is banned elsewhere.
 func machinery(rel, imp string) bool {
 	switch {
-	case top(rel) == "cmd", rel == "internal/world", rel == "internal/netguard", rel == "internal/kv", rel == "internal/blob", testSupport(rel):
+	case top(rel) == "cmd", top(rel) == "examples", rel == "internal/world", rel == "internal/netguard", rel == "internal/kv", rel == "internal/blob", testSupport(rel):
 		return true
 	case rel == "stream" && imp == "net": // what an application without a guard dials with; servers pass their own dialer
 		return true

@@ -113,6 +113,9 @@ func (s *section) source() []byte {
 // typeDecls writes types, each as a declaration of its own, which saves an indent.
 func typeDecls(b *bytes.Buffer, decls []decl, short bool) {
 	for _, d := range decls {
+		if !short {
+			b.WriteByte('\n')
+		}
 		b.WriteString(d.comment + "type ")
 		if d.fields == nil {
 			b.WriteString(strings.Join(d.line.cells, " ") + "\n")
