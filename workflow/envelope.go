@@ -195,15 +195,17 @@ func hasActions(v data.Raw) bool {
 
 // Action is one action of a batch, checked.
 type Action struct {
-	Verb       Verb
-	Name       string
-	Repo       syntax.DID
-	Collection syntax.NSID
-	RecordKey  syntax.RecordKey // may be empty in a create
-	Record     data.Raw         // of a create or update
-	SwapCommit string           // may be empty
+	Verb       Verb             `json:"verb"`
+	Name       string           `json:"name,omitempty"`
+	Repo       syntax.DID       `json:"repo,omitempty"`
+	Collection syntax.NSID      `json:"collection,omitempty"`
+	RecordKey  syntax.RecordKey `json:"rkey,omitempty"`       // may be empty in a create
+	Record     data.Raw         `json:"record,omitempty"`     // of a create or update
+	SwapCommit string           `json:"swapCommit,omitempty"` // may be empty
 
-	Message, Code string // of a raise
+	// Of a raise.
+	Message string `json:"message,omitempty"`
+	Code    string `json:"code,omitempty"`
 }
 
 // Decode reads and checks a workflow that a server sent: against the schema, with its limits in bytes of UTF-8, and that

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/barograph/baro/api/comatiproto"
@@ -284,13 +285,14 @@ func (m *method[I, O]) step(ctx context.Context, c *Round[I], input data.Raw, fi
 		if err != nil {
 			return nil, err
 		}
+		mark := suffix(c.Token, len(f.Batches)-1)
 		for i := range results {
-			results[i].Name = strings.TrimSuffix(results[i].Name, "~"+c.Token)
+			results[i].Name = strings.TrimSuffix(results[i].Name, mark)
 		}
 		c.Results = results
 		if in.Error != nil && in.Error.Name != nil {
 			failure := *in.Error
-			failure.Name = new(strings.TrimSuffix(*in.Error.Name, "~"+c.Token))
+			failure.Name = new(strings.TrimSuffix(*in.Error.Name, mark))
 			c.Failure = &failure
 		}
 		reply, err := m.next(ctx, c)
@@ -338,11 +340,13 @@ func (m *method[I, O]) answer(f *flow, c *Round[I], field string, reply *Reply[O
 	if len(reply.Actions) == 0 {
 		return nil, errors.New("workflow: a reply has neither output nor actions")
 	}
-	b := batchSent{Own: reply.Intent, Intent: reply.Intent + "~" + c.Token}
+	// The number of the batch keeps the reports on two batches apart, whatever the service calls its actions.
+	mark := suffix(c.Token, len(f.Batches))
+	b := batchSent{Own: reply.Intent, Intent: reply.Intent + mark}
 	w := comatiproto.Actions_OutboundWorkflow{Intent: b.Intent}
 	for _, a := range reply.Actions {
 		if a.Verb != Raise {
-			a.Name += "~" + c.Token
+			a.Name += mark
 		}
 		if a.Repo == "" {
 			a.Repo = c.Caller
@@ -387,6 +391,9 @@ func optional(s string) *string {
 // A token is 22 characters: 6 random bytes, then 10 bytes of an HMAC over what the flow is about.
 const tokenLength = 22
 
+// suffix is what stands behind the names of a batch: the token of the flow and the number of the batch.
+func suffix(token string, batch int) string { return "~" + token + "." + strconv.Itoa(batch) }
+
 func (m *method[I, O]) token(nonce []byte, caller syntax.DID, input data.Raw) string {
 	mac := hmac.New(sha256.New, m.o.Secret)
 	for _, part := range [][]byte{nonce, []byte(caller), []byte(m.nsid)} {
@@ -412,8 +419,9 @@ func tokenOf(in *Inbound) string {
 		names = append(names, deref(in.Error.Name))
 	}
 	for _, n := range names {
-		if i := strings.LastIndexByte(n, '~'); i >= 0 && len(n)-i-1 == tokenLength {
-			return n[i+1:]
+		_, mark, _ := strings.Cut(n[max(0, strings.LastIndexByte(n, '~')):], "~")
+		if token, number, ok := strings.Cut(mark, "."); ok && len(token) == tokenLength && number != "" {
+			return token
 		}
 	}
 	return ""
