@@ -41,6 +41,8 @@ type node struct {
 type property struct {
 	name               string
 	encoded            string // the key as it stands in a map
+	head, mask         uint64 // its first eight bytes as a number, and which of them there are
+	prefix             int    // its bytes before the name
 	node               *node
 	required, nullable bool
 }
@@ -270,15 +272,20 @@ func (t *store) compileObject(n *node, d *Def) {
 	n.props = make([]property, 0, len(d.Properties)+1)
 	required, nullable := set(d.Required), set(d.Nullable)
 	add := func(name string, p *node) {
-		n.props = append(n.props, property{name, string(cbor.AppendText(nil, name)), p, required[name], nullable[name]})
+		x := property{name: name, node: p, required: required[name], nullable: nullable[name]}
+		x.key()
+		n.props = append(n.props, x)
 		if required[name] {
 			n.required++
 		}
 		delete(required, name)
 	}
-	if n.typeID != "" { // what a record's $type must be is known
+	switch {
+	case n.typeID != "": // what a record's $type must be is known
 		required[typeKey] = true
 		add(typeKey, &node{kind: kindTypeID, typeID: n.typeID})
+	case d.Type == TypeObject && d.Property(typeKey) == nil && !required[typeKey]: // that of a variant; known, so that it is found fast
+		add(typeKey, &node{kind: kindAny})
 	}
 	for _, p := range d.Properties {
 		if p.Name != typeKey || n.typeID == "" {

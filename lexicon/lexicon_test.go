@@ -675,39 +675,6 @@ func ExampleCatalog_ValidateRecord() {
 	// text: required
 }
 
-// BenchmarkPost relates validation to the strict decode of the same bytes: it should take at most twice as long.
-func BenchmarkPost(b *testing.B) {
-	c := referenceCatalog(b)
-	raw := post(b)
-	b.Run("validate", func(b *testing.B) {
-		b.SetBytes(int64(len(raw)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if err := c.ValidateRecord("app.bsky.feed.post", raw); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("decode", func(b *testing.B) {
-		b.SetBytes(int64(len(raw)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := data.Decode(raw); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("scan", func(b *testing.B) {
-		b.SetBytes(int64(len(raw)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if err := cbor.Valid(raw); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
-
 func BenchmarkCatalog(b *testing.B) {
 	dir := filepath.Join(fixtures.Root(), "..", "shared", "lexicons")
 	referenceCatalog(b)

@@ -23,6 +23,10 @@ func (n *node) checkString(b []byte, lenientDatetimes bool) *Error {
 	if int64(len(b)) <= n.maxGraphemes && n.minGraphemes == 0 {
 		return nil
 	}
+	return n.checkGraphemes(b)
+}
+
+func (n *node) checkGraphemes(b []byte) *Error {
 	if int64(len(b)) < n.minGraphemes {
 		return &Error{Rule: RuleMinGraphemes, Detail: fmt.Sprintf("less than %d", n.minGraphemes)}
 	}

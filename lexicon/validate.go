@@ -1,6 +1,7 @@
 package lexicon
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -174,7 +175,10 @@ func (c *Catalog) only(e *Error) error {
 // run validates raw against the node with that name. Where data reaches a reference whose schema is missing, the resolver
 // is asked for it and validation starts again: only schemas that the data needs are fetched.
 func (c *Catalog) run(name string, n *node, raw []byte) error {
-	v := validator{r: cbor.NewReader(raw), store: c.store, opts: c.opts}
+	if n.pass(raw, 0, 0) == len(raw) {
+		return nil
+	}
+	v := validator{r: cbor.NewReader(raw), raw: raw, store: c.store, opts: c.opts}
 	err := v.top(n)
 	if v.need == "" || c.store.resolve == nil {
 		return err
@@ -191,7 +195,7 @@ func (c *Catalog) resolveAndRun(name string, n *node, raw []byte, need syntax.NS
 		if again := c.store.again(name); again != nil {
 			n = again
 		}
-		v := validator{r: cbor.NewReader(raw), store: c.store, opts: c.opts, failed: failed}
+		v := validator{r: cbor.NewReader(raw), raw: raw, store: c.store, opts: c.opts, failed: failed}
 		err := v.top(n)
 		if v.need == "" {
 			return err
@@ -204,6 +208,7 @@ func (c *Catalog) resolveAndRun(name string, n *node, raw []byte, need syntax.NS
 // validator reads a value once from front to back.
 type validator struct {
 	r     cbor.Reader
+	raw   []byte // that r reads
 	store *store
 	opts  Options
 	errs  Errors      // collected, if more than one is wanted
@@ -378,6 +383,12 @@ func (v *validator) array(n *node, depth int) *Error {
 		return err
 	}
 	for i := range count {
+		if v.opts.Findings <= 1 { // the usual case
+			if err := v.value(n.items, depth+1); err != nil {
+				return err.inItem(i)
+			}
+			continue
+		}
 		mark := len(v.errs)
 		err := v.child(n.items, depth+1)
 		for _, e := range v.errs[mark:] {
@@ -391,9 +402,9 @@ func (v *validator) array(n *node, depth int) *Error {
 }
 
 // object reads a map. Its keys and the properties have the same order, in which encoded keys compare bytewise: so they are
-// merged, and a key that is expected next needs only one comparison of bytes.
+// merged, and a key that is expected next needs only one comparison of the numbers that their first bytes are.
 func (v *validator) object(n *node, depth int) *Error {
-	start := v.r
+	start := v.r.Offset()
 	count, err := v.r.Map()
 	if err != nil {
 		return v.mismatch(err, "an object")
@@ -403,14 +414,15 @@ func (v *validator) object(n *node, depth int) *Error {
 	var prev []byte
 	for range count {
 		rest := v.r.Rest()
-		for steps := 0; len(props) > 0 && comesBefore(props[0].encoded, rest); steps++ {
-			if steps == 8 {
-				props = props[behind(props, rest):]
+		head := first8(rest)
+		for steps := 0; len(props) > 0 && props[0].before(head, rest); steps++ {
+			if steps == few {
+				props = props[behind(props, head, rest):]
 				break
 			}
 			props = props[1:]
 		}
-		if len(props) == 0 || !v.r.Expect(props[0].encoded) {
+		if len(props) == 0 || props[0].head != head&props[0].mask || !v.r.Expect(props[0].encoded) {
 			if prev, err = v.r.MapKey(prev); err != nil {
 				return &Error{Rule: RuleEncoding, Err: err}
 			}
@@ -421,9 +433,15 @@ func (v *validator) object(n *node, depth int) *Error {
 		}
 		p := &props[0]
 		props = props[1:]
-		prev = rest[len(p.encoded)-len(p.name) : len(p.encoded)]
+		prev = rest[p.prefix:len(p.encoded)]
 		if p.required {
 			required--
+		}
+		if v.opts.Findings <= 1 && !v.r.IsNull() { // the usual case
+			if err := v.value(p.node, depth+1); err != nil {
+				return err.inKey(prev)
+			}
+			continue
 		}
 		mark := len(v.errs)
 		var err *Error
@@ -443,7 +461,7 @@ func (v *validator) object(n *node, depth int) *Error {
 		}
 	}
 	if required > 0 {
-		return v.missing(n, start)
+		return v.missing(n, cbor.NewReader(v.raw[start:]))
 	}
 	return nil
 }
@@ -455,23 +473,44 @@ func (v *validator) null() *Error {
 	return v.skip()
 }
 
-// comesBefore reports whether an encoded key is smaller than that at the start of rest. If that isn't a well-formed key,
-// the answer doesn't matter: reading it will say so.
-func comesBefore(encoded string, rest []byte) bool {
-	if len(rest) == 0 {
-		return false
+// first8 is the number that the first eight bytes are, with zeros behind a shorter text. Numbers are in the order of the
+// bytes.
+func first8(b []byte) uint64 {
+	if len(b) >= 8 {
+		return binary.BigEndian.Uint64(b)
 	}
-	if encoded[0] != rest[0] {
-		return encoded[0] < rest[0]
+	var x uint64
+	for i, c := range b {
+		x |= uint64(c) << (56 - 8*i)
 	}
-	return encoded < string(rest[:min(len(encoded), len(rest))])
+	return x
+}
+
+// key fills in what a property is found by.
+func (p *property) key() {
+	p.encoded = string(cbor.AppendText(nil, p.name))
+	p.prefix = len(p.encoded) - len(p.name)
+	p.head = first8([]byte(p.encoded[:min(8, len(p.encoded))]))
+	p.mask = ^uint64(0)
+	if n := len(p.encoded); n < 8 {
+		p.mask <<= 8 * (8 - n)
+	}
+}
+
+// before reports whether the key of p is smaller than that at the start of rest, whose first bytes are head. If there is no
+// well-formed key, the answer doesn't matter: reading it will say so.
+func (p *property) before(head uint64, rest []byte) bool {
+	if head &= p.mask; p.head != head {
+		return p.head < head
+	}
+	return len(p.encoded) > 8 && p.encoded < string(rest[:min(len(p.encoded), len(rest))])
 }
 
 // behind is the number of properties that come before rest.
-func behind(props []property, rest []byte) int {
+func behind(props []property, head uint64, rest []byte) int {
 	lo, hi := 0, len(props)
 	for lo < hi {
-		if m := (lo + hi) / 2; comesBefore(props[m].encoded, rest) {
+		if m := (lo + hi) / 2; props[m].before(head, rest) {
 			lo = m + 1
 		} else {
 			hi = m
@@ -541,8 +580,12 @@ func (v *validator) unlisted(t string, depth int) *Error {
 	return v.value(v.store.node(t), depth)
 }
 
-// encodedTypeKey is the key $type as it stands in a map.
-var encodedTypeKey = string(cbor.AppendText(nil, typeKey))
+// typeProperty is $type.
+var typeProperty = func() *property {
+	p := &property{name: typeKey}
+	p.key()
+	return p
+}()
 
 // typeField looks ahead for the $type of the object that comes next.
 func (v *validator) typeField() ([]byte, *Error) {
@@ -553,7 +596,7 @@ func (v *validator) typeField() ([]byte, *Error) {
 	}
 	var key []byte
 	for range count {
-		if ahead.Expect(encodedTypeKey) {
+		if ahead.Expect(typeProperty.encoded) {
 			t, err := ahead.TextBytes()
 			if err != nil {
 				w := validator{r: ahead}
@@ -564,7 +607,7 @@ func (v *validator) typeField() ([]byte, *Error) {
 			}
 			return t, nil
 		}
-		if comesBefore(encodedTypeKey, ahead.Rest()) {
+		if rest := ahead.Rest(); typeProperty.before(first8(rest), rest) {
 			break
 		}
 		if key, err = ahead.MapKey(key); err != nil {
