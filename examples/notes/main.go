@@ -2,16 +2,16 @@
 // which it gathers from the event stream of a relay.
 //
 // The folder lexicons has two schemas, a record and a query. The folder lex has the Go that is generated from them; the
-// strong reference in a note is that of the package comatproto, which exists already:
-//
-//go:generate go run ../../internal/lexgen/cmd generate -lexicons lexicons -out . -module github.com/barograph/baro/examples/notes -package com.example.notes=lex -api -comments
+// strong reference in a note is that of the package comatproto, which exists already.
 //
 // With a local network running (baro up), in another terminal:
 //
-//	go run . write -account alice.test -password … "Fair, then rain."
-//	go run . list -account alice.test
+//	NOTES_PASSWORD=… go run . write -account carol.test "Fair, then rain."
+//	go run . list -account carol.test
 //	go run . serve
 //	curl 'http://127.0.0.1:8090/xrpc/com.example.notes.listNotes'
+//
+//go:generate go run ../../internal/lexgen/cmd generate -lexicons lexicons -out . -module github.com/barograph/baro/examples/notes -package com.example.notes=lex -api -comments
 package main
 
 import (
@@ -52,14 +52,13 @@ func run(ctx context.Context, args []string) error {
 	relay := f.String("relay", "http://127.0.0.1:2470", "URL of the relay")
 	plc := f.String("plc", "http://127.0.0.1:2582", "URL of the PLC directory")
 	addr := f.String("addr", "127.0.0.1:8090", "where to serve")
-	account := f.String("account", "alice.test", "handle or DID")
-	password := f.String("password", "", "of the account")
+	account := f.String("account", "carol.test", "handle or DID")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}
 	switch args[0] {
 	case "write":
-		session, err := auth.New(auth.Options{}).Login(ctx, *pds, auth.Credentials{Identifier: *account, Password: *password})
+		session, err := auth.New(auth.Options{}).Login(ctx, *pds, auth.Credentials{Identifier: *account, Password: os.Getenv("NOTES_PASSWORD")})
 		if err != nil {
 			return err
 		}
