@@ -51,8 +51,8 @@ var (
 	ErrRecordNotFound = errors.New("record not found")
 	// ErrBadAnswer says that an answer isn't one to the question.
 	ErrBadAnswer = errors.New("the server's answer makes no sense")
-	// ErrPaging says that a list would never end: its cursors go in circles or its pages stay empty.
-	ErrPaging = errors.New("the list does not end")
+	// ErrPaging is [xrpc.ErrPaging].
+	ErrPaging = xrpc.ErrPaging
 	// ErrStalled says that a server stopped sending, or sends too slowly.
 	ErrStalled = errors.New("the server stopped sending")
 	// ErrTooLarge says that an answer is larger than was allowed.

@@ -2,20 +2,17 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"iter"
-)
 
-// maxEmpty is how many pages without an item, but with a cursor, may follow each other.
-const maxEmpty = 100
+	"github.com/barograph/baro/xrpc"
+)
 
 // pages turns a method that pages into a sequence of items. Fetch gets the cursor, "" for the first page.
 func pages[T any](ctx context.Context, fetch func(ctx context.Context, cursor string) (items []T, next string, err error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
-		// A circle of cursors is found by comparing each with one from before, which is replaced at growing distances
-		// (Brent's algorithm): it takes no memory, and less than three rounds.
-		cursor, mark, steps, power, empty := "", "", 0, 1, 0
+		cursor := ""
+		var guard xrpc.PageGuard
 		for {
 			items, next, err := fetch(ctx, cursor)
 			if err != nil {
@@ -27,22 +24,12 @@ func pages[T any](ctx context.Context, fetch func(ctx context.Context, cursor st
 					return
 				}
 			}
-			if next == "" {
-				return
+			more, err := guard.Next(len(items), next)
+			if err != nil {
+				yield(none, err)
 			}
-			if empty++; len(items) > 0 {
-				empty = 0
-			}
-			switch {
-			case next == cursor || next == mark:
-				yield(none, fmt.Errorf("%w: the cursor %.100q came again", ErrPaging, next))
+			if !more {
 				return
-			case empty >= maxEmpty:
-				yield(none, fmt.Errorf("%w: %d empty pages", ErrPaging, empty))
-				return
-			}
-			if steps++; steps == power {
-				mark, steps, power = next, 0, power*2
 			}
 			cursor = next
 		}

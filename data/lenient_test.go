@@ -469,3 +469,44 @@ func FuzzLenient(f *testing.F) {
 		}
 	})
 }
+
+// An answer in JSON that doesn't fit its struct is read as far as it does; one that isn't JSON, or that the strict reading
+// of the data model refuses, is not.
+func TestUnmarshalJSONLenient(t *testing.T) {
+	type item struct {
+		Name string `json:"name"`
+		Size *int64 `json:"size,omitzero"`
+	}
+	type answer struct {
+		Items []item `json:"items"`
+	}
+	for _, x := range []struct {
+		in, want   string // want: the names
+		violations int
+	}{
+		{`{"items":[{"name":"a"},{"name":"b","size":1}]}`, "a,b", 0},
+		{`{"items":[{"name":"a"},{"size":1},{"name":"c","size":"x"}]}`, "a,,c", 2},
+		{`{"items":[{"name":"a"}`, "", -1},
+		{`{"items":[{"name":"a","size":1.5}]}`, "", -1},
+		{`{"items":[{"name":"a"},{}],"items":[]}`, "", -1},
+	} {
+		var v answer
+		l, err := data.UnmarshalJSONLenient([]byte(x.in), &v)
+		if x.violations < 0 {
+			if e, ok := errors.AsType[*data.Error](err); !ok || e.Rule == "" {
+				t.Errorf("%s: %v", x.in, err)
+			}
+			continue
+		}
+		var names []string
+		for _, it := range v.Items {
+			names = append(names, it.Name)
+		}
+		if got := strings.Join(names, ","); err != nil || got != x.want || len(l.Violations) != x.violations {
+			t.Errorf("%s: %q %v %+v", x.in, got, err, l)
+		}
+	}
+	if _, err := data.UnmarshalJSONLenient([]byte(`{}`), answer{}); err == nil {
+		t.Error("no pointer, no error")
+	}
+}

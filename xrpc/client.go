@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
 	"net/http"
-	"reflect"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,8 +23,18 @@ type Client struct {
 	HTTP *http.Client // nil: the standard transport; no timeout of its own, the context has one
 	Auth Auth         // nil: without credentials
 
-	Header      http.Header // sent with every request
-	MaxResponse int64       // bytes of a JSON answer; 0: 16 MiB
+	Header http.Header // sent with every request
+	// HeaderSources compute more headers, anew for each attempt. Of headers with the same name a source's goes before those of
+	// Header, a later source's before an earlier one's, and that of [WithCallHeader] before all of them.
+	HeaderSources []func(context.Context) (http.Header, error)
+
+	MaxResponse int64  // bytes of a JSON answer, unpacked; 0: 16 MiB
+	Retry       *Retry // nil: a call is one attempt, but for what a [Refresher] asks for
+	Pacer       *Pacer // nil: calls go as fast as they are made
+	// Strict refuses an answer whenever something in it doesn't fit the lexicon. Else a list isn't lost for one bad item: what
+	// doesn't fit within the items of a list, or deeper, is zero, and [Meta] tells of it; only what is wrong in the fields
+	// of the answer itself is an error.
+	Strict bool
 
 	// Validate, if not nil, is asked about every JSON answer: a pointer to the output of a method. An error of it is that of
 	// the call. See the field of the same name in [ServerOptions].
@@ -94,6 +102,34 @@ func (c *Client) WithHeader(name, value string) *Client {
 	} else {
 		d.Header.Set(name, value)
 	}
+	return &d
+}
+
+// WithHeaderSource returns a client that computes more headers for each attempt.
+func (c *Client) WithHeaderSource(source func(context.Context) (http.Header, error)) *Client {
+	d := *c
+	d.HeaderSources = append(slices.Clip(c.HeaderSources), source)
+	return &d
+}
+
+// WithRetry returns a client that repeats what may be repeated; nil: nothing.
+func (c *Client) WithRetry(r *Retry) *Client {
+	d := *c
+	d.Retry = r
+	return &d
+}
+
+// WithPacer returns a client whose calls are slowed down before a server's budget ends; nil: they aren't.
+func (c *Client) WithPacer(p *Pacer) *Client {
+	d := *c
+	d.Pacer = p
+	return &d
+}
+
+// WithStrict returns a client that refuses answers that don't fit the lexicon in full, or not.
+func (c *Client) WithStrict(strict bool) *Client {
+	d := *c
+	d.Strict = strict
 	return &d
 }
 
@@ -176,23 +212,23 @@ func encodeInput(in any, accepts string) (*Body, error) {
 }
 
 func call[O any](ctx context.Context, c *Client, method, nsid, query string, in *Body, accept string) (*O, error) {
-	s, err := c.Do(ctx, method, nsid, query, in, accept)
+	out := new(O)
+	decoded := false
+	err := c.try(ctx, method, nsid, query, in, accept, func(s *Stream, m *Meta) error {
+		switch out := any(out).(type) {
+		case *Stream:
+			*out = *s
+			return nil
+		case *None:
+			return s.Body.Close()
+		}
+		out, decoded = new(O), true
+		return c.decode(s, out, m)
+	})
 	if err != nil {
 		return nil, err
 	}
-	out := new(O)
-	switch out := any(out).(type) {
-	case *Stream:
-		*out = *s
-		return any(out).(*O), nil
-	case *None:
-		s.Body.Close()
-		return any(out).(*O), nil
-	}
-	if err := c.decode(s, out); err != nil {
-		return nil, fmt.Errorf("calling %s: %w", nsid, err)
-	}
-	if c.Validate != nil {
+	if c.Validate != nil && decoded {
 		if err := c.Validate(nsid, out); err != nil {
 			return nil, fmt.Errorf("calling %s: the answer is invalid: %w", nsid, err)
 		}
@@ -201,17 +237,17 @@ func call[O any](ctx context.Context, c *Client, method, nsid, query string, in 
 }
 
 // decode reads a JSON answer.
-func (c *Client) decode(s *Stream, out any) error {
+func (c *Client) decode(s *Stream, out any, m *Meta) error {
 	defer s.Body.Close()
 	if t, _, _ := strings.Cut(s.Type, ";"); !strings.EqualFold(strings.TrimSpace(t), typeJSON) {
-		return fmt.Errorf("the answer is of type %q, not JSON", s.Type)
+		return fmt.Errorf("the answer is of type %s, not JSON", clip(s.Type))
 	}
 	limit := c.MaxResponse
 	if limit == 0 {
 		limit = defaultMaxResponse
 	}
 	if s.Length > limit {
-		return fmt.Errorf("the answer has %d bytes, at most %d are read", s.Length, limit)
+		return fmt.Errorf("%w: it has %d bytes, at most %d are read", ErrTooLarge, s.Length, limit)
 	}
 	var buf bytes.Buffer
 	if s.Length > 0 {
@@ -222,28 +258,99 @@ func (c *Client) decode(s *Stream, out any) error {
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	if n > limit {
-		return fmt.Errorf("the answer has more than %d bytes", limit)
+		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
 	}
-	return data.UnmarshalJSON(buf.Bytes(), out)
+	strict := data.UnmarshalJSON(buf.Bytes(), out)
+	if strict == nil || c.Strict {
+		return strict
+	}
+	l, err := data.UnmarshalJSONLenient(buf.Bytes(), out)
+	if err != nil {
+		return err
+	}
+	if l.More {
+		return strict
+	}
+	for _, v := range l.Violations {
+		if depth(v) < 2 {
+			return strict
+		}
+	}
+	m.Violations = l.Violations
+	return nil
 }
 
-// Do makes one request of a method that may have no descriptor. Query is a query string without "?", in may be nil. The
-// answer, which is a success, is not read yet, and the caller closes it. Every other answer is an [*Error].
-func (c *Client) Do(ctx context.Context, method, nsid, query string, in *Body, accept string) (*Stream, error) {
+// depth returns how far below the answer a violation is: 1 for one of its own fields.
+func depth(v *data.Error) int {
+	n := strings.Count(v.Path, "[") + strings.Count(v.Path, ".")
+	if v.Path != "" {
+		n++
+	}
+	if v.Rule == data.RuleMissing { // the path is that of the map without the field
+		n++
+	}
+	return n
+}
+
+// Do makes one call of a method that may have no descriptor. Query is a query string without "?", in may be nil. The answer,
+// which is a success, is not read yet, and the caller closes it. Every other answer is an [*Error], and no answer a
+// [*TransportError].
+func (c *Client) Do(ctx context.Context, method, nsid, query string, in *Body, accept string) (out *Stream, err error) {
+	err = c.try(ctx, method, nsid, query, in, accept, func(s *Stream, _ *Meta) error { out = s; return nil })
+	return out, err
+}
+
+// try makes a call, again and again as far as may be, until finish has taken an answer.
+func (c *Client) try(ctx context.Context, method, nsid, query string, in *Body, accept string, finish func(*Stream, *Meta) error) error {
+	m, _ := ctx.Value(metaKey{}).(*Meta)
+	if m == nil {
+		m = new(Meta)
+	}
+	*m = Meta{}
+	var spent time.Duration
+	for n := 1; ; n++ {
+		s, err := c.once(ctx, method, nsid, query, in, accept, m)
+		if err == nil {
+			if err = finish(s, m); err == nil {
+				return nil
+			}
+			err = &TransportError{NSID: nsid, Sent: true, Err: err}
+		}
+		wait, again := c.Retry.wait(method, n, spent, err)
+		if !again || ctx.Err() != nil || !rewind(in) {
+			return err
+		}
+		spent += wait
+		if cause := sleep(ctx, wait); cause != nil {
+			return fmt.Errorf("calling %s: waiting to repeat it: %w; it failed with: %w", nsid, cause, err)
+		}
+	}
+}
+
+// once makes one attempt, or two if there are new credentials for a second.
+func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body, accept string, m *Meta) (*Stream, error) {
 	h := c.HTTP
 	if h == nil {
 		h = new(http.Client)
 	}
 	refresher, _ := c.Auth.(Refresher)
 	for try := 0; ; try++ {
-		req, err := c.request(ctx, method, nsid, query, in, accept)
+		if err := c.Pacer.wait(ctx, c.Host, nsid); err != nil {
+			return nil, fmt.Errorf("calling %s: waiting for the server's budget: %w", nsid, err)
+		}
+		var sent sent
+		req, err := c.request(sent.trace(ctx), method, nsid, query, in, accept)
 		if err != nil {
 			return nil, fmt.Errorf("calling %s: %w", nsid, err)
 		}
+		m.Attempts++
+		m.Status, m.Header = 0, nil
 		resp, err := h.Do(req)
 		if err != nil {
-			return nil, fmt.Errorf("calling %s: %w", nsid, err)
+			return nil, &TransportError{NSID: nsid, Sent: sent.maybe(), Err: err}
 		}
+		m.Status, m.Header = resp.StatusCode, resp.Header
+		c.Pacer.note(c.Host, nsid, resp.Header)
 		if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 			return &Stream{Body: resp.Body, Type: resp.Header.Get("Content-Type"), Length: resp.ContentLength, Header: resp.Header}, nil
 		}
@@ -286,8 +393,16 @@ func (c *Client) request(ctx context.Context, method, nsid, query string, in *Bo
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range c.Header {
-		req.Header[k] = v
+	maps.Copy(req.Header, c.Header)
+	for _, source := range c.HeaderSources {
+		h, err := source(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("computing headers: %w", err)
+		}
+		setAll(req.Header, h)
+	}
+	if h, ok := ctx.Value(headerKey{}).(http.Header); ok {
+		setAll(req.Header, h)
 	}
 	if req.Header.Get("User-Agent") == "" {
 		req.Header.Set("User-Agent", userAgent)
@@ -295,7 +410,9 @@ func (c *Client) request(ctx context.Context, method, nsid, query string, in *Bo
 	if accept == "" {
 		accept = typeJSON
 	}
-	req.Header.Set("Accept", accept)
+	if req.Header.Get("Accept") == "" {
+		req.Header.Set("Accept", accept)
+	}
 	if in != nil {
 		if in.Length > 0 {
 			req.ContentLength = in.Length
@@ -310,6 +427,13 @@ func (c *Client) request(ctx context.Context, method, nsid, query string, in *Bo
 		}
 	}
 	return req, nil
+}
+
+// setAll replaces headers, in whatever case their names are.
+func setAll(dst, h http.Header) {
+	for k, v := range h {
+		dst[http.CanonicalHeaderKey(k)] = v
+	}
 }
 
 // readError turns an answer that is no success into an error. It takes any body, since many come from proxies.
@@ -327,66 +451,4 @@ func readError(resp *http.Response) *Error {
 	}
 	e.Message = http.StatusText(resp.StatusCode)
 	return e
-}
-
-// RetryAfter returns how long a server asks to wait, from the header Retry-After in seconds.
-func (e *Error) RetryAfter() (time.Duration, bool) {
-	s, err := strconv.ParseInt(e.Header.Get("Retry-After"), 10, 32)
-	return time.Duration(s) * time.Second, err == nil && s >= 0
-}
-
-// Pages calls a query that pages again and again, until there is no cursor or the last one comes back. Parameters and output
-// must have a field Cursor of type *string, or there is one page. The error ends the loop.
-func (q Query[P, O]) Pages(ctx context.Context, c *Client, p P) iter.Seq2[*O, error] {
-	return func(yield func(*O, error) bool) {
-		for {
-			out, err := q.Call(ctx, c, &p)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(out, nil) {
-				return
-			}
-			next, ok := cursor(out)
-			last, ok2 := cursor(&p)
-			if !ok || !ok2 || next.IsNil() || next.Elem().String() == "" || !last.IsNil() && last.Elem().String() == next.Elem().String() {
-				return
-			}
-			last.Set(next)
-		}
-	}
-}
-
-// Items returns what pages list, one by one: the items of the array that list picks.
-//
-//	pages := appbsky.FeedGetTimeline.Pages(ctx, c, appbsky.FeedGetTimeline_Params{})
-//	posts := xrpc.Items(pages, func(p *appbsky.FeedGetTimeline_Output) []appbsky.FeedDefs_FeedViewPost { return p.Feed })
-//	for post, err := range posts { … }
-//
-// The pointers point into the pages. The error ends the loop.
-func Items[O, T any](pages iter.Seq2[*O, error], list func(*O) []T) iter.Seq2[*T, error] {
-	return func(yield func(*T, error) bool) {
-		for page, err := range pages {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			items := list(page)
-			for i := range items {
-				if !yield(&items[i], nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func cursor(v any) (reflect.Value, bool) {
-	s := reflect.ValueOf(v).Elem()
-	if s.Kind() != reflect.Struct {
-		return reflect.Value{}, false
-	}
-	f := s.FieldByName("Cursor")
-	return f, f.IsValid() && f.Type() == reflect.TypeFor[*string]()
 }

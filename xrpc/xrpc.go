@@ -15,10 +15,14 @@
 //		})
 //	http.ListenAndServe(addr, s)
 //
-// An answer that is no success is an [*Error], on both sides; errors.Is finds it by its [ErrorName]. The server checks
-// parameters against the limits of their lexicon, and of inputs that they have the right shape, not their limits. The
-// package knows how to carry credentials but not what they are: that is package auth. WebSockets are the subject of
-// package stream; [HandleSubscription] gives it the request.
+// An answer that is no success is an [*Error], on both sides; errors.Is finds it by its [ErrorName]. A client that got no
+// usable answer says so by a [*TransportError], which tells whether the server may have acted. With a [Retry] it repeats
+// what is safe to repeat, with a [Pacer] it keeps to the budget that a server grants. What came with an answer is in its
+// [Meta], by the Response methods or [WithMeta]. Lists are read by Pages and [Items].
+//
+// The server checks parameters against the limits of their lexicon, and of inputs that they have the right shape, not their
+// limits. The package knows how to carry credentials but not what they are: that is package auth. WebSockets are the
+// subject of package stream; [HandleSubscription] gives it the request.
 //
 // Limits: bodies are capped on both sides, see [Client] and [ServerOptions]; the nesting of JSON at 4,096. The API is
 // settling; descriptors are stable.

@@ -433,7 +433,7 @@ func TestPages(t *testing.T) {
 		case *p.Cursor == "2" && *p.Limit == 3:
 			return nil, errTooLong
 		}
-		return &listOutput{Items: []string{"c"}, Cursor: new("2")}, nil // the same again: the end
+		return &listOutput{Items: []string{"c"}, Cursor: new("2")}, nil // the same again
 	})
 	h := httptest.NewServer(s)
 	defer h.Close()
@@ -442,11 +442,15 @@ func TestPages(t *testing.T) {
 	got := ""
 	for out, err := range list.Pages(t.Context(), c, p) {
 		if err != nil {
-			t.Fatal(err)
+			if !errors.Is(err, xrpc.ErrPaging) {
+				t.Error(err)
+			}
+			got += "!"
+			continue
 		}
 		got += out.Items[0]
 	}
-	if got != "abc" || p.Cursor != nil {
+	if got != "abc!" || p.Cursor != nil {
 		t.Errorf("%s, cursor %v", got, p.Cursor)
 	}
 	p.Limit = new(int64(3))
@@ -463,6 +467,33 @@ func TestPages(t *testing.T) {
 	}
 	if got != "ab!" {
 		t.Error(got)
+	}
+}
+
+// TestPageGuard ends lists that don't end.
+func TestPageGuard(t *testing.T) {
+	for _, x := range []struct {
+		name  string
+		items int
+		next  func(page int) string
+		pages int // at most
+		err   bool
+	}{
+		{"ends", 1, func(n int) string { return strings.Repeat("x", max(0, 7-n)) }, 8, false},
+		{"the same", 1, func(int) string { return "x" }, 2, true},
+		{"a circle of 10", 1, func(n int) string { return fmt.Sprint("x", n%10) }, 40, true},
+		{"a circle behind a way in", 1, func(n int) string { return fmt.Sprint("x", min(n, 20+n%7)) }, 80, true},
+		{"always empty", 0, func(n int) string { return fmt.Sprint(n) }, xrpc.MaxEmptyPages, true},
+	} {
+		var g xrpc.PageGuard
+		n, more, err := 0, true, error(nil)
+		for more && n <= 1000 {
+			more, err = g.Next(x.items, x.next(n))
+			n++
+		}
+		if n > x.pages || (err != nil) != x.err || err != nil && !errors.Is(err, xrpc.ErrPaging) {
+			t.Errorf("%s: %d pages, %v", x.name, n, err)
+		}
 	}
 }
 
