@@ -39,8 +39,9 @@ type Agent struct {
 	MaxSteps int  // batches in one workflow; 0: [DefaultMaxSteps]
 	Atomic   bool // batches of two or more writes, without a raise, become one commit
 
-	// OnPlan sees each batch that the policy allows before anything of it is done. An error refuses the batch, and goes to
-	// the server as the reason. It may ask a person.
+	// OnPlan sees each batch before anything of it is done. An error refuses the batch, and goes to the server as the
+	// reason. It may ask a person. What the policy refuses, see [Plan.Refused], stays refused whatever it returns. If the
+	// context has ended when it returns, nothing is reported, and [Agent.Resume] asks again.
 	OnPlan func(context.Context, *Plan) error
 	// Connect returns a client for a service. nil: a service DID#id is called through the account's PDS, a URL directly
 	// and without credentials.

@@ -24,6 +24,7 @@ type Plan struct {
 	Intent  string
 	Atomic  bool // in one commit
 	Actions []PlannedAction
+	Refused error // why the policy refuses the batch; nil if it doesn't. The actions are those asked for then, and nothing is decided
 }
 
 // PlannedAction is one action of a plan.
@@ -55,6 +56,15 @@ func (r *run) batch(ctx context.Context, w data.Raw, planned []PlannedAction, ma
 	if planned == nil {
 		notes, err := r.a.Policy.check(r.req.Method, r.a.DID, actions)
 		if err != nil {
+			if r.a.OnPlan != nil {
+				plan.Refused = err
+				for _, a := range actions {
+					plan.Actions = append(plan.Actions, PlannedAction{Action: a})
+				}
+				if answer := r.a.OnPlan(ctx, plan); ctx.Err() != nil {
+					return nil, &InterruptedError{Run: r.id, Err: errors.Join(ctx.Err(), answer)}
+				}
+			}
 			return r.refuse(ctx, err, actions)
 		}
 		if plan.Actions, err = r.plan(ctx, actions); err != nil {

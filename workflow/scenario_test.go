@@ -363,6 +363,37 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestPlanRefused: what the policy refuses is shown as well, can't be agreed to, and isn't told if the person leaves.
+func TestPlanRefused(t *testing.T) {
+	w := newWorld(t)
+	svc := newService(t, script(batchJSON("s", `{"$type":"com.atiproto.actions#delete","repo":"`+string(w.did)+`","name":"p","collection":"app.bsky.actor.profile","rkey":"self"}`), `{"ok":true}`))
+	a := w.agent(nil, nil, svc.URL)
+	stop := errors.New("stop")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	leave, seen := true, 0
+	a.OnPlan = func(_ context.Context, p *Plan) error {
+		seen++
+		var refused *PolicyError
+		if !errors.As(p.Refused, &refused) || refused.Name != "p" || len(p.Actions) != 1 || p.Actions[0].Collection != "app.bsky.actor.profile" || p.Actions[0].URI != "" {
+			t.Errorf("plan %+v", p)
+		}
+		if leave {
+			cancel(stop)
+			return stop
+		}
+		return nil
+	}
+	_, err := a.Run(ctx, Request{Service: "test", Method: testMethod})
+	var i *InterruptedError
+	if !errors.As(err, &i) || !errors.Is(err, stop) || len(svc.bodies) != 1 {
+		t.Fatalf("%v after %d calls", err, len(svc.bodies))
+	}
+	leave = false
+	if _, err := a.Resume(t.Context(), i.Run); err != nil || seen != 2 || !strings.Contains(svc.bodies[1], CodePolicy) {
+		t.Errorf("%v, seen %d times, told %s", err, seen, svc.bodies[1:])
+	}
+}
+
 func TestFileJournal(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)
