@@ -209,7 +209,7 @@ func forbidden(from, to string) string {
 	case top(from) == "devnet", top(from) == "cmd":
 		return ""
 	case top(from) == "examples":
-		if matches(to, append([]string{"core", "api", "examples"}, sdk...)) {
+		if matches(to, append([]string{"core", "api", "examples"}, sdk...)) || testSupport(from) && to == "devnet" {
 			return ""
 		}
 		return "an example imports what an app could"
