@@ -14,10 +14,12 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/barograph/baro/internal/foreign"
+	"github.com/barograph/baro/internal/lexsite"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -152,6 +154,9 @@ func newPages(s *Service) (*pages, error) {
 		b, err := assetFiles.ReadFile("assets/" + e.Name())
 		if err != nil {
 			return nil, fmt.Errorf("reading the assets: %w", err)
+		}
+		if e.Name() == "style.css" {
+			b = slices.Concat([]byte(lexsite.Paper()), b, []byte(lexsite.Style()))
 		}
 		sum := sha256.Sum256(b)
 		tag := hex.EncodeToString(sum[:6])
