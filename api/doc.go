@@ -19,7 +19,7 @@
 // Strings of every format are string: what came in goes out unchanged, and package syntax parses it where it matters. An
 // optional scalar or object is a pointer, an optional array may be nil. A union holds a pointer to one of its members, or
 // the bytes of what this module has no type for, see [data.Union]. Entries that a schema doesn't know of stay in Extra, which
-// every struct embeds, so that reading and writing a record gives the same bytes. A required entry that is missing is an
+// every struct has, so that reading and writing a record gives the same bytes. A required entry that is missing is an
 // error. Package encoding/json works on all types; of those that aren't records it leaves out Extra, which
 // [data.MarshalJSON] does not.
 //

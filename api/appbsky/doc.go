@@ -22,11 +22,14 @@ const (
 	ErrBlockedByActor xrpc.ErrorName = "BlockedByActor"
 
 	ErrDailyLimitExceeded xrpc.ErrorName = "DailyLimitExceeded"
-	ErrDidTooLong         xrpc.ErrorName = "DidTooLong"
-	ErrDraftLimitReached  xrpc.ErrorName = "DraftLimitReached"
 
-	ErrInternalError   xrpc.ErrorName = "InternalError"
-	ErrInvalidCode     xrpc.ErrorName = "InvalidCode"
+	ErrDidTooLong xrpc.ErrorName = "DidTooLong"
+
+	ErrDraftLimitReached xrpc.ErrorName = "DraftLimitReached"
+
+	ErrInternalError xrpc.ErrorName = "InternalError"
+	ErrInvalidCode   xrpc.ErrorName = "InvalidCode"
+
 	ErrInvalidContacts xrpc.ErrorName = "InvalidContacts"
 	ErrInvalidCursor   xrpc.ErrorName = "InvalidCursor"
 
@@ -40,7 +43,8 @@ const (
 	ErrInvalidPhone xrpc.ErrorName = "InvalidPhone"
 	ErrInvalidToken xrpc.ErrorName = "InvalidToken"
 	ErrMissingParts xrpc.ErrorName = "MissingParts"
-	ErrNotFound     xrpc.ErrorName = "NotFound"
+
+	ErrNotFound xrpc.ErrorName = "NotFound"
 
 	ErrPartSizeMismatch   xrpc.ErrorName = "PartSizeMismatch"
 	ErrRateLimitExceeded  xrpc.ErrorName = "RateLimitExceeded"
@@ -54,16 +58,20 @@ const (
 
 	ErrUnsupportedCollection  xrpc.ErrorName = "UnsupportedCollection"
 	ErrUnsupportedContentType xrpc.ErrorName = "UnsupportedContentType"
-	ErrUploadAborted          xrpc.ErrorName = "UploadAborted"
+
+	ErrUploadAborted xrpc.ErrorName = "UploadAborted"
+
 	ErrUploadAlreadyCompleted xrpc.ErrorName = "UploadAlreadyCompleted"
 
-	ErrUploadExpired   xrpc.ErrorName = "UploadExpired"
-	ErrUploadFailed    xrpc.ErrorName = "UploadFailed"
+	ErrUploadExpired xrpc.ErrorName = "UploadExpired"
+	ErrUploadFailed  xrpc.ErrorName = "UploadFailed"
+
 	ErrUploadForbidden xrpc.ErrorName = "UploadForbidden"
 	ErrUploadNotFound  xrpc.ErrorName = "UploadNotFound"
 	ErrUploadNotReady  xrpc.ErrorName = "UploadNotReady"
-	ErrVideoTooLarge   xrpc.ErrorName = "VideoTooLarge"
-	ErrVideoTooLong    xrpc.ErrorName = "VideoTooLong"
+
+	ErrVideoTooLarge xrpc.ErrorName = "VideoTooLarge"
+	ErrVideoTooLong  xrpc.ErrorName = "VideoTooLong"
 )
 
 // Records returns a new value of each record type of the package.

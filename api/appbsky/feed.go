@@ -12,7 +12,8 @@ type FeedDefs_BlockedAuthor struct {
 	Did string `json:"did"`
 
 	Viewer *ActorDefs_ViewerState `json:"viewer,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_BlockedPost struct {
 	Blocked bool `json:"blocked"`
@@ -20,7 +21,8 @@ type FeedDefs_BlockedPost struct {
 	Uri string `json:"uri"`
 
 	Author FeedDefs_BlockedAuthor `json:"author"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_FeedViewPost struct {
 	ReqId *string `json:"reqId,omitzero"`
@@ -31,7 +33,8 @@ type FeedDefs_FeedViewPost struct {
 	Reply *FeedDefs_ReplyRef `json:"reply,omitzero"`
 
 	Reason FeedDefs_FeedViewPost_Reason `json:"reason,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_FeedViewPost_Reason = data.Union[func(*FeedDefs_ReasonRepost, *FeedDefs_ReasonPin)]
 type FeedDefs_GeneratorView struct {
@@ -43,9 +46,11 @@ type FeedDefs_GeneratorView struct {
 	Did string `json:"did"`
 	Uri string `json:"uri"`
 
-	IndexedAt   string  `json:"indexedAt"`
-	DisplayName string  `json:"displayName"`
-	Avatar      *string `json:"avatar,omitzero"`
+	IndexedAt   string `json:"indexedAt"`
+	DisplayName string `json:"displayName"`
+
+	Avatar *string `json:"avatar,omitzero"`
+
 	ContentMode *string `json:"contentMode,omitzero"`
 	Description *string `json:"description,omitzero"`
 
@@ -55,11 +60,13 @@ type FeedDefs_GeneratorView struct {
 
 	Labels []comatproto.LabelDefs_Label   `json:"labels,omitzero"`
 	Viewer *FeedDefs_GeneratorViewerState `json:"viewer,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_GeneratorViewerState struct {
-	Like  *string `json:"like,omitzero"`
-	Extra `json:"-"`
+	Like *string `json:"like,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_Interaction struct {
 	Item  *string `json:"item,omitzero"`
@@ -68,19 +75,21 @@ type FeedDefs_Interaction struct {
 
 	FeedContext *string `json:"feedContext,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedDefs_KnownLikers struct {
 	Count int64 `json:"count"`
 
 	Actors []ActorDefs_ProfileViewBasic `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_NotFoundPost struct {
 	NotFound bool `json:"notFound"`
 
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_PostView struct {
 	LikeCount  *int64 `json:"likeCount,omitzero"`
@@ -98,18 +107,20 @@ type FeedDefs_PostView struct {
 	Debug  data.Raw `json:"debug,omitzero"`
 	Record data.Raw `json:"record"`
 
-	Viewer *FeedDefs_ViewerState   `json:"viewer,omitzero"`
-	Embed  FeedDefs_PostView_Embed `json:"embed,omitzero"`
+	Viewer *FeedDefs_ViewerState `json:"viewer,omitzero"`
+
+	Embed FeedDefs_PostView_Embed `json:"embed,omitzero"`
 
 	Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
 
 	Author ActorDefs_ProfileViewBasic   `json:"author"`
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_PostView_Embed = EmbedRecord_ViewRecord_Embeds_Elem
 type FeedDefs_ReasonPin struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedDefs_ReasonRepost struct {
 	IndexedAt string `json:"indexedAt"`
@@ -117,16 +128,18 @@ type FeedDefs_ReasonRepost struct {
 	Cid *string `json:"cid,omitzero"`
 	Uri *string `json:"uri,omitzero"`
 
-	By    ActorDefs_ProfileViewBasic `json:"by"`
-	Extra `json:"-"`
+	By ActorDefs_ProfileViewBasic `json:"by"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_ReplyRef struct {
-	Root   FeedDefs_ReplyRef_Root   `json:"root"`
+	Root FeedDefs_ReplyRef_Root `json:"root"`
+
 	Parent FeedDefs_ReplyRef_Parent `json:"parent"`
 
 	GrandparentAuthor *ActorDefs_ProfileViewBasic `json:"grandparentAuthor,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedDefs_ReplyRef_Parent = data.Union[func(*FeedDefs_PostView, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 type FeedDefs_ReplyRef_Root = FeedDefs_ReplyRef_Parent
@@ -136,20 +149,21 @@ type FeedDefs_SkeletonFeedPost struct {
 	FeedContext *string `json:"feedContext,omitzero"`
 
 	Reason FeedDefs_SkeletonFeedPost_Reason `json:"reason,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_SkeletonFeedPost_Reason = data.Union[func(*FeedDefs_SkeletonReasonRepost, *FeedDefs_SkeletonReasonPin)]
 type FeedDefs_SkeletonReasonPin struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedDefs_SkeletonReasonRepost struct {
 	Repost string `json:"repost"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type FeedDefs_ThreadContext struct {
 	RootAuthorLike *string `json:"rootAuthorLike,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedDefs_ThreadViewPost struct {
 	Post FeedDefs_PostView `json:"post"`
@@ -159,7 +173,8 @@ type FeedDefs_ThreadViewPost struct {
 	Parent FeedDefs_ThreadViewPost_Parent `json:"parent,omitzero"`
 
 	Replies []FeedDefs_ThreadViewPost_Replies_Elem `json:"replies,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_ThreadViewPost_Parent = data.Union[func(*FeedDefs_ThreadViewPost, *FeedDefs_NotFoundPost, *FeedDefs_BlockedPost)]
 type FeedDefs_ThreadViewPost_Replies_Elem = FeedDefs_ThreadViewPost_Parent
@@ -170,14 +185,17 @@ type FeedDefs_ThreadgateView struct {
 	Record data.Raw `json:"record,omitzero"`
 
 	Lists []GraphDefs_ListViewBasic `json:"lists,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDefs_ViewerState struct {
-	Pinned      *bool `json:"pinned,omitzero"`
+	Pinned *bool `json:"pinned,omitzero"`
+
 	Bookmarked  *bool `json:"bookmarked,omitzero"`
 	ThreadMuted *bool `json:"threadMuted,omitzero"`
 
-	ReplyDisabled     *bool `json:"replyDisabled,omitzero"`
+	ReplyDisabled *bool `json:"replyDisabled,omitzero"`
+
 	EmbeddingDisabled *bool `json:"embeddingDisabled,omitzero"`
 
 	Like   *string `json:"like,omitzero"`
@@ -185,7 +203,7 @@ type FeedDefs_ViewerState struct {
 
 	KnownLikers *FeedDefs_KnownLikers `json:"knownLikers,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*FeedDefs_BlockedPost) LexType() string       { return "app.bsky.feed.defs#blockedPost" }
@@ -208,10 +226,11 @@ const (
 	FeedDefs_ClickthroughReposter   = "app.bsky.feed.defs#clickthroughReposter"
 	FeedDefs_ContentModeUnspecified = "app.bsky.feed.defs#contentModeUnspecified"
 
-	FeedDefs_ContentModeVideo  = "app.bsky.feed.defs#contentModeVideo"
-	FeedDefs_InteractionLike   = "app.bsky.feed.defs#interactionLike"
-	FeedDefs_InteractionQuote  = "app.bsky.feed.defs#interactionQuote"
-	FeedDefs_InteractionReply  = "app.bsky.feed.defs#interactionReply"
+	FeedDefs_ContentModeVideo = "app.bsky.feed.defs#contentModeVideo"
+	FeedDefs_InteractionLike  = "app.bsky.feed.defs#interactionLike"
+	FeedDefs_InteractionQuote = "app.bsky.feed.defs#interactionQuote"
+	FeedDefs_InteractionReply = "app.bsky.feed.defs#interactionReply"
+
 	FeedDefs_InteractionRepost = "app.bsky.feed.defs#interactionRepost"
 	FeedDefs_InteractionSeen   = "app.bsky.feed.defs#interactionSeen"
 	FeedDefs_InteractionShare  = "app.bsky.feed.defs#interactionShare"
@@ -227,14 +246,15 @@ type FeedDescribeFeedGenerator_Output struct {
 
 	Links *FeedDescribeFeedGenerator_Links `json:"links,omitzero"`
 	Feeds []FeedDescribeFeedGenerator_Feed `json:"feeds"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedDescribeFeedGenerator_Feed = BookmarkDeleteBookmark_Input
 type FeedDescribeFeedGenerator_Links struct {
 	PrivacyPolicy  *string `json:"privacyPolicy,omitzero"`
 	TermsOfService *string `json:"termsOfService,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 type FeedGenerator struct {
@@ -242,7 +262,8 @@ type FeedGenerator struct {
 
 	Did string `json:"did"`
 
-	CreatedAt   string  `json:"createdAt"`
+	CreatedAt string `json:"createdAt"`
+
 	DisplayName string  `json:"displayName"`
 	ContentMode *string `json:"contentMode,omitzero"`
 	Description *string `json:"description,omitzero"`
@@ -252,7 +273,8 @@ type FeedGenerator struct {
 	DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
 
 	Labels FeedGenerator_Labels `json:"labels,omitzero"`
-	Extra  `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type FeedGenerator_Labels = ActorProfile_Labels
 
@@ -271,21 +293,23 @@ type FeedGetActorFeeds_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Feeds []FeedDefs_GeneratorView `json:"feeds"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrBlockedActor, ErrBlockedByActor.
+// Errors: BlockedActor, BlockedByActor.
 var FeedGetActorLikes = xrpc.Query[FeedGetActorLikes_Params, FeedGetActorLikes_Output]{NSID: "app.bsky.feed.getActorLikes"}
 
 type FeedGetActorLikes_Params = FeedGetActorFeeds_Params
 type FeedGetActorLikes_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
-	Feed  []FeedDefs_FeedViewPost `json:"feed"`
-	Extra `json:"-"`
+	Feed []FeedDefs_FeedViewPost `json:"feed"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrBlockedActor, ErrBlockedByActor.
+// Errors: BlockedActor, BlockedByActor.
 var FeedGetAuthorFeed = xrpc.Query[FeedGetAuthorFeed_Params, FeedGetAuthorFeed_Output]{NSID: "app.bsky.feed.getAuthorFeed"}
 
 type FeedGetAuthorFeed_Params struct {
@@ -300,15 +324,16 @@ type FeedGetAuthorFeed_Output = FeedGetActorLikes_Output
 
 const (
 	FeedGetAuthorFeed_PostsWithReplies = "posts_with_replies"
-	FeedGetAuthorFeed_PostsNoReplies   = "posts_no_replies"
-	FeedGetAuthorFeed_PostsWithMedia   = "posts_with_media"
+
+	FeedGetAuthorFeed_PostsNoReplies = "posts_no_replies"
+	FeedGetAuthorFeed_PostsWithMedia = "posts_with_media"
 
 	FeedGetAuthorFeed_PostsAndAuthorThreads = "posts_and_author_threads"
 
 	FeedGetAuthorFeed_PostsWithVideo = "posts_with_video"
 )
 
-// Errors: ErrUnknownFeed.
+// Errors: UnknownFeed.
 var FeedGetFeed = xrpc.Query[FeedGetFeed_Params, FeedGetFeed_Output]{NSID: "app.bsky.feed.getFeed"}
 
 type FeedGetFeed_Params struct {
@@ -327,8 +352,9 @@ type FeedGetFeedGenerator_Output struct {
 	IsValid  bool `json:"isValid"`
 	IsOnline bool `json:"isOnline"`
 
-	View  FeedDefs_GeneratorView `json:"view"`
-	Extra `json:"-"`
+	View FeedDefs_GeneratorView `json:"view"`
+
+	Extra Extra `json:"-"`
 }
 
 var FeedGetFeedGenerators = xrpc.Query[FeedGetFeedGenerators_Params, FeedGetFeedGenerators_Output]{NSID: "app.bsky.feed.getFeedGenerators"}
@@ -338,10 +364,11 @@ type FeedGetFeedGenerators_Params struct {
 }
 type FeedGetFeedGenerators_Output struct {
 	Feeds []FeedDefs_GeneratorView `json:"feeds"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrUnknownFeed.
+// Errors: UnknownFeed.
 var FeedGetFeedSkeleton = xrpc.Query[FeedGetFeedSkeleton_Params, FeedGetFeedSkeleton_Output]{NSID: "app.bsky.feed.getFeedSkeleton"}
 
 type FeedGetFeedSkeleton_Params = FeedGetFeed_Params
@@ -349,8 +376,9 @@ type FeedGetFeedSkeleton_Output struct {
 	ReqId  *string `json:"reqId,omitzero"`
 	Cursor *string `json:"cursor,omitzero"`
 
-	Feed  []FeedDefs_SkeletonFeedPost `json:"feed"`
-	Extra `json:"-"`
+	Feed []FeedDefs_SkeletonFeedPost `json:"feed"`
+
+	Extra Extra `json:"-"`
 }
 
 var FeedGetLikes = xrpc.Query[FeedGetLikes_Params, FeedGetLikes_Output]{NSID: "app.bsky.feed.getLikes"}
@@ -369,17 +397,19 @@ type FeedGetLikes_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Likes []FeedGetLikes_Like `json:"likes"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedGetLikes_Like struct {
 	CreatedAt string `json:"createdAt"`
 	IndexedAt string `json:"indexedAt"`
 
 	Actor ActorDefs_ProfileView `json:"actor"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrUnknownList.
+// Errors: UnknownList.
 var FeedGetListFeed = xrpc.Query[FeedGetListFeed_Params, FeedGetListFeed_Output]{NSID: "app.bsky.feed.getListFeed"}
 
 type FeedGetListFeed_Params struct {
@@ -389,7 +419,7 @@ type FeedGetListFeed_Params struct {
 }
 type FeedGetListFeed_Output = FeedGetActorLikes_Output
 
-// Errors: ErrNotFound.
+// Errors: NotFound.
 var FeedGetPostThread = xrpc.Query[FeedGetPostThread_Params, FeedGetPostThread_Output]{NSID: "app.bsky.feed.getPostThread"}
 
 type FeedGetPostThread_Params struct {
@@ -403,7 +433,8 @@ type FeedGetPostThread_Output struct {
 	Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
 
 	Thread FeedGetPostThread_Output_Thread `json:"thread"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedGetPostThread_Output_Thread = FeedDefs_ThreadViewPost_Parent
 
@@ -414,7 +445,8 @@ type FeedGetPosts_Params struct {
 }
 type FeedGetPosts_Output struct {
 	Posts []FeedDefs_PostView `json:"posts"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var FeedGetQuotes = xrpc.Query[FeedGetQuotes_Params, FeedGetQuotes_Output]{NSID: "app.bsky.feed.getQuotes"}
@@ -427,7 +459,8 @@ type FeedGetQuotes_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Posts []FeedDefs_PostView `json:"posts"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var FeedGetRepostedBy = xrpc.Query[FeedGetRepostedBy_Params, FeedGetRepostedBy_Output]{NSID: "app.bsky.feed.getRepostedBy"}
@@ -440,7 +473,8 @@ type FeedGetRepostedBy_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	RepostedBy []ActorDefs_ProfileView `json:"repostedBy"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var FeedGetSuggestedFeeds = xrpc.Query[FeedGetSuggestedFeeds_Params, FeedGetSuggestedFeeds_Output]{NSID: "app.bsky.feed.getSuggestedFeeds"}
@@ -460,9 +494,11 @@ type FeedGetTimeline_Output = FeedGetActorLikes_Output
 type FeedLike struct {
 	CreatedAt string `json:"createdAt"`
 
-	Subject comatproto.RepoStrongRef  `json:"subject"`
-	Via     *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra   `json:"-" lex:"record"`
+	Subject comatproto.RepoStrongRef `json:"subject"`
+
+	Via *comatproto.RepoStrongRef `json:"via,omitzero"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*FeedLike) LexType() string                { return "app.bsky.feed.like" }
@@ -470,7 +506,8 @@ func (v FeedLike) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedLike) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 type FeedPost struct {
-	Text      string `json:"text"`
+	Text string `json:"text"`
+
 	CreatedAt string `json:"createdAt"`
 
 	Tags  []string `json:"tags,omitzero"`
@@ -483,7 +520,8 @@ type FeedPost struct {
 	Entities []FeedPost_Entity `json:"entities,omitzero"`
 
 	Reply *FeedPost_ReplyRef `json:"reply,omitzero"`
-	Extra `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type FeedPost_Embed = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal, *EmbedRecord, *EmbedRecordWithMedia)]
 type FeedPost_Labels = ActorProfile_Labels
@@ -492,17 +530,19 @@ type FeedPost_Entity struct {
 	Value string `json:"value"`
 
 	Index FeedPost_TextSlice `json:"index"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedPost_ReplyRef struct {
 	Root   comatproto.RepoStrongRef `json:"root"`
 	Parent comatproto.RepoStrongRef `json:"parent"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type FeedPost_TextSlice struct {
 	End   int64 `json:"end"`
 	Start int64 `json:"start"`
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*FeedPost) LexType() string                { return "app.bsky.feed.post" }
@@ -510,18 +550,19 @@ func (v FeedPost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedPost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 type FeedPostgate struct {
-	Post      string `json:"post"`
+	Post string `json:"post"`
+
 	CreatedAt string `json:"createdAt"`
 
 	DetachedEmbeddingUris []string `json:"detachedEmbeddingUris,omitzero"`
 
 	EmbeddingRules []FeedPostgate_EmbeddingRules_Elem `json:"embeddingRules,omitzero"`
 
-	Extra `json:"-" lex:"record"`
+	Extra Extra `json:"-" lex:"record"`
 }
 type FeedPostgate_EmbeddingRules_Elem = ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem
 type FeedPostgate_DisableRule struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*FeedPostgate) LexType() string                { return "app.bsky.feed.postgate" }
@@ -532,16 +573,18 @@ func (*FeedPostgate_DisableRule) LexType() string    { return "app.bsky.feed.pos
 type FeedRepost struct {
 	CreatedAt string `json:"createdAt"`
 
-	Subject comatproto.RepoStrongRef  `json:"subject"`
-	Via     *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra   `json:"-" lex:"record"`
+	Subject comatproto.RepoStrongRef `json:"subject"`
+
+	Via *comatproto.RepoStrongRef `json:"via,omitzero"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*FeedRepost) LexType() string                { return "app.bsky.feed.repost" }
 func (v FeedRepost) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *FeedRepost) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
-// Errors: ErrBadQueryString.
+// Errors: BadQueryString.
 var FeedSearchPosts = xrpc.Query[FeedSearchPosts_Params, FeedSearchPosts_Output]{NSID: "app.bsky.feed.searchPosts"}
 
 type FeedSearchPosts_Params struct {
@@ -551,26 +594,30 @@ type FeedSearchPosts_Params struct {
 
 	Author, Mentions *string `lex:"at-identifier"`
 
-	Sort *string  `lex:"default=latest"`
-	Lang *string  `lex:"language"`
-	Url  *string  `lex:"uri"`
-	Tag  []string `lex:"maxLength=640"`
-	Q    string
+	Sort *string `lex:"default=latest"`
+	Lang *string `lex:"language"`
+	Url  *string `lex:"uri"`
+
+	Tag []string `lex:"maxLength=640"`
+	Q   string
 }
 type FeedSearchPosts_Output struct {
-	HitsTotal *int64  `json:"hitsTotal,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
 
 	Posts []FeedDefs_PostView `json:"posts"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	FeedSearchPosts_Top    = "top"
+	FeedSearchPosts_Top = "top"
+
 	FeedSearchPosts_Latest = "latest"
 )
 
-// Errors: ErrBadQueryString.
+// Errors: BadQueryString.
 var FeedSearchPostsV2 = xrpc.Query[FeedSearchPostsV2_Params, FeedSearchPostsV2_Output]{NSID: "app.bsky.feed.searchPostsV2"}
 
 type FeedSearchPostsV2_Params struct {
@@ -594,13 +641,15 @@ type FeedSearchPostsV2_Params struct {
 	ExcludeUrls, Urls []string `lex:"uri"`
 }
 type FeedSearchPostsV2_Output struct {
-	HitsTotal *int64  `json:"hitsTotal,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
 
 	DetectedQueryLanguages []string `json:"detectedQueryLanguages,omitzero"`
 
 	Posts []FeedDefs_PostView `json:"posts"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -611,7 +660,8 @@ const (
 	FeedSearchPostsV2_Ar = "ar"
 
 	FeedSearchPostsV2_Recent = "recent"
-	FeedSearchPostsV2_Top    = "top"
+
+	FeedSearchPostsV2_Top = "top"
 )
 
 var FeedSendInteractions = xrpc.Procedure[FeedSendInteractions_Input, FeedSendInteractions_Output]{NSID: "app.bsky.feed.sendInteractions"}
@@ -621,32 +671,34 @@ type FeedSendInteractions_Input struct {
 
 	Interactions []FeedDefs_Interaction `json:"interactions"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedSendInteractions_Output = ContactDismissMatch_Output
 
 type FeedThreadgate struct {
-	Post      string `json:"post"`
+	Post string `json:"post"`
+
 	CreatedAt string `json:"createdAt"`
 
 	HiddenReplies []string `json:"hiddenReplies,omitzero"`
 
 	Allow []FeedThreadgate_Allow_Elem `json:"allow,omitzero"`
-	Extra `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type FeedThreadgate_Allow_Elem = ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem
 type FeedThreadgate_FollowerRule struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedThreadgate_FollowingRule struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type FeedThreadgate_ListRule struct {
 	List  string `json:"list"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type FeedThreadgate_MentionRule struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*FeedThreadgate) LexType() string                { return "app.bsky.feed.threadgate" }

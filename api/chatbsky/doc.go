@@ -16,16 +16,21 @@ type Extra = data.Extra
 // Names of errors.
 const (
 	ErrAccountSuspended xrpc.ErrorName = "AccountSuspended"
-	ErrBlockedActor     xrpc.ErrorName = "BlockedActor"
-	ErrBlockedSubject   xrpc.ErrorName = "BlockedSubject"
-	ErrConsumerTooSlow  xrpc.ErrorName = "ConsumerTooSlow"
-	ErrConvoLocked      xrpc.ErrorName = "ConvoLocked"
 
-	ErrConvoLockedByModeration      xrpc.ErrorName = "ConvoLockedByModeration"
+	ErrBlockedActor xrpc.ErrorName = "BlockedActor"
+
+	ErrBlockedSubject  xrpc.ErrorName = "BlockedSubject"
+	ErrConsumerTooSlow xrpc.ErrorName = "ConsumerTooSlow"
+
+	ErrConvoLocked xrpc.ErrorName = "ConvoLocked"
+
+	ErrConvoLockedByModeration xrpc.ErrorName = "ConvoLockedByModeration"
+
 	ErrEnabledJoinLinkAlreadyExists xrpc.ErrorName = "EnabledJoinLinkAlreadyExists"
 
-	ErrFollowRequired   xrpc.ErrorName = "FollowRequired"
-	ErrFutureCursor     xrpc.ErrorName = "FutureCursor"
+	ErrFollowRequired xrpc.ErrorName = "FollowRequired"
+	ErrFutureCursor   xrpc.ErrorName = "FutureCursor"
+
 	ErrInsufficientRole xrpc.ErrorName = "InsufficientRole"
 
 	ErrInvalidCode  xrpc.ErrorName = "InvalidCode"
@@ -33,7 +38,9 @@ const (
 
 	ErrInvalidJoinRequest xrpc.ErrorName = "InvalidJoinRequest"
 	ErrLinkAlreadyEnabled xrpc.ErrorName = "LinkAlreadyEnabled"
-	ErrLinkDisabled       xrpc.ErrorName = "LinkDisabled"
+
+	ErrLinkDisabled xrpc.ErrorName = "LinkDisabled"
+
 	ErrMemberLimitReached xrpc.ErrorName = "MemberLimitReached"
 
 	ErrMessageDeleteNotAllowed xrpc.ErrorName = "MessageDeleteNotAllowed"

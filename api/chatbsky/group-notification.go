@@ -7,43 +7,47 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// Errors: ErrAccountSuspended, ErrBlockedActor, ErrBlockedSubject, ErrConvoLocked, ErrInsufficientRole, ErrInvalidConvo, ErrMemberLimitReached, ErrNotFollowedBySender, ErrRecipientNotFound, ErrUserForbidsGroups.
+// Errors: AccountSuspended, BlockedActor, BlockedSubject, ConvoLocked, InsufficientRole, InvalidConvo, MemberLimitReached, NotFollowedBySender, RecipientNotFound, UserForbidsGroups.
 var GroupAddMembers = xrpc.Procedure[GroupAddMembers_Input, GroupAddMembers_Output]{NSID: "chat.bsky.group.addMembers"}
 
 type GroupAddMembers_Input struct {
 	ConvoId string   `json:"convoId"`
 	Members []string `json:"members"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupAddMembers_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
 
 	AddedMembers []ActorDefs_ProfileViewBasic `json:"addedMembers,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole, ErrMemberLimitReached.
+// Errors: InvalidConvo, InsufficientRole, MemberLimitReached.
 var GroupApproveJoinRequest = xrpc.Procedure[GroupApproveJoinRequest_Input, GroupApproveJoinRequest_Output]{NSID: "chat.bsky.group.approveJoinRequest"}
 
 type GroupApproveJoinRequest_Input struct {
 	Member  string `json:"member"`
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupApproveJoinRequest_Output = ConvoGetConvo_Output
 
-// Errors: ErrAccountSuspended, ErrBlockedActor, ErrBlockedSubject, ErrNewAccountCannotCreateGroup, ErrNotFollowedBySender, ErrRecipientNotFound, ErrUserForbidsGroups.
+// Errors: AccountSuspended, BlockedActor, BlockedSubject, NewAccountCannotCreateGroup, NotFollowedBySender, RecipientNotFound, UserForbidsGroups.
 var GroupCreateGroup = xrpc.Procedure[GroupCreateGroup_Input, GroupCreateGroup_Output]{NSID: "chat.bsky.group.createGroup"}
 
 type GroupCreateGroup_Input struct {
-	Name    string   `json:"name"`
+	Name string `json:"name"`
+
 	Members []string `json:"members"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupCreateGroup_Output = ConvoGetConvo_Output
 
-// Errors: ErrEnabledJoinLinkAlreadyExists, ErrInvalidConvo, ErrInsufficientRole.
+// Errors: EnabledJoinLinkAlreadyExists, InvalidConvo, InsufficientRole.
 var GroupCreateJoinLink = xrpc.Procedure[GroupCreateJoinLink_Input, GroupCreateJoinLink_Output]{NSID: "chat.bsky.group.createJoinLink"}
 
 type GroupCreateJoinLink_Input struct {
@@ -51,20 +55,22 @@ type GroupCreateJoinLink_Input struct {
 
 	ConvoId  string `json:"convoId"`
 	JoinRule string `json:"joinRule"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupCreateJoinLink_Output struct {
 	JoinLink GroupDefs_JoinLinkView `json:"joinLink"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type GroupDefs_DisabledJoinLinkPreviewView struct {
 	Code  string `json:"code"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type GroupDefs_InvalidJoinLinkPreviewView struct {
 	Code  string `json:"code"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type GroupDefs_JoinLinkPreviewView struct {
 	RequireApproval bool `json:"requireApproval"`
@@ -80,44 +86,51 @@ type GroupDefs_JoinLinkPreviewView struct {
 
 	Convo *ConvoDefs_ConvoView `json:"convo,omitzero"`
 
-	Owner  ActorDefs_ProfileViewBasic     `json:"owner"`
+	Owner ActorDefs_ProfileViewBasic `json:"owner"`
+
 	Viewer *GroupDefs_JoinLinkViewerState `json:"viewer,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupDefs_JoinLinkView struct {
 	RequireApproval bool `json:"requireApproval"`
 
-	Code      string `json:"code"`
+	Code string `json:"code"`
+
 	JoinRule  string `json:"joinRule"`
 	CreatedAt string `json:"createdAt"`
 
 	EnabledStatus string `json:"enabledStatus"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GroupDefs_JoinLinkViewerState struct {
 	RequestedAt *string `json:"requestedAt,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GroupDefs_JoinRequestConvoView struct {
 	MemberCount int64 `json:"memberCount"`
 	MemberLimit int64 `json:"memberLimit"`
 
-	Name    string `json:"name"`
+	Name string `json:"name"`
+
 	ConvoId string `json:"convoId"`
 
-	Owner  ActorDefs_ProfileViewBasic    `json:"owner"`
+	Owner ActorDefs_ProfileViewBasic `json:"owner"`
+
 	Viewer GroupDefs_JoinLinkViewerState `json:"viewer"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupDefs_JoinRequestView struct {
-	ConvoId     string `json:"convoId"`
+	ConvoId string `json:"convoId"`
+
 	RequestedAt string `json:"requestedAt"`
 
 	RequestedBy ActorDefs_ProfileViewBasic `json:"requestedBy"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*GroupDefs_DisabledJoinLinkPreviewView) LexType() string {
@@ -142,23 +155,25 @@ const (
 	GroupDefs_Disabled = "disabled"
 )
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole, ErrNoJoinLink.
+// Errors: InvalidConvo, InsufficientRole, NoJoinLink.
 var GroupDisableJoinLink = xrpc.Procedure[GroupDisableJoinLink_Input, GroupDisableJoinLink_Output]{NSID: "chat.bsky.group.disableJoinLink"}
 
 type GroupDisableJoinLink_Input = ConvoAcceptConvo_Input
 type GroupDisableJoinLink_Output = GroupCreateJoinLink_Output
 
-// Errors: ErrConvoLocked, ErrInvalidConvo, ErrInsufficientRole.
+// Errors: ConvoLocked, InvalidConvo, InsufficientRole.
 var GroupEditGroup = xrpc.Procedure[GroupEditGroup_Input, GroupEditGroup_Output]{NSID: "chat.bsky.group.editGroup"}
 
 type GroupEditGroup_Input struct {
-	Name    string `json:"name"`
+	Name string `json:"name"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupEditGroup_Output = ConvoGetConvo_Output
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole, ErrNoJoinLink.
+// Errors: InvalidConvo, InsufficientRole, NoJoinLink.
 var GroupEditJoinLink = xrpc.Procedure[GroupEditJoinLink_Input, GroupEditJoinLink_Output]{NSID: "chat.bsky.group.editJoinLink"}
 
 type GroupEditJoinLink_Input struct {
@@ -166,11 +181,12 @@ type GroupEditJoinLink_Input struct {
 
 	ConvoId  string  `json:"convoId"`
 	JoinRule *string `json:"joinRule,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GroupEditJoinLink_Output = GroupCreateJoinLink_Output
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole, ErrNoJoinLink, ErrLinkAlreadyEnabled.
+// Errors: InvalidConvo, InsufficientRole, NoJoinLink, LinkAlreadyEnabled.
 var GroupEnableJoinLink = xrpc.Procedure[GroupEnableJoinLink_Input, GroupEnableJoinLink_Output]{NSID: "chat.bsky.group.enableJoinLink"}
 
 type GroupEnableJoinLink_Input = ConvoAcceptConvo_Input
@@ -184,11 +200,11 @@ type GroupGetJoinLinkPreviews_Params struct {
 type GroupGetJoinLinkPreviews_Output struct {
 	JoinLinkPreviews []GroupGetJoinLinkPreviews_Output_JoinLinkPreviews_Elem `json:"joinLinkPreviews"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GroupGetJoinLinkPreviews_Output_JoinLinkPreviews_Elem = EmbedJoinLink_View_JoinLinkPreview
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole.
+// Errors: InvalidConvo, InsufficientRole.
 var GroupListJoinRequests = xrpc.Query[GroupListJoinRequests_Params, GroupListJoinRequests_Output]{NSID: "chat.bsky.group.listJoinRequests"}
 
 type GroupListJoinRequests_Params = ConvoGetConvoMembers_Params
@@ -196,7 +212,8 @@ type GroupListJoinRequests_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Requests []GroupDefs_JoinRequestView `json:"requests"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var GroupListMutualGroups = xrpc.Query[GroupListMutualGroups_Params, GroupListMutualGroups_Output]{NSID: "chat.bsky.group.listMutualGroups"}
@@ -208,30 +225,31 @@ type GroupListMutualGroups_Params struct {
 }
 type GroupListMutualGroups_Output = ConvoListConvos_Output
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole.
+// Errors: InvalidConvo, InsufficientRole.
 var GroupRejectJoinRequest = xrpc.Procedure[GroupRejectJoinRequest_Input, GroupRejectJoinRequest_Output]{NSID: "chat.bsky.group.rejectJoinRequest"}
 
 type GroupRejectJoinRequest_Input = GroupApproveJoinRequest_Input
 type GroupRejectJoinRequest_Output = ActorDeleteAccount_Output
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole.
+// Errors: InvalidConvo, InsufficientRole.
 var GroupRemoveMembers = xrpc.Procedure[GroupRemoveMembers_Input, GroupRemoveMembers_Output]{NSID: "chat.bsky.group.removeMembers"}
 
 type GroupRemoveMembers_Input = GroupAddMembers_Input
 type GroupRemoveMembers_Output = ConvoGetConvo_Output
 
-// Errors: ErrConvoLocked, ErrFollowRequired, ErrInvalidCode, ErrLinkDisabled, ErrMemberLimitReached, ErrUserKicked.
+// Errors: ConvoLocked, FollowRequired, InvalidCode, LinkDisabled, MemberLimitReached, UserKicked.
 var GroupRequestJoin = xrpc.Procedure[GroupRequestJoin_Input, GroupRequestJoin_Output]{NSID: "chat.bsky.group.requestJoin"}
 
 type GroupRequestJoin_Input struct {
 	Code  string `json:"code"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type GroupRequestJoin_Output struct {
 	Status string `json:"status"`
 
 	Convo *ConvoDefs_ConvoView `json:"convo,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -239,13 +257,13 @@ const (
 	GroupRequestJoin_Pending = "pending"
 )
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole.
+// Errors: InvalidConvo, InsufficientRole.
 var GroupUpdateJoinRequestsRead = xrpc.Procedure[GroupUpdateJoinRequestsRead_Input, GroupUpdateJoinRequestsRead_Output]{NSID: "chat.bsky.group.updateJoinRequestsRead"}
 
 type GroupUpdateJoinRequestsRead_Input = ConvoAcceptConvo_Input
 type GroupUpdateJoinRequestsRead_Output = ActorDeleteAccount_Output
 
-// Errors: ErrInvalidJoinRequest.
+// Errors: InvalidJoinRequest.
 var GroupWithdrawJoinRequest = xrpc.Procedure[GroupWithdrawJoinRequest_Input, GroupWithdrawJoinRequest_Output]{NSID: "chat.bsky.group.withdrawJoinRequest"}
 
 type GroupWithdrawJoinRequest_Input = ConvoAcceptConvo_Input
@@ -255,12 +273,13 @@ type ModerationDefs_ConvoView struct {
 	Id  string `json:"id"`
 	Rev string `json:"rev"`
 
-	Kind  ModerationDefs_ConvoView_Kind `json:"kind,omitzero"`
-	Extra `json:"-"`
+	Kind ModerationDefs_ConvoView_Kind `json:"kind,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ConvoView_Kind = data.Union[func(*ModerationDefs_DirectConvo, *ModerationDefs_GroupConvo)]
 type ModerationDefs_DirectConvo struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_GroupConvo struct {
 	MemberCount int64 `json:"memberCount"`
@@ -274,7 +293,8 @@ type ModerationDefs_GroupConvo struct {
 	LockStatus string `json:"lockStatus"`
 
 	JoinLink *GroupDefs_JoinLinkView `json:"joinLink,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*ModerationDefs_DirectConvo) LexType() string { return "chat.bsky.moderation.defs#directConvo" }
@@ -286,10 +306,12 @@ type ModerationGetActorMetadata_Params struct {
 	Actor string `lex:"did"`
 }
 type ModerationGetActorMetadata_Output struct {
-	All   ModerationGetActorMetadata_Metadata `json:"all"`
-	Day   ModerationGetActorMetadata_Metadata `json:"day"`
+	All ModerationGetActorMetadata_Metadata `json:"all"`
+	Day ModerationGetActorMetadata_Metadata `json:"day"`
+
 	Month ModerationGetActorMetadata_Metadata `json:"month"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationGetActorMetadata_Metadata struct {
 	Convos int64 `json:"convos"`
@@ -299,19 +321,20 @@ type ModerationGetActorMetadata_Metadata struct {
 
 	MessagesReceived int64 `json:"messagesReceived"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ModerationGetConvo = xrpc.Query[ModerationGetConvo_Params, ModerationGetConvo_Output]{NSID: "chat.bsky.moderation.getConvo"}
 
 type ModerationGetConvo_Params = ConvoGetConvo_Params
 type ModerationGetConvo_Output struct {
 	Convo ModerationDefs_ConvoView `json:"convo"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ModerationGetConvoMembers = xrpc.Query[ModerationGetConvoMembers_Params, ModerationGetConvoMembers_Output]{NSID: "chat.bsky.moderation.getConvoMembers"}
 
 type ModerationGetConvoMembers_Params = ConvoGetConvoMembers_Params
@@ -324,7 +347,8 @@ type ModerationGetConvos_Params struct {
 }
 type ModerationGetConvos_Output struct {
 	Convos []ModerationDefs_ConvoView `json:"convos"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ModerationGetMessageContext = xrpc.Query[ModerationGetMessageContext_Params, ModerationGetMessageContext_Output]{NSID: "chat.bsky.moderation.getMessageContext"}
@@ -339,11 +363,12 @@ type ModerationGetMessageContext_Params struct {
 }
 type ModerationGetMessageContext_Output struct {
 	Messages []ModerationGetMessageContext_Output_Messages_Elem `json:"messages"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationGetMessageContext_Output_Messages_Elem = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_SystemMessageView)]
 
-// Errors: ErrFutureCursor, ErrConsumerTooSlow.
+// Errors: FutureCursor, ConsumerTooSlow.
 var ModerationSubscribeModEvents = xrpc.Subscription[ModerationSubscribeModEvents_Params, ModerationSubscribeModEvents_Message]{NSID: "chat.bsky.moderation.subscribeModEvents"}
 
 type ModerationSubscribeModEvents_Params = ConvoGetLog_Params
@@ -351,7 +376,8 @@ type ModerationSubscribeModEvents_Message = data.Union[func(*ModerationSubscribe
 type ModerationSubscribeModEvents_EventChatAccepted struct {
 	GroupMemberCount *int64 `json:"groupMemberCount,omitzero"`
 
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	Method  string `json:"method"`
 	ConvoId string `json:"convoId"`
 
@@ -362,56 +388,64 @@ type ModerationSubscribeModEvents_EventChatAccepted struct {
 
 	OwnerDid  *string `json:"ownerDid,omitzero"`
 	GroupName *string `json:"groupName,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventConvoFirstMessage struct {
 	Rev  string `json:"rev"`
 	User string `json:"user"`
 
-	ConvoId   string  `json:"convoId"`
+	ConvoId string `json:"convoId"`
+
 	CreatedAt string  `json:"createdAt"`
 	MessageId *string `json:"messageId,omitzero"`
 
 	Recipients []string `json:"recipients"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatCreated struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId   string `json:"convoId"`
-	ActorDid  string `json:"actorDid"`
-	OwnerDid  string `json:"ownerDid"`
+	ConvoId  string `json:"convoId"`
+	ActorDid string `json:"actorDid"`
+	OwnerDid string `json:"ownerDid"`
+
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
-	ConvoCreatedAt    string   `json:"convoCreatedAt"`
+	ConvoCreatedAt string `json:"convoCreatedAt"`
+
 	InitialMemberDids []string `json:"initialMemberDids"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatJoinRequest struct {
-	SubjectFollowsOwner bool  `json:"subjectFollowsOwner"`
-	GroupMemberCount    int64 `json:"groupMemberCount"`
+	SubjectFollowsOwner bool `json:"subjectFollowsOwner"`
+
+	GroupMemberCount int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId   string `json:"convoId"`
-	ActorDid  string `json:"actorDid"`
-	OwnerDid  string `json:"ownerDid"`
+	ConvoId  string `json:"convoId"`
+	ActorDid string `json:"actorDid"`
+	OwnerDid string `json:"ownerDid"`
+
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
 	JoinLinkCode   string `json:"joinLinkCode"`
 	ConvoCreatedAt string `json:"convoCreatedAt"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
-	Rev      string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -422,12 +456,13 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequestApproved struct {
 
 	ConvoCreatedAt string `json:"convoCreatedAt"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatJoinRequestRejected struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
-	Rev      string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -438,14 +473,15 @@ type ModerationSubscribeModEvents_EventGroupChatJoinRequestRejected struct {
 
 	ConvoCreatedAt string `json:"convoCreatedAt"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatMemberAdded struct {
 	SubjectFollowsOwner bool  `json:"subjectFollowsOwner"`
 	GroupMemberCount    int64 `json:"groupMemberCount"`
 	RequestMembersCount int64 `json:"requestMembersCount"`
 
-	Rev      string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -456,33 +492,36 @@ type ModerationSubscribeModEvents_EventGroupChatMemberAdded struct {
 
 	ConvoCreatedAt string `json:"convoCreatedAt"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatMemberJoined struct {
-	SubjectFollowsOwner bool  `json:"subjectFollowsOwner"`
-	GroupMemberCount    int64 `json:"groupMemberCount"`
+	SubjectFollowsOwner bool `json:"subjectFollowsOwner"`
+
+	GroupMemberCount int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId   string `json:"convoId"`
-	ActorDid  string `json:"actorDid"`
-	OwnerDid  string `json:"ownerDid"`
+	ConvoId  string `json:"convoId"`
+	ActorDid string `json:"actorDid"`
+	OwnerDid string `json:"ownerDid"`
+
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
 	JoinLinkCode   string `json:"joinLinkCode"`
 	ConvoCreatedAt string `json:"convoCreatedAt"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatMemberLeft struct {
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
 	Rev string `json:"rev"`
 
-	ConvoId   string `json:"convoId"`
-	ActorDid  string `json:"actorDid"`
-	OwnerDid  string `json:"ownerDid"`
+	ConvoId  string `json:"convoId"`
+	ActorDid string `json:"actorDid"`
+	OwnerDid string `json:"ownerDid"`
+
 	CreatedAt string `json:"createdAt"`
 	GroupName string `json:"groupName"`
 
@@ -491,15 +530,17 @@ type ModerationSubscribeModEvents_EventGroupChatMemberLeft struct {
 
 	ConvoCreatedAt string `json:"convoCreatedAt"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventGroupChatUpdated struct {
-	JoinLinkFollowersOnly    *bool `json:"joinLinkFollowersOnly,omitzero"`
+	JoinLinkFollowersOnly *bool `json:"joinLinkFollowersOnly,omitzero"`
+
 	JoinLinkRequiresApproval *bool `json:"joinLinkRequiresApproval,omitzero"`
 
 	GroupMemberCount int64 `json:"groupMemberCount"`
 
-	Rev      string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId  string `json:"convoId"`
 	ActorDid string `json:"actorDid"`
 	OwnerDid string `json:"ownerDid"`
@@ -516,7 +557,7 @@ type ModerationSubscribeModEvents_EventGroupChatUpdated struct {
 	LockReason   *string `json:"lockReason,omitzero"`
 	JoinLinkCode *string `json:"joinLinkCode,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationSubscribeModEvents_EventRateLimitExceeded struct {
 	Rev string `json:"rev"`
@@ -524,7 +565,8 @@ type ModerationSubscribeModEvents_EventRateLimitExceeded struct {
 	ActorDid  string `json:"actorDid"`
 	Endpoint  string `json:"endpoint"`
 	CreatedAt string `json:"createdAt"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*ModerationSubscribeModEvents_EventChatAccepted) LexType() string {
@@ -566,15 +608,20 @@ const (
 
 	ModerationSubscribeModEvents_EventChatAccepted_Method_Message = "message"
 
-	ModerationSubscribeModEvents_Voluntary   = "voluntary"
-	ModerationSubscribeModEvents_Kicked      = "kicked"
+	ModerationSubscribeModEvents_Voluntary = "voluntary"
+
+	ModerationSubscribeModEvents_Kicked = "kicked"
+
 	ModerationSubscribeModEvents_NameChanged = "name_changed"
-	ModerationSubscribeModEvents_Locked      = "locked"
+
+	ModerationSubscribeModEvents_Locked = "locked"
 
 	ModerationSubscribeModEvents_LockedPermanently = "locked_permanently"
-	ModerationSubscribeModEvents_Unlocked          = "unlocked"
-	ModerationSubscribeModEvents_JoinLinkCreated   = "join_link_created"
-	ModerationSubscribeModEvents_JoinLinkDisabled  = "join_link_disabled"
+
+	ModerationSubscribeModEvents_Unlocked = "unlocked"
+
+	ModerationSubscribeModEvents_JoinLinkCreated  = "join_link_created"
+	ModerationSubscribeModEvents_JoinLinkDisabled = "join_link_disabled"
 
 	ModerationSubscribeModEvents_JoinLinkSettingsChanged = "join_link_settings_changed"
 
@@ -597,24 +644,27 @@ type ModerationUpdateActorAccess_Input struct {
 
 	Actor string  `json:"actor"`
 	Ref   *string `json:"ref,omitzero"`
-	Extra `json:"-"`
+	Extra Extra   `json:"-"`
 }
 
 type NotificationDefs_ChatPreference struct {
-	Push    bool   `json:"push"`
+	Push bool `json:"push"`
+
 	Include string `json:"include"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type NotificationDefs_Preferences struct {
 	Chat NotificationDefs_ChatPreference `json:"chat"`
 
 	ChatRequest NotificationDefs_ChatPreference `json:"chatRequest"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 const (
-	NotificationDefs_All     = "all"
+	NotificationDefs_All = "all"
+
 	NotificationDefs_Follows = "follows"
 )
 
@@ -623,7 +673,7 @@ var NotificationGetPreferences = xrpc.Query[xrpc.None, NotificationGetPreference
 type NotificationGetPreferences_Output struct {
 	Preferences NotificationDefs_Preferences `json:"preferences"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var NotificationPutPreferences = xrpc.Procedure[NotificationPutPreferences_Input, NotificationPutPreferences_Output]{NSID: "chat.bsky.notification.putPreferences"}
@@ -633,6 +683,6 @@ type NotificationPutPreferences_Input struct {
 
 	ChatRequest *NotificationDefs_ChatPreference `json:"chatRequest,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type NotificationPutPreferences_Output = NotificationGetPreferences_Output

@@ -10,46 +10,56 @@ import (
 type AdminDefs_AccountView struct {
 	InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
 
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
 
-	IndexedAt  string  `json:"indexedAt"`
-	Email      *string `json:"email,omitzero"`
+	IndexedAt string `json:"indexedAt"`
+
+	Email *string `json:"email,omitzero"`
+
 	InviteNote *string `json:"inviteNote,omitzero"`
 
-	DeactivatedAt    *string `json:"deactivatedAt,omitzero"`
+	DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+
 	EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
 
 	RelatedRecords []data.Raw `json:"relatedRecords,omitzero"`
 
-	InvitedBy *ServerDefs_InviteCode  `json:"invitedBy,omitzero"`
-	Invites   []ServerDefs_InviteCode `json:"invites,omitzero"`
+	InvitedBy *ServerDefs_InviteCode `json:"invitedBy,omitzero"`
+
+	Invites []ServerDefs_InviteCode `json:"invites,omitzero"`
 
 	ThreatSignatures []AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type AdminDefs_RepoBlobRef struct {
 	Cid string `json:"cid"`
 	Did string `json:"did"`
 
 	RecordUri *string `json:"recordUri,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AdminDefs_RepoRef struct {
-	Did   string `json:"did"`
-	Extra `json:"-"`
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 type AdminDefs_StatusAttr struct {
 	Applied bool `json:"applied"`
 
-	Ref   *string `json:"ref,omitzero"`
-	Extra `json:"-"`
+	Ref *string `json:"ref,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type AdminDefs_ThreatSignature struct {
-	Value    string `json:"value"`
+	Value string `json:"value"`
+
 	Property string `json:"property"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*AdminDefs_RepoBlobRef) LexType() string { return "com.atproto.admin.defs#repoBlobRef" }
@@ -58,24 +68,29 @@ func (*AdminDefs_RepoRef) LexType() string     { return "com.atproto.admin.defs#
 var AdminDeleteAccount = xrpc.Procedure[AdminDeleteAccount_Input, xrpc.None]{NSID: "com.atproto.admin.deleteAccount"}
 
 type AdminDeleteAccount_Input struct {
-	Did   string `json:"did"`
-	Extra `json:"-"`
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminDisableAccountInvites = xrpc.Procedure[AdminDisableAccountInvites_Input, xrpc.None]{NSID: "com.atproto.admin.disableAccountInvites"}
 
 type AdminDisableAccountInvites_Input struct {
-	Account string  `json:"account"`
-	Note    *string `json:"note,omitzero"`
-	Extra   `json:"-"`
+	Account string `json:"account"`
+
+	Note *string `json:"note,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminDisableInviteCodes = xrpc.Procedure[AdminDisableInviteCodes_Input, xrpc.None]{NSID: "com.atproto.admin.disableInviteCodes"}
 
 type AdminDisableInviteCodes_Input struct {
-	Codes    []string `json:"codes,omitzero"`
+	Codes []string `json:"codes,omitzero"`
+
 	Accounts []string `json:"accounts,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminEnableAccountInvites = xrpc.Procedure[AdminEnableAccountInvites_Input, xrpc.None]{NSID: "com.atproto.admin.enableAccountInvites"}
@@ -96,7 +111,8 @@ type AdminGetAccountInfos_Params struct {
 }
 type AdminGetAccountInfos_Output struct {
 	Infos []AdminDefs_AccountView `json:"infos"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminGetInviteCodes = xrpc.Query[AdminGetInviteCodes_Params, AdminGetInviteCodes_Output]{NSID: "com.atproto.admin.getInviteCodes"}
@@ -110,7 +126,8 @@ type AdminGetInviteCodes_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Codes []ServerDefs_InviteCode `json:"codes"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -126,11 +143,13 @@ type AdminGetSubjectStatus_Params struct {
 	Did  *string `lex:"did"`
 }
 type AdminGetSubjectStatus_Output struct {
-	Takedown    *AdminDefs_StatusAttr `json:"takedown,omitzero"`
+	Takedown *AdminDefs_StatusAttr `json:"takedown,omitzero"`
+
 	Deactivated *AdminDefs_StatusAttr `json:"deactivated,omitzero"`
 
 	Subject AdminGetSubjectStatus_Output_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AdminGetSubjectStatus_Output_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef, *AdminDefs_RepoBlobRef)]
 
@@ -145,7 +164,8 @@ type AdminSearchAccounts_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Accounts []AdminDefs_AccountView `json:"accounts"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminSendEmail = xrpc.Procedure[AdminSendEmail_Input, AdminSendEmail_Output]{NSID: "com.atproto.admin.sendEmail"}
@@ -158,11 +178,12 @@ type AdminSendEmail_Input struct {
 
 	Comment *string `json:"comment,omitzero"`
 	Subject *string `json:"subject,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AdminSendEmail_Output struct {
-	Sent  bool `json:"sent"`
-	Extra `json:"-"`
+	Sent  bool  `json:"sent"`
+	Extra Extra `json:"-"`
 }
 
 var AdminUpdateAccountEmail = xrpc.Procedure[AdminUpdateAccountEmail_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountEmail"}
@@ -170,23 +191,27 @@ var AdminUpdateAccountEmail = xrpc.Procedure[AdminUpdateAccountEmail_Input, xrpc
 type AdminUpdateAccountEmail_Input struct {
 	Email   string `json:"email"`
 	Account string `json:"account"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminUpdateAccountHandle = xrpc.Procedure[AdminUpdateAccountHandle_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountHandle"}
 
 type AdminUpdateAccountHandle_Input struct {
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 
 var AdminUpdateAccountPassword = xrpc.Procedure[AdminUpdateAccountPassword_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountPassword"}
 
 type AdminUpdateAccountPassword_Input struct {
-	Did      string `json:"did"`
+	Did string `json:"did"`
+
 	Password string `json:"password"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminUpdateAccountSigningKey = xrpc.Procedure[AdminUpdateAccountSigningKey_Input, xrpc.None]{NSID: "com.atproto.admin.updateAccountSigningKey"}
@@ -195,7 +220,8 @@ type AdminUpdateAccountSigningKey_Input struct {
 	Did string `json:"did"`
 
 	SigningKey string `json:"signingKey"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var AdminUpdateSubjectStatus = xrpc.Procedure[AdminUpdateSubjectStatus_Input, AdminUpdateSubjectStatus_Output]{NSID: "com.atproto.admin.updateSubjectStatus"}
@@ -206,15 +232,18 @@ type AdminUpdateSubjectStatus_Output struct {
 	Takedown *AdminDefs_StatusAttr `json:"takedown,omitzero"`
 
 	Subject AdminUpdateSubjectStatus_Output_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AdminUpdateSubjectStatus_Output_Subject = AdminGetSubjectStatus_Output_Subject
 
 type IdentityDefs_IdentityInfo struct {
-	Did    string   `json:"did"`
+	Did string `json:"did"`
+
 	Handle string   `json:"handle"`
 	DidDoc data.Raw `json:"didDoc"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var IdentityGetRecommendedDidCredentials = xrpc.Query[xrpc.None, IdentityGetRecommendedDidCredentials_Output]{NSID: "com.atproto.identity.getRecommendedDidCredentials"}
@@ -222,34 +251,37 @@ var IdentityGetRecommendedDidCredentials = xrpc.Query[xrpc.None, IdentityGetReco
 type IdentityGetRecommendedDidCredentials_Output struct {
 	AlsoKnownAs  []string `json:"alsoKnownAs,omitzero"`
 	RotationKeys []string `json:"rotationKeys,omitzero"`
-	Services     data.Raw `json:"services,omitzero"`
+
+	Services data.Raw `json:"services,omitzero"`
 
 	VerificationMethods data.Raw `json:"verificationMethods,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrHandleNotFound, ErrDidNotFound, ErrDidDeactivated.
+// Errors: HandleNotFound, DidNotFound, DidDeactivated.
 var IdentityRefreshIdentity = xrpc.Procedure[IdentityRefreshIdentity_Input, IdentityRefreshIdentity_Output]{NSID: "com.atproto.identity.refreshIdentity"}
 
 type IdentityRefreshIdentity_Input struct {
 	Identifier string `json:"identifier"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type IdentityRefreshIdentity_Output = IdentityDefs_IdentityInfo
 
 var IdentityRequestPlcOperationSignature = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: "com.atproto.identity.requestPlcOperationSignature"}
 
-// Errors: ErrDidNotFound, ErrDidDeactivated.
+// Errors: DidNotFound, DidDeactivated.
 var IdentityResolveDid = xrpc.Query[IdentityResolveDid_Params, IdentityResolveDid_Output]{NSID: "com.atproto.identity.resolveDid"}
 
 type IdentityResolveDid_Params = AdminGetAccountInfo_Params
 type IdentityResolveDid_Output struct {
 	DidDoc data.Raw `json:"didDoc"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrHandleNotFound.
+// Errors: HandleNotFound.
 var IdentityResolveHandle = xrpc.Query[IdentityResolveHandle_Params, IdentityResolveHandle_Output]{NSID: "com.atproto.identity.resolveHandle"}
 
 type IdentityResolveHandle_Params struct {
@@ -257,7 +289,7 @@ type IdentityResolveHandle_Params struct {
 }
 type IdentityResolveHandle_Output = AdminDeleteAccount_Input
 
-// Errors: ErrHandleNotFound, ErrDidNotFound, ErrDidDeactivated.
+// Errors: HandleNotFound, DidNotFound, DidDeactivated.
 var IdentityResolveIdentity = xrpc.Query[IdentityResolveIdentity_Params, IdentityResolveIdentity_Output]{NSID: "com.atproto.identity.resolveIdentity"}
 
 type IdentityResolveIdentity_Params struct {
@@ -272,15 +304,17 @@ type IdentitySignPlcOperation_Input struct {
 
 	AlsoKnownAs  []string `json:"alsoKnownAs,omitzero"`
 	RotationKeys []string `json:"rotationKeys,omitzero"`
-	Services     data.Raw `json:"services,omitzero"`
+
+	Services data.Raw `json:"services,omitzero"`
 
 	VerificationMethods data.Raw `json:"verificationMethods,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type IdentitySignPlcOperation_Output struct {
 	Operation data.Raw `json:"operation"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var IdentitySubmitPlcOperation = xrpc.Procedure[IdentitySubmitPlcOperation_Input, xrpc.None]{NSID: "com.atproto.identity.submitPlcOperation"}
@@ -291,7 +325,7 @@ var IdentityUpdateHandle = xrpc.Procedure[IdentityUpdateHandle_Input, xrpc.None]
 
 type IdentityUpdateHandle_Input struct {
 	Handle string `json:"handle"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 
 type LabelDefs_Label struct {
@@ -303,20 +337,24 @@ type LabelDefs_Label struct {
 	Uri string `json:"uri"`
 	Val string `json:"val"`
 
-	Cid   *string `json:"cid,omitzero"`
-	Exp   *string `json:"exp,omitzero"`
-	Extra `json:"-"`
+	Cid *string `json:"cid,omitzero"`
+	Exp *string `json:"exp,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type LabelDefs_LabelValueDefinition struct {
-	AdultOnly  *bool  `json:"adultOnly,omitzero"`
-	Blurs      string `json:"blurs"`
+	AdultOnly *bool `json:"adultOnly,omitzero"`
+
+	Blurs string `json:"blurs"`
+
 	Severity   string `json:"severity"`
 	Identifier string `json:"identifier"`
 
 	DefaultSetting *string `json:"defaultSetting,omitzero"`
 
 	Locales []LabelDefs_LabelValueDefinitionStrings `json:"locales"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type LabelDefs_LabelValueDefinitionStrings struct {
 	Lang string `json:"lang"`
@@ -324,15 +362,17 @@ type LabelDefs_LabelValueDefinitionStrings struct {
 
 	Description string `json:"description"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type LabelDefs_SelfLabel struct {
-	Val   string `json:"val"`
-	Extra `json:"-"`
+	Val string `json:"val"`
+
+	Extra Extra `json:"-"`
 }
 type LabelDefs_SelfLabels struct {
 	Values []LabelDefs_SelfLabel `json:"values"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (v LabelDefs_Label) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
@@ -351,13 +391,15 @@ const (
 
 	LabelDefs_GraphicMedia = "graphic-media"
 
-	LabelDefs_Bot     = "bot"
+	LabelDefs_Bot = "bot"
+
 	LabelDefs_Content = "content"
-	LabelDefs_Media   = "media"
-	LabelDefs_None    = "none"
-	LabelDefs_Inform  = "inform"
-	LabelDefs_Alert   = "alert"
-	LabelDefs_Ignore  = "ignore"
+
+	LabelDefs_Media  = "media"
+	LabelDefs_None   = "none"
+	LabelDefs_Inform = "inform"
+	LabelDefs_Alert  = "alert"
+	LabelDefs_Ignore = "ignore"
 
 	LabelDefs_LabelValueDefinition_DefaultSetting_Warn = "warn"
 	LabelDefs_LabelValueDefinition_DefaultSetting_Hide = "hide"
@@ -376,10 +418,11 @@ type LabelQueryLabels_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Labels []LabelDefs_Label `json:"labels"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrFutureCursor.
+// Errors: FutureCursor.
 var LabelSubscribeLabels = xrpc.Subscription[LabelSubscribeLabels_Params, LabelSubscribeLabels_Message]{NSID: "com.atproto.label.subscribeLabels"}
 
 type LabelSubscribeLabels_Params struct {
@@ -387,15 +430,18 @@ type LabelSubscribeLabels_Params struct {
 }
 type LabelSubscribeLabels_Message = data.Union[func(*LabelSubscribeLabels_Labels, *LabelSubscribeLabels_Info)]
 type LabelSubscribeLabels_Info struct {
-	Name    string  `json:"name"`
+	Name string `json:"name"`
+
 	Message *string `json:"message,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type LabelSubscribeLabels_Labels struct {
 	Seq int64 `json:"seq"`
 
 	Labels []LabelDefs_Label `json:"labels"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*LabelSubscribeLabels_Info) LexType() string { return "com.atproto.label.subscribeLabels#info" }
@@ -407,7 +453,7 @@ const (
 	LabelSubscribeLabels_OutdatedCursor = "OutdatedCursor"
 )
 
-// Errors: ErrLexiconNotFound.
+// Errors: LexiconNotFound.
 var LexiconResolveLexicon = xrpc.Query[LexiconResolveLexicon_Params, LexiconResolveLexicon_Output]{NSID: "com.atproto.lexicon.resolveLexicon"}
 
 type LexiconResolveLexicon_Params struct {
@@ -418,12 +464,13 @@ type LexiconResolveLexicon_Output struct {
 	Uri string `json:"uri"`
 
 	Schema LexiconSchema `json:"schema"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type LexiconSchema struct {
 	Lexicon int64 `json:"lexicon"`
-	Extra   `json:"-" lex:"record"`
+	Extra   Extra `json:"-" lex:"record"`
 }
 
 func (*LexiconSchema) LexType() string                { return "com.atproto.lexicon.schema" }
@@ -433,12 +480,15 @@ func (v *LexiconSchema) UnmarshalJSON(b []byte) error { return data.UnmarshalJSO
 var ModerationCreateReport = xrpc.Procedure[ModerationCreateReport_Input, ModerationCreateReport_Output]{NSID: "com.atproto.moderation.createReport"}
 
 type ModerationCreateReport_Input struct {
-	ReasonType string  `json:"reasonType"`
-	Reason     *string `json:"reason,omitzero"`
+	ReasonType string `json:"reasonType"`
 
-	ModTool *ModerationCreateReport_ModTool      `json:"modTool,omitzero"`
+	Reason *string `json:"reason,omitzero"`
+
+	ModTool *ModerationCreateReport_ModTool `json:"modTool,omitzero"`
+
 	Subject ModerationCreateReport_Input_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationCreateReport_Input_Subject = data.Union[func(*AdminDefs_RepoRef, *RepoStrongRef)]
 type ModerationCreateReport_Output struct {
@@ -451,17 +501,20 @@ type ModerationCreateReport_Output struct {
 	Reason *string `json:"reason,omitzero"`
 
 	Subject ModerationCreateReport_Output_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationCreateReport_Output_Subject = ModerationCreateReport_Input_Subject
 type ModerationCreateReport_ModTool struct {
-	Name  string   `json:"name"`
-	Meta  data.Raw `json:"meta,omitzero"`
-	Extra `json:"-"`
+	Name string   `json:"name"`
+	Meta data.Raw `json:"meta,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	ModerationDefs_ReasonAppeal     = "com.atproto.moderation.defs#reasonAppeal"
+	ModerationDefs_ReasonAppeal = "com.atproto.moderation.defs#reasonAppeal"
+
 	ModerationDefs_ReasonMisleading = "com.atproto.moderation.defs#reasonMisleading"
 
 	ModerationDefs_ReasonOther  = "com.atproto.moderation.defs#reasonOther"
@@ -473,27 +526,31 @@ const (
 
 	ModerationDefs_Account = "account"
 	ModerationDefs_Record  = "record"
-	ModerationDefs_Chat    = "chat"
+
+	ModerationDefs_Chat = "chat"
 )
 
-// Errors: ErrInvalidSwap.
+// Errors: InvalidSwap.
 var RepoApplyWrites = xrpc.Procedure[RepoApplyWrites_Input, RepoApplyWrites_Output]{NSID: "com.atproto.repo.applyWrites"}
 
 type RepoApplyWrites_Input struct {
-	Validate *bool  `json:"validate,omitzero"`
-	Repo     string `json:"repo"`
+	Validate *bool `json:"validate,omitzero"`
+
+	Repo string `json:"repo"`
 
 	SwapCommit *string `json:"swapCommit,omitzero"`
 
 	Writes []RepoApplyWrites_Input_Writes_Elem `json:"writes"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_Input_Writes_Elem = data.Union[func(*RepoApplyWrites_Create, *RepoApplyWrites_Update, *RepoApplyWrites_Delete) data.Closed]
 type RepoApplyWrites_Output struct {
 	Commit *RepoDefs_CommitMeta `json:"commit,omitzero"`
 
 	Results []RepoApplyWrites_Output_Results_Elem `json:"results,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_Output_Results_Elem = data.Union[func(*RepoApplyWrites_CreateResult, *RepoApplyWrites_UpdateResult, *RepoApplyWrites_DeleteResult) data.Closed]
 type RepoApplyWrites_Create struct {
@@ -501,7 +558,8 @@ type RepoApplyWrites_Create struct {
 
 	Rkey  *string  `json:"rkey,omitzero"`
 	Value data.Raw `json:"value"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_CreateResult struct {
 	Cid string `json:"cid"`
@@ -509,16 +567,17 @@ type RepoApplyWrites_CreateResult struct {
 
 	ValidationStatus *string `json:"validationStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_Delete struct {
 	Rkey string `json:"rkey"`
 
 	Collection string `json:"collection"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_DeleteResult struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_Update struct {
 	Rkey string `json:"rkey"`
@@ -526,7 +585,8 @@ type RepoApplyWrites_Update struct {
 	Collection string `json:"collection"`
 
 	Value data.Raw `json:"value"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoApplyWrites_UpdateResult struct {
 	Cid string `json:"cid"`
@@ -534,7 +594,7 @@ type RepoApplyWrites_UpdateResult struct {
 
 	ValidationStatus *string `json:"validationStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*RepoApplyWrites_Create) LexType() string { return "com.atproto.repo.applyWrites#create" }
@@ -555,19 +615,23 @@ const (
 	RepoApplyWrites_Unknown = "unknown"
 )
 
-// Errors: ErrInvalidSwap.
+// Errors: InvalidSwap.
 var RepoCreateRecord = xrpc.Procedure[RepoCreateRecord_Input, RepoCreateRecord_Output]{NSID: "com.atproto.repo.createRecord"}
 
 type RepoCreateRecord_Input struct {
-	Validate *bool  `json:"validate,omitzero"`
-	Repo     string `json:"repo"`
+	Validate *bool `json:"validate,omitzero"`
 
-	Collection string  `json:"collection"`
-	Rkey       *string `json:"rkey,omitzero"`
+	Repo string `json:"repo"`
+
+	Collection string `json:"collection"`
+
+	Rkey *string `json:"rkey,omitzero"`
+
 	SwapCommit *string `json:"swapCommit,omitzero"`
 
 	Record data.Raw `json:"record"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoCreateRecord_Output struct {
 	Cid string `json:"cid"`
@@ -576,7 +640,8 @@ type RepoCreateRecord_Output struct {
 	ValidationStatus *string `json:"validationStatus,omitzero"`
 
 	Commit *RepoDefs_CommitMeta `json:"commit,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -585,12 +650,13 @@ const (
 )
 
 type RepoDefs_CommitMeta struct {
-	Cid   string `json:"cid"`
-	Rev   string `json:"rev"`
-	Extra `json:"-"`
+	Cid string `json:"cid"`
+	Rev string `json:"rev"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidSwap.
+// Errors: InvalidSwap.
 var RepoDeleteRecord = xrpc.Procedure[RepoDeleteRecord_Input, RepoDeleteRecord_Output]{NSID: "com.atproto.repo.deleteRecord"}
 
 type RepoDeleteRecord_Input struct {
@@ -600,11 +666,13 @@ type RepoDeleteRecord_Input struct {
 	Collection string  `json:"collection"`
 	SwapCommit *string `json:"swapCommit,omitzero"`
 	SwapRecord *string `json:"swapRecord,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoDeleteRecord_Output struct {
 	Commit *RepoDefs_CommitMeta `json:"commit,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var RepoDescribeRepo = xrpc.Query[RepoDescribeRepo_Params, RepoDescribeRepo_Output]{NSID: "com.atproto.repo.describeRepo"}
@@ -615,16 +683,18 @@ type RepoDescribeRepo_Params struct {
 type RepoDescribeRepo_Output struct {
 	HandleIsCorrect bool `json:"handleIsCorrect"`
 
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
 
 	Collections []string `json:"collections"`
 
 	DidDoc data.Raw `json:"didDoc"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrRecordNotFound.
+// Errors: RecordNotFound.
 var RepoGetRecord = xrpc.Query[RepoGetRecord_Params, RepoGetRecord_Output]{NSID: "com.atproto.repo.getRecord"}
 
 type RepoGetRecord_Params struct {
@@ -640,7 +710,8 @@ type RepoGetRecord_Output struct {
 	Cid *string `json:"cid,omitzero"`
 
 	Value data.Raw `json:"value"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var RepoImportRepo = xrpc.Procedure[xrpc.Body, xrpc.None]{NSID: "com.atproto.repo.importRepo", Accepts: "application/vnd.ipld.car"}
@@ -655,13 +726,15 @@ type RepoListMissingBlobs_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Blobs []RepoListMissingBlobs_RecordBlob `json:"blobs"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoListMissingBlobs_RecordBlob struct {
 	Cid string `json:"cid"`
 
 	RecordUri string `json:"recordUri"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var RepoListRecords = xrpc.Query[RepoListRecords_Params, RepoListRecords_Output]{NSID: "com.atproto.repo.listRecords"}
@@ -670,7 +743,8 @@ type RepoListRecords_Params struct {
 	Reverse *bool
 	Limit   *int64 `lex:"min=1,max=100,default=50"`
 	Cursor  *string
-	Repo    string `lex:"at-identifier"`
+
+	Repo string `lex:"at-identifier"`
 
 	Collection string `lex:"nsid"`
 }
@@ -678,17 +752,19 @@ type RepoListRecords_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Records []RepoListRecords_Record `json:"records"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoListRecords_Record struct {
 	Cid string `json:"cid"`
 	Uri string `json:"uri"`
 
 	Value data.Raw `json:"value"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidSwap.
+// Errors: InvalidSwap.
 var RepoPutRecord = xrpc.Procedure[RepoPutRecord_Input, RepoPutRecord_Output]{NSID: "com.atproto.repo.putRecord"}
 
 type RepoPutRecord_Input struct {
@@ -703,7 +779,8 @@ type RepoPutRecord_Input struct {
 	Record data.Raw `json:"record"`
 
 	SwapRecord data.Nullable[string] `json:"swapRecord,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type RepoPutRecord_Output = RepoCreateRecord_Output
 
@@ -713,9 +790,10 @@ const (
 )
 
 type RepoStrongRef struct {
-	Cid   string `json:"cid"`
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Cid string `json:"cid"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*RepoStrongRef) LexType() string { return "com.atproto.repo.strongRef" }
@@ -723,6 +801,7 @@ func (*RepoStrongRef) LexType() string { return "com.atproto.repo.strongRef" }
 var RepoUploadBlob = xrpc.Procedure[xrpc.Body, RepoUploadBlob_Output]{NSID: "com.atproto.repo.uploadBlob", Accepts: "*/*"}
 
 type RepoUploadBlob_Output struct {
-	Blob  data.Blob `json:"blob"`
-	Extra `json:"-"`
+	Blob data.Blob `json:"blob"`
+
+	Extra Extra `json:"-"`
 }

@@ -33,7 +33,8 @@ const (
 	ErrFutureCursor xrpc.ErrorName = "FutureCursor"
 
 	ErrHandleNotAvailable xrpc.ErrorName = "HandleNotAvailable"
-	ErrHandleNotFound     xrpc.ErrorName = "HandleNotFound"
+
+	ErrHandleNotFound xrpc.ErrorName = "HandleNotFound"
 
 	ErrHeadNotFound xrpc.ErrorName = "HeadNotFound"
 	ErrHostBanned   xrpc.ErrorName = "HostBanned"
@@ -55,12 +56,13 @@ const (
 	ErrLexiconNotFound xrpc.ErrorName = "LexiconNotFound"
 	ErrRecordNotFound  xrpc.ErrorName = "RecordNotFound"
 	ErrRepoDeactivated xrpc.ErrorName = "RepoDeactivated"
-	ErrRepoNotFound    xrpc.ErrorName = "RepoNotFound"
-	ErrRepoSuspended   xrpc.ErrorName = "RepoSuspended"
-	ErrRepoTakendown   xrpc.ErrorName = "RepoTakendown"
-	ErrTokenRequired   xrpc.ErrorName = "TokenRequired"
-	ErrUnresolvableDid xrpc.ErrorName = "UnresolvableDid"
 
+	ErrRepoNotFound  xrpc.ErrorName = "RepoNotFound"
+	ErrRepoSuspended xrpc.ErrorName = "RepoSuspended"
+	ErrRepoTakendown xrpc.ErrorName = "RepoTakendown"
+	ErrTokenRequired xrpc.ErrorName = "TokenRequired"
+
+	ErrUnresolvableDid   xrpc.ErrorName = "UnresolvableDid"
 	ErrUnsupportedDomain xrpc.ErrorName = "UnsupportedDomain"
 )
 

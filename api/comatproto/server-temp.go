@@ -13,8 +13,9 @@ var ServerActivateAccount = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: "com.atpr
 var ServerCheckAccountStatus = xrpc.Query[xrpc.None, ServerCheckAccountStatus_Output]{NSID: "com.atproto.server.checkAccountStatus"}
 
 type ServerCheckAccountStatus_Output struct {
-	ValidDid   bool  `json:"validDid"`
-	Activated  bool  `json:"activated"`
+	ValidDid  bool `json:"validDid"`
+	Activated bool `json:"activated"`
+
 	RepoBlocks int64 `json:"repoBlocks"`
 
 	ExpectedBlobs  int64 `json:"expectedBlobs"`
@@ -23,29 +24,33 @@ type ServerCheckAccountStatus_Output struct {
 
 	PrivateStateValues int64 `json:"privateStateValues"`
 
-	RepoRev    string `json:"repoRev"`
+	RepoRev string `json:"repoRev"`
+
 	RepoCommit string `json:"repoCommit"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrAccountNotFound, ErrExpiredToken, ErrInvalidToken, ErrInvalidEmail.
+// Errors: AccountNotFound, ExpiredToken, InvalidToken, InvalidEmail.
 var ServerConfirmEmail = xrpc.Procedure[ServerConfirmEmail_Input, xrpc.None]{NSID: "com.atproto.server.confirmEmail"}
 
 type ServerConfirmEmail_Input struct {
 	Email string `json:"email"`
 	Token string `json:"token"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
-// Errors: ErrInvalidHandle, ErrInvalidPassword, ErrInvalidInviteCode, ErrHandleNotAvailable, ErrUnsupportedDomain, ErrUnresolvableDid, ErrIncompatibleDidDoc.
+// Errors: InvalidHandle, InvalidPassword, InvalidInviteCode, HandleNotAvailable, UnsupportedDomain, UnresolvableDid, IncompatibleDidDoc.
 var ServerCreateAccount = xrpc.Procedure[ServerCreateAccount_Input, ServerCreateAccount_Output]{NSID: "com.atproto.server.createAccount"}
 
 type ServerCreateAccount_Input struct {
-	Handle string  `json:"handle"`
-	Did    *string `json:"did,omitzero"`
-	Email  *string `json:"email,omitzero"`
+	Handle string `json:"handle"`
 
-	Password    *string `json:"password,omitzero"`
+	Did   *string `json:"did,omitzero"`
+	Email *string `json:"email,omitzero"`
+
+	Password *string `json:"password,omitzero"`
+
 	InviteCode  *string `json:"inviteCode,omitzero"`
 	RecoveryKey *string `json:"recoveryKey,omitzero"`
 
@@ -53,47 +58,55 @@ type ServerCreateAccount_Input struct {
 	VerificationPhone *string `json:"verificationPhone,omitzero"`
 
 	PlcOp data.Raw `json:"plcOp,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ServerCreateAccount_Output struct {
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
 
 	AccessJwt  string `json:"accessJwt"`
 	RefreshJwt string `json:"refreshJwt"`
 
 	DidDoc data.Raw `json:"didDoc,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrAccountTakedown.
+// Errors: AccountTakedown.
 var ServerCreateAppPassword = xrpc.Procedure[ServerCreateAppPassword_Input, ServerCreateAppPassword_Output]{NSID: "com.atproto.server.createAppPassword"}
 
 type ServerCreateAppPassword_Input struct {
 	Privileged *bool `json:"privileged,omitzero"`
 
 	Name  string `json:"name"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type ServerCreateAppPassword_Output = ServerCreateAppPassword_AppPassword
 type ServerCreateAppPassword_AppPassword struct {
-	Privileged *bool  `json:"privileged,omitzero"`
-	Name       string `json:"name"`
-	Password   string `json:"password"`
-	CreatedAt  string `json:"createdAt"`
-	Extra      `json:"-"`
+	Privileged *bool `json:"privileged,omitzero"`
+
+	Name string `json:"name"`
+
+	Password  string `json:"password"`
+	CreatedAt string `json:"createdAt"`
+
+	Extra Extra `json:"-"`
 }
 
 var ServerCreateInviteCode = xrpc.Procedure[ServerCreateInviteCode_Input, ServerCreateInviteCode_Output]{NSID: "com.atproto.server.createInviteCode"}
 
 type ServerCreateInviteCode_Input struct {
-	UseCount   int64   `json:"useCount"`
+	UseCount int64 `json:"useCount"`
+
 	ForAccount *string `json:"forAccount,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ServerCreateInviteCode_Output struct {
 	Code  string `json:"code"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var ServerCreateInviteCodes = xrpc.Procedure[ServerCreateInviteCodes_Input, ServerCreateInviteCodes_Output]{NSID: "com.atproto.server.createInviteCodes"}
@@ -104,20 +117,22 @@ type ServerCreateInviteCodes_Input struct {
 
 	ForAccounts []string `json:"forAccounts,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ServerCreateInviteCodes_Output struct {
 	Codes []ServerCreateInviteCodes_AccountCodes `json:"codes"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ServerCreateInviteCodes_AccountCodes struct {
 	Account string `json:"account"`
 
 	Codes []string `json:"codes"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrAccountTakedown, ErrAuthFactorTokenRequired.
+// Errors: AccountTakedown, AuthFactorTokenRequired.
 var ServerCreateSession = xrpc.Procedure[ServerCreateSession_Input, ServerCreateSession_Output]{NSID: "com.atproto.server.createSession"}
 
 type ServerCreateSession_Input struct {
@@ -128,7 +143,7 @@ type ServerCreateSession_Input struct {
 
 	AuthFactorToken *string `json:"authFactorToken,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ServerCreateSession_Output struct {
 	Active *bool `json:"active,omitzero"`
@@ -136,7 +151,8 @@ type ServerCreateSession_Output struct {
 	EmailConfirmed  *bool `json:"emailConfirmed,omitzero"`
 	EmailAuthFactor *bool `json:"emailAuthFactor,omitzero"`
 
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
 
 	AccessJwt  string `json:"accessJwt"`
@@ -145,12 +161,14 @@ type ServerCreateSession_Output struct {
 	Email  *string  `json:"email,omitzero"`
 	Status *string  `json:"status,omitzero"`
 	DidDoc data.Raw `json:"didDoc,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	ServerCreateSession_Takendown   = "takendown"
-	ServerCreateSession_Suspended   = "suspended"
+	ServerCreateSession_Takendown = "takendown"
+	ServerCreateSession_Suspended = "suspended"
+
 	ServerCreateSession_Deactivated = "deactivated"
 )
 
@@ -159,27 +177,30 @@ var ServerDeactivateAccount = xrpc.Procedure[ServerDeactivateAccount_Input, xrpc
 type ServerDeactivateAccount_Input struct {
 	DeleteAfter *string `json:"deleteAfter,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 type ServerDefs_InviteCode struct {
-	Disabled   bool   `json:"disabled"`
-	Available  int64  `json:"available"`
-	Code       string `json:"code"`
+	Disabled  bool  `json:"disabled"`
+	Available int64 `json:"available"`
+
+	Code string `json:"code"`
+
 	CreatedAt  string `json:"createdAt"`
 	CreatedBy  string `json:"createdBy"`
 	ForAccount string `json:"forAccount"`
 
-	Uses  []ServerDefs_InviteCodeUse `json:"uses"`
-	Extra `json:"-"`
+	Uses []ServerDefs_InviteCodeUse `json:"uses"`
+
+	Extra Extra `json:"-"`
 }
 type ServerDefs_InviteCodeUse struct {
 	UsedAt string `json:"usedAt"`
 	UsedBy string `json:"usedBy"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 
-// Errors: ErrExpiredToken, ErrInvalidToken.
+// Errors: ExpiredToken, InvalidToken.
 var ServerDeleteAccount = xrpc.Procedure[ServerDeleteAccount_Input, xrpc.None]{NSID: "com.atproto.server.deleteAccount"}
 
 type ServerDeleteAccount_Input struct {
@@ -187,10 +208,11 @@ type ServerDeleteAccount_Input struct {
 	Token string `json:"token"`
 
 	Password string `json:"password"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidToken, ErrExpiredToken.
+// Errors: InvalidToken, ExpiredToken.
 var ServerDeleteSession = xrpc.Procedure[xrpc.None, xrpc.None]{NSID: "com.atproto.server.deleteSession"}
 
 var ServerDescribeServer = xrpc.Query[xrpc.None, ServerDescribeServer_Output]{NSID: "com.atproto.server.describeServer"}
@@ -206,22 +228,24 @@ type ServerDescribeServer_Output struct {
 
 	AvailableUserDomains []string `json:"availableUserDomains"`
 
-	Links   *ServerDescribeServer_Links   `json:"links,omitzero"`
+	Links *ServerDescribeServer_Links `json:"links,omitzero"`
+
 	Contact *ServerDescribeServer_Contact `json:"contact,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ServerDescribeServer_Contact struct {
 	Email *string `json:"email,omitzero"`
-	Extra `json:"-"`
+	Extra Extra   `json:"-"`
 }
 type ServerDescribeServer_Links struct {
 	PrivacyPolicy  *string `json:"privacyPolicy,omitzero"`
 	TermsOfService *string `json:"termsOfService,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrDuplicateCreate.
+// Errors: DuplicateCreate.
 var ServerGetAccountInviteCodes = xrpc.Query[ServerGetAccountInviteCodes_Params, ServerGetAccountInviteCodes_Output]{NSID: "com.atproto.server.getAccountInviteCodes"}
 
 type ServerGetAccountInviteCodes_Params struct {
@@ -229,10 +253,11 @@ type ServerGetAccountInviteCodes_Params struct {
 }
 type ServerGetAccountInviteCodes_Output struct {
 	Codes []ServerDefs_InviteCode `json:"codes"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrBadExpiration.
+// Errors: BadExpiration.
 var ServerGetServiceAuth = xrpc.Query[ServerGetServiceAuth_Params, ServerGetServiceAuth_Output]{NSID: "com.atproto.server.getServiceAuth"}
 
 type ServerGetServiceAuth_Params struct {
@@ -242,7 +267,7 @@ type ServerGetServiceAuth_Params struct {
 }
 type ServerGetServiceAuth_Output struct {
 	Token string `json:"token"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var ServerGetSession = xrpc.Query[xrpc.None, ServerGetSession_Output]{NSID: "com.atproto.server.getSession"}
@@ -253,42 +278,51 @@ type ServerGetSession_Output struct {
 	EmailConfirmed  *bool `json:"emailConfirmed,omitzero"`
 	EmailAuthFactor *bool `json:"emailAuthFactor,omitzero"`
 
-	Did    string   `json:"did"`
-	Handle string   `json:"handle"`
-	Email  *string  `json:"email,omitzero"`
-	Status *string  `json:"status,omitzero"`
+	Did string `json:"did"`
+
+	Handle string  `json:"handle"`
+	Email  *string `json:"email,omitzero"`
+	Status *string `json:"status,omitzero"`
+
 	DidDoc data.Raw `json:"didDoc,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	ServerGetSession_Takendown   = "takendown"
-	ServerGetSession_Suspended   = "suspended"
+	ServerGetSession_Takendown = "takendown"
+	ServerGetSession_Suspended = "suspended"
+
 	ServerGetSession_Deactivated = "deactivated"
 )
 
-// Errors: ErrAccountTakedown.
+// Errors: AccountTakedown.
 var ServerListAppPasswords = xrpc.Query[xrpc.None, ServerListAppPasswords_Output]{NSID: "com.atproto.server.listAppPasswords"}
 
 type ServerListAppPasswords_Output struct {
 	Passwords []ServerListAppPasswords_AppPassword `json:"passwords"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ServerListAppPasswords_AppPassword struct {
-	Privileged *bool  `json:"privileged,omitzero"`
-	Name       string `json:"name"`
-	CreatedAt  string `json:"createdAt"`
-	Extra      `json:"-"`
+	Privileged *bool `json:"privileged,omitzero"`
+
+	Name string `json:"name"`
+
+	CreatedAt string `json:"createdAt"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrAccountTakedown, ErrInvalidToken, ErrExpiredToken.
+// Errors: AccountTakedown, InvalidToken, ExpiredToken.
 var ServerRefreshSession = xrpc.Procedure[xrpc.None, ServerRefreshSession_Output]{NSID: "com.atproto.server.refreshSession"}
 
 type ServerRefreshSession_Output = ServerCreateSession_Output
 
 const (
-	ServerRefreshSession_Takendown   = "takendown"
-	ServerRefreshSession_Suspended   = "suspended"
+	ServerRefreshSession_Takendown = "takendown"
+	ServerRefreshSession_Suspended = "suspended"
+
 	ServerRefreshSession_Deactivated = "deactivated"
 )
 
@@ -301,44 +335,48 @@ var ServerRequestEmailUpdate = xrpc.Procedure[xrpc.None, ServerRequestEmailUpdat
 type ServerRequestEmailUpdate_Output struct {
 	TokenRequired bool `json:"tokenRequired"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var ServerRequestPasswordReset = xrpc.Procedure[ServerRequestPasswordReset_Input, xrpc.None]{NSID: "com.atproto.server.requestPasswordReset"}
 
 type ServerRequestPasswordReset_Input struct {
 	Email string `json:"email"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var ServerReserveSigningKey = xrpc.Procedure[ServerReserveSigningKey_Input, ServerReserveSigningKey_Output]{NSID: "com.atproto.server.reserveSigningKey"}
 
 type ServerReserveSigningKey_Input struct {
-	Did   *string `json:"did,omitzero"`
-	Extra `json:"-"`
+	Did *string `json:"did,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ServerReserveSigningKey_Output struct {
 	SigningKey string `json:"signingKey"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrExpiredToken, ErrInvalidToken.
+// Errors: ExpiredToken, InvalidToken.
 var ServerResetPassword = xrpc.Procedure[ServerResetPassword_Input, xrpc.None]{NSID: "com.atproto.server.resetPassword"}
 
 type ServerResetPassword_Input struct {
-	Token    string `json:"token"`
+	Token string `json:"token"`
+
 	Password string `json:"password"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ServerRevokeAppPassword = xrpc.Procedure[ServerRevokeAppPassword_Input, xrpc.None]{NSID: "com.atproto.server.revokeAppPassword"}
 
 type ServerRevokeAppPassword_Input struct {
 	Name  string `json:"name"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
-// Errors: ErrExpiredToken, ErrInvalidToken, ErrTokenRequired.
+// Errors: ExpiredToken, InvalidToken, TokenRequired.
 var ServerUpdateEmail = xrpc.Procedure[ServerUpdateEmail_Input, xrpc.None]{NSID: "com.atproto.server.updateEmail"}
 
 type ServerUpdateEmail_Input struct {
@@ -346,7 +384,7 @@ type ServerUpdateEmail_Input struct {
 
 	Email string  `json:"email"`
 	Token *string `json:"token,omitzero"`
-	Extra `json:"-"`
+	Extra Extra   `json:"-"`
 }
 
 const (
@@ -355,10 +393,11 @@ const (
 	SyncDefs_Offline = "offline"
 
 	SyncDefs_Throttled = "throttled"
-	SyncDefs_Banned    = "banned"
+
+	SyncDefs_Banned = "banned"
 )
 
-// Errors: ErrBlobNotFound, ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
+// Errors: BlobNotFound, RepoNotFound, RepoTakendown, RepoSuspended, RepoDeactivated.
 var SyncGetBlob = xrpc.Query[SyncGetBlob_Params, xrpc.Stream]{NSID: "com.atproto.sync.getBlob", Returns: "*/*"}
 
 type SyncGetBlob_Params struct {
@@ -366,28 +405,29 @@ type SyncGetBlob_Params struct {
 	Did string `lex:"did"`
 }
 
-// Errors: ErrBlockNotFound, ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
+// Errors: BlockNotFound, RepoNotFound, RepoTakendown, RepoSuspended, RepoDeactivated.
 var SyncGetBlocks = xrpc.Query[SyncGetBlocks_Params, xrpc.Stream]{NSID: "com.atproto.sync.getBlocks", Returns: "application/vnd.ipld.car"}
 
 type SyncGetBlocks_Params struct {
 	Cids []string `lex:"cid,required"`
-	Did  string   `lex:"did"`
+
+	Did string `lex:"did"`
 }
 
 var SyncGetCheckout = xrpc.Query[SyncGetCheckout_Params, xrpc.Stream]{NSID: "com.atproto.sync.getCheckout", Returns: "application/vnd.ipld.car"}
 
 type SyncGetCheckout_Params = AdminGetAccountInfo_Params
 
-// Errors: ErrHeadNotFound.
+// Errors: HeadNotFound.
 var SyncGetHead = xrpc.Query[SyncGetHead_Params, SyncGetHead_Output]{NSID: "com.atproto.sync.getHead"}
 
 type SyncGetHead_Params = AdminGetAccountInfo_Params
 type SyncGetHead_Output struct {
 	Root  string `json:"root"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
-// Errors: ErrHostNotFound.
+// Errors: HostNotFound.
 var SyncGetHostStatus = xrpc.Query[SyncGetHostStatus_Params, SyncGetHostStatus_Output]{NSID: "com.atproto.sync.getHostStatus"}
 
 type SyncGetHostStatus_Params struct {
@@ -397,19 +437,21 @@ type SyncGetHostStatus_Output struct {
 	Seq *int64 `json:"seq,omitzero"`
 
 	AccountCount *int64 `json:"accountCount,omitzero"`
-	Hostname     string `json:"hostname"`
+
+	Hostname string `json:"hostname"`
 
 	Status *string `json:"status,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
+// Errors: RepoNotFound, RepoTakendown, RepoSuspended, RepoDeactivated.
 var SyncGetLatestCommit = xrpc.Query[SyncGetLatestCommit_Params, SyncGetLatestCommit_Output]{NSID: "com.atproto.sync.getLatestCommit"}
 
 type SyncGetLatestCommit_Params = AdminGetAccountInfo_Params
 type SyncGetLatestCommit_Output = RepoDefs_CommitMeta
 
-// Errors: ErrRecordNotFound, ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
+// Errors: RecordNotFound, RepoNotFound, RepoTakendown, RepoSuspended, RepoDeactivated.
 var SyncGetRecord = xrpc.Query[SyncGetRecord_Params, xrpc.Stream]{NSID: "com.atproto.sync.getRecord", Returns: "application/vnd.ipld.car"}
 
 type SyncGetRecord_Params struct {
@@ -420,24 +462,28 @@ type SyncGetRecord_Params struct {
 	Rkey string `lex:"record-key"`
 }
 
-// Errors: ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
+// Errors: RepoNotFound, RepoTakendown, RepoSuspended, RepoDeactivated.
 var SyncGetRepo = xrpc.Query[SyncGetRepo_Params, xrpc.Stream]{NSID: "com.atproto.sync.getRepo", Returns: "application/vnd.ipld.car"}
 
 type SyncGetRepo_Params struct {
 	Since *string `lex:"tid"`
-	Did   string  `lex:"did"`
+
+	Did string `lex:"did"`
 }
 
-// Errors: ErrRepoNotFound.
+// Errors: RepoNotFound.
 var SyncGetRepoStatus = xrpc.Query[SyncGetRepoStatus_Params, SyncGetRepoStatus_Output]{NSID: "com.atproto.sync.getRepoStatus"}
 
 type SyncGetRepoStatus_Params = AdminGetAccountInfo_Params
 type SyncGetRepoStatus_Output struct {
-	Active bool    `json:"active"`
-	Did    string  `json:"did"`
-	Rev    *string `json:"rev,omitzero"`
+	Active bool `json:"active"`
+
+	Did string  `json:"did"`
+	Rev *string `json:"rev,omitzero"`
+
 	Status *string `json:"status,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -445,24 +491,29 @@ const (
 	SyncGetRepoStatus_Suspended = "suspended"
 	SyncGetRepoStatus_Deleted   = "deleted"
 
-	SyncGetRepoStatus_Deactivated    = "deactivated"
+	SyncGetRepoStatus_Deactivated = "deactivated"
+
 	SyncGetRepoStatus_Desynchronized = "desynchronized"
-	SyncGetRepoStatus_Throttled      = "throttled"
+
+	SyncGetRepoStatus_Throttled = "throttled"
 )
 
-// Errors: ErrRepoNotFound, ErrRepoTakendown, ErrRepoSuspended, ErrRepoDeactivated.
+// Errors: RepoNotFound, RepoTakendown, RepoSuspended, RepoDeactivated.
 var SyncListBlobs = xrpc.Query[SyncListBlobs_Params, SyncListBlobs_Output]{NSID: "com.atproto.sync.listBlobs"}
 
 type SyncListBlobs_Params struct {
 	Limit  *int64 `lex:"min=1,max=1000,default=500"`
 	Cursor *string
 	Since  *string `lex:"tid"`
-	Did    string  `lex:"did"`
+
+	Did string `lex:"did"`
 }
 type SyncListBlobs_Output struct {
-	Cursor *string  `json:"cursor,omitzero"`
-	Cids   []string `json:"cids"`
-	Extra  `json:"-"`
+	Cursor *string `json:"cursor,omitzero"`
+
+	Cids []string `json:"cids"`
+
+	Extra Extra `json:"-"`
 }
 
 var SyncListHosts = xrpc.Query[SyncListHosts_Params, SyncListHosts_Output]{NSID: "com.atproto.sync.listHosts"}
@@ -475,7 +526,8 @@ type SyncListHosts_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Hosts []SyncListHosts_Host `json:"hosts"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type SyncListHosts_Host = SyncGetHostStatus_Output
 
@@ -486,15 +538,19 @@ type SyncListRepos_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Repos []SyncListRepos_Repo `json:"repos"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type SyncListRepos_Repo struct {
-	Active *bool   `json:"active,omitzero"`
-	Did    string  `json:"did"`
-	Rev    string  `json:"rev"`
-	Head   string  `json:"head"`
+	Active *bool `json:"active,omitzero"`
+
+	Did  string `json:"did"`
+	Rev  string `json:"rev"`
+	Head string `json:"head"`
+
 	Status *string `json:"status,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -502,9 +558,11 @@ const (
 	SyncListRepos_Suspended = "suspended"
 	SyncListRepos_Deleted   = "deleted"
 
-	SyncListRepos_Deactivated    = "deactivated"
+	SyncListRepos_Deactivated = "deactivated"
+
 	SyncListRepos_Desynchronized = "desynchronized"
-	SyncListRepos_Throttled      = "throttled"
+
+	SyncListRepos_Throttled = "throttled"
 )
 
 var SyncListReposByCollection = xrpc.Query[SyncListReposByCollection_Params, SyncListReposByCollection_Output]{NSID: "com.atproto.sync.listReposByCollection"}
@@ -519,7 +577,8 @@ type SyncListReposByCollection_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Repos []SyncListReposByCollection_Repo `json:"repos"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type SyncListReposByCollection_Repo = AdminDeleteAccount_Input
 
@@ -527,15 +586,16 @@ var SyncNotifyOfUpdate = xrpc.Procedure[SyncNotifyOfUpdate_Input, xrpc.None]{NSI
 
 type SyncNotifyOfUpdate_Input struct {
 	Hostname string `json:"hostname"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrHostBanned.
+// Errors: HostBanned.
 var SyncRequestCrawl = xrpc.Procedure[SyncRequestCrawl_Input, xrpc.None]{NSID: "com.atproto.sync.requestCrawl"}
 
 type SyncRequestCrawl_Input = SyncNotifyOfUpdate_Input
 
-// Errors: ErrFutureCursor, ErrConsumerTooSlow.
+// Errors: FutureCursor, ConsumerTooSlow.
 var SyncSubscribeRepos = xrpc.Subscription[SyncSubscribeRepos_Params, SyncSubscribeRepos_Message]{NSID: "com.atproto.sync.subscribeRepos"}
 
 type SyncSubscribeRepos_Params = LabelSubscribeLabels_Params
@@ -548,12 +608,15 @@ type SyncSubscribeRepos_Account struct {
 	Time string `json:"time"`
 
 	Status *string `json:"status,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type SyncSubscribeRepos_Commit struct {
-	Rebase bool   `json:"rebase"`
-	TooBig bool   `json:"tooBig"`
-	Seq    int64  `json:"seq"`
+	Rebase bool `json:"rebase"`
+	TooBig bool `json:"tooBig"`
+
+	Seq int64 `json:"seq"`
+
 	Blocks []byte `json:"blocks"`
 
 	Rev  string `json:"rev"`
@@ -563,11 +626,13 @@ type SyncSubscribeRepos_Commit struct {
 	Since  *string `json:"since" lex:"nullable"`
 	Commit cid.CID `json:"commit"`
 
-	PrevData *cid.CID  `json:"prevData,omitzero"`
-	Blobs    []cid.CID `json:"blobs"`
+	PrevData *cid.CID `json:"prevData,omitzero"`
 
-	Ops   []SyncSubscribeRepos_RepoOp `json:"ops"`
-	Extra `json:"-"`
+	Blobs []cid.CID `json:"blobs"`
+
+	Ops []SyncSubscribeRepos_RepoOp `json:"ops"`
+
+	Extra Extra `json:"-"`
 }
 type SyncSubscribeRepos_Identity struct {
 	Seq  int64  `json:"seq"`
@@ -575,28 +640,35 @@ type SyncSubscribeRepos_Identity struct {
 	Time string `json:"time"`
 
 	Handle *string `json:"handle,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type SyncSubscribeRepos_Info struct {
-	Name    string  `json:"name"`
+	Name string `json:"name"`
+
 	Message *string `json:"message,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type SyncSubscribeRepos_RepoOp struct {
 	Path   string `json:"path"`
 	Action string `json:"action"`
 
-	Cid   *cid.CID `json:"cid" lex:"nullable"`
-	Prev  *cid.CID `json:"prev,omitzero"`
-	Extra `json:"-"`
+	Cid  *cid.CID `json:"cid" lex:"nullable"`
+	Prev *cid.CID `json:"prev,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type SyncSubscribeRepos_Sync struct {
-	Seq    int64  `json:"seq"`
+	Seq int64 `json:"seq"`
+
 	Blocks []byte `json:"blocks"`
-	Did    string `json:"did"`
-	Rev    string `json:"rev"`
-	Time   string `json:"time"`
-	Extra  `json:"-"`
+
+	Did  string `json:"did"`
+	Rev  string `json:"rev"`
+	Time string `json:"time"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*SyncSubscribeRepos_Account) LexType() string               { return "com.atproto.sync.subscribeRepos#account" }
@@ -618,7 +690,8 @@ const (
 	SyncSubscribeRepos_Suspended = "suspended"
 	SyncSubscribeRepos_Deleted   = "deleted"
 
-	SyncSubscribeRepos_Deactivated    = "deactivated"
+	SyncSubscribeRepos_Deactivated = "deactivated"
+
 	SyncSubscribeRepos_Desynchronized = "desynchronized"
 	SyncSubscribeRepos_Throttled      = "throttled"
 	SyncSubscribeRepos_OutdatedCursor = "OutdatedCursor"
@@ -632,36 +705,39 @@ var TempAddReservedHandle = xrpc.Procedure[TempAddReservedHandle_Input, TempAddR
 
 type TempAddReservedHandle_Input = IdentityUpdateHandle_Input
 type TempAddReservedHandle_Output struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidEmail.
+// Errors: InvalidEmail.
 var TempCheckHandleAvailability = xrpc.Query[TempCheckHandleAvailability_Params, TempCheckHandleAvailability_Output]{NSID: "com.atproto.temp.checkHandleAvailability"}
 
 type TempCheckHandleAvailability_Params struct {
-	Email     *string
+	Email *string
+
 	BirthDate *string `lex:"datetime"`
-	Handle    string  `lex:"handle"`
+
+	Handle string `lex:"handle"`
 }
 type TempCheckHandleAvailability_Output struct {
 	Handle string `json:"handle"`
 
 	Result TempCheckHandleAvailability_Output_Result `json:"result"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type TempCheckHandleAvailability_Output_Result = data.Union[func(*TempCheckHandleAvailability_ResultAvailable, *TempCheckHandleAvailability_ResultUnavailable)]
 type TempCheckHandleAvailability_ResultAvailable struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type TempCheckHandleAvailability_ResultUnavailable struct {
 	Suggestions []TempCheckHandleAvailability_Suggestion `json:"suggestions"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type TempCheckHandleAvailability_Suggestion struct {
 	Handle string `json:"handle"`
 	Method string `json:"method"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 
 func (*TempCheckHandleAvailability_ResultAvailable) LexType() string {
@@ -676,13 +752,14 @@ var TempCheckSignupQueue = xrpc.Query[xrpc.None, TempCheckSignupQueue_Output]{NS
 type TempCheckSignupQueue_Output struct {
 	Activated bool `json:"activated"`
 
-	PlaceInQueue    *int64 `json:"placeInQueue,omitzero"`
+	PlaceInQueue *int64 `json:"placeInQueue,omitzero"`
+
 	EstimatedTimeMs *int64 `json:"estimatedTimeMs,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidScopeReference.
+// Errors: InvalidScopeReference.
 var TempDereferenceScope = xrpc.Query[TempDereferenceScope_Params, TempDereferenceScope_Output]{NSID: "com.atproto.temp.dereferenceScope"}
 
 type TempDereferenceScope_Params struct {
@@ -690,7 +767,7 @@ type TempDereferenceScope_Params struct {
 }
 type TempDereferenceScope_Output struct {
 	Scope string `json:"scope"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var TempFetchLabels = xrpc.Query[TempFetchLabels_Params, TempFetchLabels_Output]{NSID: "com.atproto.temp.fetchLabels"}
@@ -701,7 +778,8 @@ type TempFetchLabels_Params struct {
 }
 type TempFetchLabels_Output struct {
 	Labels []LabelDefs_Label `json:"labels"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var TempRequestPhoneVerification = xrpc.Procedure[TempRequestPhoneVerification_Input, xrpc.None]{NSID: "com.atproto.temp.requestPhoneVerification"}
@@ -709,12 +787,13 @@ var TempRequestPhoneVerification = xrpc.Procedure[TempRequestPhoneVerification_I
 type TempRequestPhoneVerification_Input struct {
 	PhoneNumber string `json:"phoneNumber"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var TempRevokeAccountCredentials = xrpc.Procedure[TempRevokeAccountCredentials_Input, xrpc.None]{NSID: "com.atproto.temp.revokeAccountCredentials"}
 
 type TempRevokeAccountCredentials_Input struct {
 	Account string `json:"account"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }

@@ -9,18 +9,20 @@ import (
 type Declaration struct {
 	CurrentKey []byte `json:"currentKey"`
 	KeyPackage []byte `json:"keyPackage,omitzero"`
-	Version    string `json:"version"`
+
+	Version string `json:"version"`
 
 	ContinuityProofs [][]byte `json:"continuityProofs,omitzero"`
 
 	MessageMe *Declaration_MessageMe `json:"messageMe,omitzero"`
-	Extra     `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type Declaration_MessageMe struct {
 	MessageMeUrl string `json:"messageMeUrl"`
 	ShowButtonTo string `json:"showButtonTo"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*Declaration) LexType() string                { return "com.germnetwork.declaration" }
@@ -31,5 +33,6 @@ const (
 	Declaration_None = "none"
 
 	Declaration_UsersIFollow = "usersIFollow"
-	Declaration_Everyone     = "everyone"
+
+	Declaration_Everyone = "everyone"
 )

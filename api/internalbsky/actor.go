@@ -20,5 +20,6 @@ type ActorGetProfiles_Params struct {
 }
 type ActorGetProfiles_Output struct {
 	Profiles []appbsky.ActorDefs_ProfileViewDetailed `json:"profiles"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }

@@ -10,7 +10,8 @@ import (
 type GraphRecommend struct {
 	Document  string `json:"document"`
 	CreatedAt string `json:"createdAt"`
-	Extra     `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphRecommend) LexType() string                { return "site.standard.graph.recommend" }
@@ -18,10 +19,11 @@ func (v GraphRecommend) MarshalJSON() ([]byte, error)  { return data.MarshalJSON
 func (v *GraphRecommend) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 type GraphSubscription struct {
-	Publication string  `json:"publication"`
-	CreatedAt   *string `json:"createdAt,omitzero"`
+	Publication string `json:"publication"`
 
-	Extra `json:"-" lex:"record"`
+	CreatedAt *string `json:"createdAt,omitzero"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphSubscription) LexType() string                { return "site.standard.graph.subscription" }
@@ -32,8 +34,10 @@ type Document struct {
 	Site  string `json:"site"`
 	Title string `json:"title"`
 
-	PublishedAt string  `json:"publishedAt"`
-	Path        *string `json:"path,omitzero"`
+	PublishedAt string `json:"publishedAt"`
+
+	Path *string `json:"path,omitzero"`
+
 	UpdatedAt   *string `json:"updatedAt,omitzero"`
 	Description *string `json:"description,omitzero"`
 	TextContent *string `json:"textContent,omitzero"`
@@ -42,14 +46,16 @@ type Document struct {
 
 	CoverImage *data.Blob `json:"coverImage,omitzero"`
 
-	Links   Document_Links   `json:"links,omitzero"`
-	Labels  Document_Labels  `json:"labels,omitzero"`
+	Links  Document_Links  `json:"links,omitzero"`
+	Labels Document_Labels `json:"labels,omitzero"`
+
 	Content Document_Content `json:"content,omitzero"`
 
-	Contributors []Document_Contributor    `json:"contributors,omitzero"`
-	BskyPostRef  *comatproto.RepoStrongRef `json:"bskyPostRef,omitzero"`
+	Contributors []Document_Contributor `json:"contributors,omitzero"`
 
-	Extra `json:"-" lex:"record"`
+	BskyPostRef *comatproto.RepoStrongRef `json:"bskyPostRef,omitzero"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type Document_Content = data.Union[func()]
 type Document_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
@@ -60,7 +66,7 @@ type Document_Contributor struct {
 
 	DisplayName *string `json:"displayName,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*Document) LexType() string                { return "site.standard.document" }
@@ -81,13 +87,13 @@ type Publication struct {
 
 	Preferences *Publication_Preferences `json:"preferences,omitzero"`
 
-	Extra `json:"-" lex:"record"`
+	Extra Extra `json:"-" lex:"record"`
 }
 type Publication_Labels = Document_Labels
 type Publication_Preferences struct {
 	ShowInDiscover *bool `json:"showInDiscover,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*Publication) LexType() string                { return "site.standard.publication" }
@@ -102,7 +108,7 @@ type ThemeBasic struct {
 
 	AccentForeground ThemeBasic_AccentForeground `json:"accentForeground"`
 
-	Extra `json:"-" lex:"record"`
+	Extra Extra `json:"-" lex:"record"`
 }
 type ThemeBasic_Accent = data.Union[func(*ThemeColor_Rgb)]
 type ThemeBasic_AccentForeground = ThemeBasic_Accent
@@ -118,7 +124,7 @@ type ThemeColor_Rgb struct {
 	G int64 `json:"g"`
 	R int64 `json:"r"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ThemeColor_Rgba struct {
 	A int64 `json:"a"`
@@ -126,7 +132,7 @@ type ThemeColor_Rgba struct {
 	G int64 `json:"g"`
 	R int64 `json:"r"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*ThemeColor_Rgb) LexType() string { return "site.standard.theme.color#rgb" }

@@ -7,18 +7,21 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// Errors: ErrDuplicateTemplateName.
+// Errors: DuplicateTemplateName.
 var CommunicationCreateTemplate = xrpc.Procedure[CommunicationCreateTemplate_Input, CommunicationCreateTemplate_Output]{NSID: "tools.ozone.communication.createTemplate"}
 
 type CommunicationCreateTemplate_Input struct {
-	Name    string `json:"name"`
+	Name string `json:"name"`
+
 	Subject string `json:"subject"`
 
 	ContentMarkdown string `json:"contentMarkdown"`
 
-	Lang      *string `json:"lang,omitzero"`
+	Lang *string `json:"lang,omitzero"`
+
 	CreatedBy *string `json:"createdBy,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type CommunicationCreateTemplate_Output = CommunicationDefs_TemplateView
 
@@ -34,16 +37,19 @@ type CommunicationDefs_TemplateView struct {
 	LastUpdatedBy   string `json:"lastUpdatedBy"`
 	ContentMarkdown string `json:"contentMarkdown"`
 
-	Lang    *string `json:"lang,omitzero"`
+	Lang *string `json:"lang,omitzero"`
+
 	Subject *string `json:"subject,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var CommunicationDeleteTemplate = xrpc.Procedure[CommunicationDeleteTemplate_Input, xrpc.None]{NSID: "tools.ozone.communication.deleteTemplate"}
 
 type CommunicationDeleteTemplate_Input struct {
-	Id    string `json:"id"`
-	Extra `json:"-"`
+	Id string `json:"id"`
+
+	Extra Extra `json:"-"`
 }
 
 var CommunicationListTemplates = xrpc.Query[xrpc.None, CommunicationListTemplates_Output]{NSID: "tools.ozone.communication.listTemplates"}
@@ -51,16 +57,17 @@ var CommunicationListTemplates = xrpc.Query[xrpc.None, CommunicationListTemplate
 type CommunicationListTemplates_Output struct {
 	CommunicationTemplates []CommunicationDefs_TemplateView `json:"communicationTemplates"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrDuplicateTemplateName.
+// Errors: DuplicateTemplateName.
 var CommunicationUpdateTemplate = xrpc.Procedure[CommunicationUpdateTemplate_Input, CommunicationUpdateTemplate_Output]{NSID: "tools.ozone.communication.updateTemplate"}
 
 type CommunicationUpdateTemplate_Input struct {
 	Disabled *bool `json:"disabled,omitzero"`
 
-	Id   string  `json:"id"`
+	Id string `json:"id"`
+
 	Lang *string `json:"lang,omitzero"`
 	Name *string `json:"name,omitzero"`
 
@@ -69,7 +76,7 @@ type CommunicationUpdateTemplate_Input struct {
 
 	ContentMarkdown *string `json:"contentMarkdown,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type CommunicationUpdateTemplate_Output = CommunicationDefs_TemplateView
 
@@ -79,41 +86,45 @@ type HostingGetAccountHistory_Params struct {
 	Limit  *int64 `lex:"min=1,max=100,default=50"`
 	Cursor *string
 	Events []string
-	Did    string `lex:"did"`
+
+	Did string `lex:"did"`
 }
 type HostingGetAccountHistory_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Events []HostingGetAccountHistory_Event `json:"events"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type HostingGetAccountHistory_AccountCreated struct {
 	Email  *string `json:"email,omitzero"`
 	Handle *string `json:"handle,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type HostingGetAccountHistory_EmailConfirmed struct {
 	Email string `json:"email"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type HostingGetAccountHistory_EmailUpdated struct {
 	Email string `json:"email"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type HostingGetAccountHistory_Event struct {
 	CreatedAt string `json:"createdAt"`
 	CreatedBy string `json:"createdBy"`
 
 	Details HostingGetAccountHistory_Event_Details `json:"details"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type HostingGetAccountHistory_Event_Details = data.Union[func(*HostingGetAccountHistory_AccountCreated, *HostingGetAccountHistory_EmailUpdated, *HostingGetAccountHistory_EmailConfirmed, *HostingGetAccountHistory_PasswordUpdated, *HostingGetAccountHistory_HandleUpdated)]
 type HostingGetAccountHistory_HandleUpdated struct {
 	Handle string `json:"handle"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type HostingGetAccountHistory_PasswordUpdated struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*HostingGetAccountHistory_AccountCreated) LexType() string {
@@ -133,9 +144,10 @@ func (*HostingGetAccountHistory_PasswordUpdated) LexType() string {
 }
 
 const (
-	HostingGetAccountHistory_Params_Events_AccountCreated  = "accountCreated"
-	HostingGetAccountHistory_Params_Events_EmailUpdated    = "emailUpdated"
-	HostingGetAccountHistory_Params_Events_EmailConfirmed  = "emailConfirmed"
+	HostingGetAccountHistory_Params_Events_AccountCreated = "accountCreated"
+	HostingGetAccountHistory_Params_Events_EmailUpdated   = "emailUpdated"
+	HostingGetAccountHistory_Params_Events_EmailConfirmed = "emailConfirmed"
+
 	HostingGetAccountHistory_Params_Events_PasswordUpdated = "passwordUpdated"
 	HostingGetAccountHistory_Params_Events_HandleUpdated   = "handleUpdated"
 )

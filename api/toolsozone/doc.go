@@ -15,7 +15,8 @@ type Extra = data.Extra
 
 // Names of errors.
 const (
-	ErrAlreadyAssigned      xrpc.ErrorName = "AlreadyAssigned"
+	ErrAlreadyAssigned xrpc.ErrorName = "AlreadyAssigned"
+
 	ErrAlreadyInTargetQueue xrpc.ErrorName = "AlreadyInTargetQueue"
 	ErrAlreadyInTargetState xrpc.ErrorName = "AlreadyInTargetState"
 
@@ -24,18 +25,22 @@ const (
 
 	ErrDuplicateExternalId   xrpc.ErrorName = "DuplicateExternalId"
 	ErrDuplicateTemplateName xrpc.ErrorName = "DuplicateTemplateName"
-	ErrInvalidAssignment     xrpc.ErrorName = "InvalidAssignment"
+
+	ErrInvalidAssignment xrpc.ErrorName = "InvalidAssignment"
 
 	ErrInvalidRecommendedPolicies xrpc.ErrorName = "InvalidRecommendedPolicies"
-	ErrInvalidStateTransition     xrpc.ErrorName = "InvalidStateTransition"
+
+	ErrInvalidStateTransition xrpc.ErrorName = "InvalidStateTransition"
 
 	ErrInvalidUrl xrpc.ErrorName = "InvalidUrl"
 
 	ErrMemberAlreadyExists xrpc.ErrorName = "MemberAlreadyExists"
 
 	ErrMemberNotFound xrpc.ErrorName = "MemberNotFound"
-	ErrNotFound       xrpc.ErrorName = "NotFound"
-	ErrOutOfRange     xrpc.ErrorName = "OutOfRange"
+
+	ErrNotFound   xrpc.ErrorName = "NotFound"
+	ErrOutOfRange xrpc.ErrorName = "OutOfRange"
+
 	ErrQueueDisabled  xrpc.ErrorName = "QueueDisabled"
 	ErrQueueNotFound  xrpc.ErrorName = "QueueNotFound"
 	ErrRecordNotFound xrpc.ErrorName = "RecordNotFound"
@@ -44,7 +49,9 @@ const (
 	ErrReportNotFound xrpc.ErrorName = "ReportNotFound"
 
 	ErrRuleAlreadyExists xrpc.ErrorName = "RuleAlreadyExists"
-	ErrRuleNotFound      xrpc.ErrorName = "RuleNotFound"
-	ErrSetNotFound       xrpc.ErrorName = "SetNotFound"
-	ErrSubjectHasAction  xrpc.ErrorName = "SubjectHasAction"
+
+	ErrRuleNotFound xrpc.ErrorName = "RuleNotFound"
+	ErrSetNotFound  xrpc.ErrorName = "SetNotFound"
+
+	ErrSubjectHasAction xrpc.ErrorName = "SubjectHasAction"
 )

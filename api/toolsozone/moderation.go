@@ -14,33 +14,39 @@ var ModerationCancelScheduledActions = xrpc.Procedure[ModerationCancelScheduledA
 type ModerationCancelScheduledActions_Input struct {
 	Comment  *string  `json:"comment,omitzero"`
 	Subjects []string `json:"subjects"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationCancelScheduledActions_Output = ModerationCancelScheduledActions_CancellationResults
 type ModerationCancelScheduledActions_CancellationResults struct {
 	Succeeded []string `json:"succeeded"`
 
 	Failed []ModerationCancelScheduledActions_FailedCancellation `json:"failed"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationCancelScheduledActions_FailedCancellation struct {
 	Did   string `json:"did"`
 	Error string `json:"error"`
 
 	ErrorCode *string `json:"errorCode,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type ModerationDefs_AccountEvent struct {
-	Active    bool   `json:"active"`
+	Active bool `json:"active"`
+
 	Timestamp string `json:"timestamp"`
 
 	Status  *string `json:"status,omitzero"`
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_AccountHosting struct {
-	Status    string  `json:"status"`
+	Status string `json:"status"`
+
 	CreatedAt *string `json:"createdAt,omitzero"`
 	DeletedAt *string `json:"deletedAt,omitzero"`
 	UpdatedAt *string `json:"updatedAt,omitzero"`
@@ -48,16 +54,17 @@ type ModerationDefs_AccountHosting struct {
 	DeactivatedAt *string `json:"deactivatedAt,omitzero"`
 	ReactivatedAt *string `json:"reactivatedAt,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_AccountStats struct {
-	AppealCount   *int64 `json:"appealCount,omitzero"`
-	ReportCount   *int64 `json:"reportCount,omitzero"`
+	AppealCount *int64 `json:"appealCount,omitzero"`
+	ReportCount *int64 `json:"reportCount,omitzero"`
+
 	SuspendCount  *int64 `json:"suspendCount,omitzero"`
 	EscalateCount *int64 `json:"escalateCount,omitzero"`
 	TakedownCount *int64 `json:"takedownCount,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_AccountStrike struct {
 	TotalStrikeCount  *int64 `json:"totalStrikeCount,omitzero"`
@@ -66,10 +73,11 @@ type ModerationDefs_AccountStrike struct {
 	LastStrikeAt  *string `json:"lastStrikeAt,omitzero"`
 	FirstStrikeAt *string `json:"firstStrikeAt,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_AgeAssuranceEvent struct {
-	Status    string `json:"status"`
+	Status string `json:"status"`
+
 	AttemptId string `json:"attemptId"`
 	CreatedAt string `json:"createdAt"`
 
@@ -77,22 +85,26 @@ type ModerationDefs_AgeAssuranceEvent struct {
 	InitIp *string `json:"initIp,omitzero"`
 	InitUa *string `json:"initUa,omitzero"`
 
-	CompleteIp  *string `json:"completeIp,omitzero"`
-	CompleteUa  *string `json:"completeUa,omitzero"`
-	RegionCode  *string `json:"regionCode,omitzero"`
+	CompleteIp *string `json:"completeIp,omitzero"`
+	CompleteUa *string `json:"completeUa,omitzero"`
+	RegionCode *string `json:"regionCode,omitzero"`
+
 	CountryCode *string `json:"countryCode,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_AgeAssuranceOverrideEvent struct {
-	Status  string  `json:"status"`
-	Comment string  `json:"comment"`
-	Access  *string `json:"access,omitzero"`
-	Extra   `json:"-"`
+	Status  string `json:"status"`
+	Comment string `json:"comment"`
+
+	Access *string `json:"access,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_AgeAssurancePurgeEvent struct {
 	Comment string `json:"comment"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_BlobView struct {
 	Size int64  `json:"size"`
@@ -104,17 +116,21 @@ type ModerationDefs_BlobView struct {
 	Moderation *ModerationDefs_Moderation `json:"moderation,omitzero"`
 
 	Details ModerationDefs_BlobView_Details `json:"details,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_BlobView_Details = data.Union[func(*ModerationDefs_ImageDetails, *ModerationDefs_VideoDetails)]
 type ModerationDefs_CancelScheduledTakedownEvent struct {
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ConvoView struct {
-	Did     string `json:"did"`
+	Did string `json:"did"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_IdentityEvent struct {
 	Tombstone *bool  `json:"tombstone,omitzero"`
@@ -123,27 +139,32 @@ type ModerationDefs_IdentityEvent struct {
 	Handle  *string `json:"handle,omitzero"`
 	Comment *string `json:"comment,omitzero"`
 	PdsHost *string `json:"pdsHost,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ImageDetails struct {
 	Width  int64 `json:"width"`
 	Height int64 `json:"height"`
-	Extra  `json:"-"`
+	Extra  Extra `json:"-"`
 }
 type ModerationDefs_ModEventAcknowledge struct {
 	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
 
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventComment struct {
-	Sticky  *bool   `json:"sticky,omitzero"`
+	Sticky *bool `json:"sticky,omitzero"`
+
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventDivert struct {
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventEmail struct {
 	IsDelivered *bool  `json:"isDelivered,omitzero"`
@@ -157,36 +178,44 @@ type ModerationDefs_ModEventEmail struct {
 	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
 
 	Policies []string `json:"policies,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventEscalate struct {
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventLabel struct {
-	DurationInHours *int64   `json:"durationInHours,omitzero"`
-	Comment         *string  `json:"comment,omitzero"`
+	DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+	Comment *string `json:"comment,omitzero"`
+
 	CreateLabelVals []string `json:"createLabelVals"`
 	NegateLabelVals []string `json:"negateLabelVals"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventMute struct {
 	DurationInHours int64 `json:"durationInHours"`
 
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventMuteReporter struct {
 	DurationInHours *int64 `json:"durationInHours,omitzero"`
 
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventPriorityScore struct {
-	Score   int64   `json:"score"`
+	Score int64 `json:"score"`
+
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventReport struct {
 	IsReporterMuted *bool `json:"isReporterMuted,omitzero"`
@@ -194,34 +223,45 @@ type ModerationDefs_ModEventReport struct {
 	ReportType string `json:"reportType"`
 
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventResolveAppeal struct {
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventReverseTakedown struct {
-	StrikeCount   *int64  `json:"strikeCount,omitzero"`
-	Comment       *string `json:"comment,omitzero"`
+	StrikeCount *int64 `json:"strikeCount,omitzero"`
+
+	Comment *string `json:"comment,omitzero"`
+
 	SeverityLevel *string `json:"severityLevel,omitzero"`
 
 	Policies []string `json:"policies,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventTag struct {
 	DurationInHours *int64 `json:"durationInHours,omitzero"`
 
-	Comment *string  `json:"comment,omitzero"`
-	Add     []string `json:"add"`
-	Remove  []string `json:"remove"`
-	Extra   `json:"-"`
+	Comment *string `json:"comment,omitzero"`
+
+	Add []string `json:"add"`
+
+	Remove []string `json:"remove"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventTakedown struct {
 	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
 
-	StrikeCount     *int64  `json:"strikeCount,omitzero"`
-	DurationInHours *int64  `json:"durationInHours,omitzero"`
-	Comment         *string `json:"comment,omitzero"`
+	StrikeCount *int64 `json:"strikeCount,omitzero"`
+
+	DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+	Comment *string `json:"comment,omitzero"`
+
 	SeverityLevel   *string `json:"severityLevel,omitzero"`
 	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
 
@@ -229,15 +269,17 @@ type ModerationDefs_ModEventTakedown struct {
 
 	TargetServices []string `json:"targetServices,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventUnmute struct {
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventUnmuteReporter struct {
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventView struct {
 	Id int64 `json:"id"`
@@ -252,9 +294,11 @@ type ModerationDefs_ModEventView struct {
 
 	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
 
-	Event   ModerationDefs_ModEventView_Event   `json:"event"`
+	Event ModerationDefs_ModEventView_Event `json:"event"`
+
 	Subject ModerationDefs_ModEventView_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventView_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
 type ModerationDefs_ModEventView_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef, *chatbsky.ConvoDefs_MessageRef, *chatbsky.ConvoDefs_ConvoRef)]
@@ -268,21 +312,24 @@ type ModerationDefs_ModEventViewDetail struct {
 
 	SubjectBlobs []ModerationDefs_BlobView `json:"subjectBlobs"`
 
-	Event   ModerationDefs_ModEventViewDetail_Event   `json:"event"`
+	Event ModerationDefs_ModEventViewDetail_Event `json:"event"`
+
 	Subject ModerationDefs_ModEventViewDetail_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModEventViewDetail_Event = ModerationDefs_ModEventView_Event
 type ModerationDefs_ModEventViewDetail_Subject = data.Union[func(*ModerationDefs_RepoView, *ModerationDefs_RepoViewNotFound, *ModerationDefs_RecordView, *ModerationDefs_RecordViewNotFound, *ModerationDefs_ConvoView)]
 type ModerationDefs_ModTool struct {
-	Name  string   `json:"name"`
-	Meta  data.Raw `json:"meta,omitzero"`
-	Extra `json:"-"`
+	Name string   `json:"name"`
+	Meta data.Raw `json:"meta,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_Moderation struct {
 	SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ModerationDetail = ModerationDefs_Moderation
 type ModerationDefs_RecordEvent struct {
@@ -290,29 +337,36 @@ type ModerationDefs_RecordEvent struct {
 
 	Timestamp string `json:"timestamp"`
 
-	Cid     *string `json:"cid,omitzero"`
+	Cid *string `json:"cid,omitzero"`
+
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RecordHosting struct {
-	Status    string  `json:"status"`
+	Status string `json:"status"`
+
 	CreatedAt *string `json:"createdAt,omitzero"`
 	DeletedAt *string `json:"deletedAt,omitzero"`
 	UpdatedAt *string `json:"updatedAt,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RecordView struct {
 	Cid string `json:"cid"`
 	Uri string `json:"uri"`
 
-	IndexedAt string   `json:"indexedAt"`
-	BlobCids  []string `json:"blobCids"`
-	Value     data.Raw `json:"value"`
+	IndexedAt string `json:"indexedAt"`
+
+	BlobCids []string `json:"blobCids"`
+
+	Value data.Raw `json:"value"`
 
 	Repo ModerationDefs_RepoView `json:"repo"`
 
 	Moderation ModerationDefs_Moderation `json:"moderation"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RecordViewDetail struct {
 	Cid string `json:"cid"`
@@ -322,17 +376,20 @@ type ModerationDefs_RecordViewDetail struct {
 
 	Value data.Raw `json:"value"`
 
-	Repo  ModerationDefs_RepoView   `json:"repo"`
+	Repo ModerationDefs_RepoView `json:"repo"`
+
 	Blobs []ModerationDefs_BlobView `json:"blobs"`
 
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
 
 	Moderation ModerationDefs_ModerationDetail `json:"moderation"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RecordViewNotFound struct {
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RecordsStats struct {
 	PendingCount *int64 `json:"pendingCount,omitzero"`
@@ -345,19 +402,23 @@ type ModerationDefs_RecordsStats struct {
 	ProcessedCount *int64 `json:"processedCount,omitzero"`
 	TakendownCount *int64 `json:"takendownCount,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RepoView struct {
 	InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
 
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
 
-	IndexedAt  string  `json:"indexedAt"`
-	Email      *string `json:"email,omitzero"`
+	IndexedAt string `json:"indexedAt"`
+
+	Email *string `json:"email,omitzero"`
+
 	InviteNote *string `json:"inviteNote,omitzero"`
 
-	DeactivatedAt  *string    `json:"deactivatedAt,omitzero"`
+	DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+
 	RelatedRecords []data.Raw `json:"relatedRecords"`
 
 	Moderation ModerationDefs_Moderation `json:"moderation"`
@@ -366,54 +427,64 @@ type ModerationDefs_RepoView struct {
 
 	ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RepoViewDetail struct {
 	InvitesDisabled *bool `json:"invitesDisabled,omitzero"`
 
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Handle string `json:"handle"`
 
-	IndexedAt  string  `json:"indexedAt"`
-	Email      *string `json:"email,omitzero"`
+	IndexedAt string `json:"indexedAt"`
+
+	Email *string `json:"email,omitzero"`
+
 	InviteNote *string `json:"inviteNote,omitzero"`
 
-	DeactivatedAt    *string `json:"deactivatedAt,omitzero"`
+	DeactivatedAt *string `json:"deactivatedAt,omitzero"`
+
 	EmailConfirmedAt *string `json:"emailConfirmedAt,omitzero"`
 
 	RelatedRecords []data.Raw `json:"relatedRecords"`
 
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
 
-	Moderation ModerationDefs_ModerationDetail    `json:"moderation"`
-	InvitedBy  *comatproto.ServerDefs_InviteCode  `json:"invitedBy,omitzero"`
-	Invites    []comatproto.ServerDefs_InviteCode `json:"invites,omitzero"`
+	Moderation ModerationDefs_ModerationDetail `json:"moderation"`
+
+	InvitedBy *comatproto.ServerDefs_InviteCode `json:"invitedBy,omitzero"`
+
+	Invites []comatproto.ServerDefs_InviteCode `json:"invites,omitzero"`
 
 	ThreatSignatures []comatproto.AdminDefs_ThreatSignature `json:"threatSignatures,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RepoViewNotFound struct {
-	Did   string `json:"did"`
-	Extra `json:"-"`
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ReporterStats struct {
-	RecordReportCount   int64 `json:"recordReportCount"`
-	AccountReportCount  int64 `json:"accountReportCount"`
-	LabeledRecordCount  int64 `json:"labeledRecordCount"`
-	LabeledAccountCount int64 `json:"labeledAccountCount"`
-	ReportedRecordCount int64 `json:"reportedRecordCount"`
+	RecordReportCount  int64 `json:"recordReportCount"`
+	AccountReportCount int64 `json:"accountReportCount"`
+	LabeledRecordCount int64 `json:"labeledRecordCount"`
 
-	ReportedAccountCount  int64 `json:"reportedAccountCount"`
-	TakendownRecordCount  int64 `json:"takendownRecordCount"`
+	LabeledAccountCount  int64 `json:"labeledAccountCount"`
+	ReportedRecordCount  int64 `json:"reportedRecordCount"`
+	ReportedAccountCount int64 `json:"reportedAccountCount"`
+	TakendownRecordCount int64 `json:"takendownRecordCount"`
+
 	TakendownAccountCount int64 `json:"takendownAccountCount"`
 
-	Did   string `json:"did"`
-	Extra `json:"-"`
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_RevokeAccountCredentialsEvent struct {
 	Comment string `json:"comment"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ScheduleTakedownEvent struct {
 	Comment   *string `json:"comment,omitzero"`
@@ -422,7 +493,7 @@ type ModerationDefs_ScheduleTakedownEvent struct {
 	ExecuteAfter *string `json:"executeAfter,omitzero"`
 	ExecuteUntil *string `json:"executeUntil,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_ScheduledActionView struct {
 	RandomizeExecution *bool `json:"randomizeExecution,omitzero"`
@@ -431,7 +502,8 @@ type ModerationDefs_ScheduledActionView struct {
 
 	ExecutionEventId *int64 `json:"executionEventId,omitzero"`
 
-	Did    string `json:"did"`
+	Did string `json:"did"`
+
 	Action string `json:"action"`
 	Status string `json:"status"`
 
@@ -443,11 +515,13 @@ type ModerationDefs_ScheduledActionView struct {
 	ExecuteAfter *string `json:"executeAfter,omitzero"`
 	ExecuteUntil *string `json:"executeUntil,omitzero"`
 
-	LastExecutedAt    *string `json:"lastExecutedAt,omitzero"`
+	LastExecutedAt *string `json:"lastExecutedAt,omitzero"`
+
 	LastFailureReason *string `json:"lastFailureReason,omitzero"`
 
 	EventData data.Raw `json:"eventData,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_SubjectStatusView struct {
 	Appealed  *bool `json:"appealed,omitzero"`
@@ -457,8 +531,9 @@ type ModerationDefs_SubjectStatusView struct {
 
 	PriorityScore *int64 `json:"priorityScore,omitzero"`
 
-	CreatedAt   string `json:"createdAt"`
-	UpdatedAt   string `json:"updatedAt"`
+	CreatedAt string `json:"createdAt"`
+	UpdatedAt string `json:"updatedAt"`
+
 	ReviewState string `json:"reviewState"`
 
 	Comment   *string `json:"comment,omitzero"`
@@ -480,33 +555,38 @@ type ModerationDefs_SubjectStatusView struct {
 
 	SubjectBlobCids []string `json:"subjectBlobCids,omitzero"`
 
-	AccountStats  *ModerationDefs_AccountStats  `json:"accountStats,omitzero"`
-	RecordsStats  *ModerationDefs_RecordsStats  `json:"recordsStats,omitzero"`
+	AccountStats *ModerationDefs_AccountStats `json:"accountStats,omitzero"`
+	RecordsStats *ModerationDefs_RecordsStats `json:"recordsStats,omitzero"`
+
 	AccountStrike *ModerationDefs_AccountStrike `json:"accountStrike,omitzero"`
 
 	Hosting ModerationDefs_SubjectStatusView_Hosting `json:"hosting,omitzero"`
 	Subject ModerationDefs_SubjectStatusView_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_SubjectStatusView_Subject = ModerationDefs_ModEventView_Subject
 type ModerationDefs_SubjectStatusView_Hosting = data.Union[func(*ModerationDefs_AccountHosting, *ModerationDefs_RecordHosting)]
 type ModerationDefs_SubjectView struct {
-	Type    string `json:"type"`
+	Type string `json:"type"`
+
 	Subject string `json:"subject"`
 
 	Repo *ModerationDefs_RepoViewDetail `json:"repo,omitzero"`
 
-	Record  *ModerationDefs_RecordViewDetail   `json:"record,omitzero"`
-	Status  *ModerationDefs_SubjectStatusView  `json:"status,omitzero"`
+	Record *ModerationDefs_RecordViewDetail  `json:"record,omitzero"`
+	Status *ModerationDefs_SubjectStatusView `json:"status,omitzero"`
+
 	Profile ModerationDefs_SubjectView_Profile `json:"profile,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationDefs_SubjectView_Profile = data.Union[func()]
 type ModerationDefs_VideoDetails struct {
 	Width  int64 `json:"width"`
 	Height int64 `json:"height"`
 	Length int64 `json:"length"`
-	Extra  `json:"-"`
+	Extra  Extra `json:"-"`
 }
 
 func (*ModerationDefs_AccountEvent) LexType() string {
@@ -609,42 +689,50 @@ func (*ModerationDefs_VideoDetails) LexType() string {
 }
 
 const (
-	ModerationDefs_Unknown     = "unknown"
+	ModerationDefs_Unknown = "unknown"
+
 	ModerationDefs_Deactivated = "deactivated"
-	ModerationDefs_Deleted     = "deleted"
-	ModerationDefs_Takendown   = "takendown"
-	ModerationDefs_Suspended   = "suspended"
-	ModerationDefs_Tombstoned  = "tombstoned"
+
+	ModerationDefs_Deleted   = "deleted"
+	ModerationDefs_Takendown = "takendown"
+	ModerationDefs_Suspended = "suspended"
+
+	ModerationDefs_Tombstoned = "tombstoned"
 
 	ModerationDefs_Pending = "pending"
 	ModerationDefs_Assured = "assured"
 	ModerationDefs_Reset   = "reset"
 	ModerationDefs_Blocked = "blocked"
 	ModerationDefs_Appview = "appview"
-	ModerationDefs_Pds     = "pds"
-	ModerationDefs_Create  = "create"
-	ModerationDefs_Update  = "update"
-	ModerationDefs_Delete  = "delete"
 
-	ModerationDefs_ReviewClosed    = "tools.ozone.moderation.defs#reviewClosed"
+	ModerationDefs_Pds = "pds"
+
+	ModerationDefs_Create = "create"
+	ModerationDefs_Update = "update"
+	ModerationDefs_Delete = "delete"
+
+	ModerationDefs_ReviewClosed = "tools.ozone.moderation.defs#reviewClosed"
+
 	ModerationDefs_ReviewEscalated = "tools.ozone.moderation.defs#reviewEscalated"
 
 	ModerationDefs_ReviewNone = "tools.ozone.moderation.defs#reviewNone"
 	ModerationDefs_ReviewOpen = "tools.ozone.moderation.defs#reviewOpen"
-	ModerationDefs_Takedown   = "takedown"
-	ModerationDefs_Executed   = "executed"
-	ModerationDefs_Cancelled  = "cancelled"
+
+	ModerationDefs_Takedown  = "takedown"
+	ModerationDefs_Executed  = "executed"
+	ModerationDefs_Cancelled = "cancelled"
 
 	ModerationDefs_Failed = "failed"
 	ModerationDefs_Admin  = "admin"
 	ModerationDefs_User   = "user"
 
-	ModerationDefs_TimelineEventPlcCreate    = "tools.ozone.moderation.defs#timelineEventPlcCreate"
+	ModerationDefs_TimelineEventPlcCreate = "tools.ozone.moderation.defs#timelineEventPlcCreate"
+
 	ModerationDefs_TimelineEventPlcOperation = "tools.ozone.moderation.defs#timelineEventPlcOperation"
 	ModerationDefs_TimelineEventPlcTombstone = "tools.ozone.moderation.defs#timelineEventPlcTombstone"
 )
 
-// Errors: ErrSubjectHasAction, ErrDuplicateExternalId.
+// Errors: SubjectHasAction, DuplicateExternalId.
 var ModerationEmitEvent = xrpc.Procedure[ModerationEmitEvent_Input, ModerationEmitEvent_Output]{NSID: "tools.ozone.moderation.emitEvent"}
 
 type ModerationEmitEvent_Input struct {
@@ -660,21 +748,24 @@ type ModerationEmitEvent_Input struct {
 	ReportAction *ModerationEmitEvent_ReportAction `json:"reportAction,omitzero"`
 
 	Subject ModerationEmitEvent_Input_Subject `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationEmitEvent_Input_Event = data.Union[func(*ModerationDefs_ModEventTakedown, *ModerationDefs_ModEventAcknowledge, *ModerationDefs_ModEventEscalate, *ModerationDefs_ModEventComment, *ModerationDefs_ModEventLabel, *ModerationDefs_ModEventReport, *ModerationDefs_ModEventMute, *ModerationDefs_ModEventUnmute, *ModerationDefs_ModEventMuteReporter, *ModerationDefs_ModEventUnmuteReporter, *ModerationDefs_ModEventReverseTakedown, *ModerationDefs_ModEventResolveAppeal, *ModerationDefs_ModEventEmail, *ModerationDefs_ModEventDivert, *ModerationDefs_ModEventTag, *ModerationDefs_AccountEvent, *ModerationDefs_IdentityEvent, *ModerationDefs_RecordEvent, *ModerationDefs_ModEventPriorityScore, *ModerationDefs_AgeAssuranceEvent, *ModerationDefs_AgeAssuranceOverrideEvent, *ModerationDefs_AgeAssurancePurgeEvent, *ModerationDefs_RevokeAccountCredentialsEvent, *ModerationDefs_ScheduleTakedownEvent, *ModerationDefs_CancelScheduledTakedownEvent)]
 type ModerationEmitEvent_Input_Subject = data.Union[func(*comatproto.AdminDefs_RepoRef, *comatproto.RepoStrongRef)]
 type ModerationEmitEvent_Output = ModerationDefs_ModEventView
 type ModerationEmitEvent_ReportAction struct {
-	All  *bool   `json:"all,omitzero"`
+	All *bool `json:"all,omitzero"`
+
 	Note *string `json:"note,omitzero"`
 	Ids  []int64 `json:"ids,omitzero"`
 
 	Types []string `json:"types,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrRepoNotFound.
+// Errors: RepoNotFound.
 var ModerationGetAccountTimeline = xrpc.Query[ModerationGetAccountTimeline_Params, ModerationGetAccountTimeline_Output]{NSID: "tools.ozone.moderation.getAccountTimeline"}
 
 type ModerationGetAccountTimeline_Params struct {
@@ -682,27 +773,31 @@ type ModerationGetAccountTimeline_Params struct {
 }
 type ModerationGetAccountTimeline_Output struct {
 	Timeline []ModerationGetAccountTimeline_TimelineItem `json:"timeline"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationGetAccountTimeline_TimelineItem struct {
 	Day string `json:"day"`
 
 	Summary []ModerationGetAccountTimeline_TimelineItemSummary `json:"summary"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationGetAccountTimeline_TimelineItemSummary struct {
-	Count     int64  `json:"count"`
+	Count int64 `json:"count"`
+
 	EventType string `json:"eventType"`
 
 	EventSubjectType string `json:"eventSubjectType"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 const (
 	ModerationGetAccountTimeline_Account = "account"
 	ModerationGetAccountTimeline_Record  = "record"
-	ModerationGetAccountTimeline_Chat    = "chat"
+
+	ModerationGetAccountTimeline_Chat = "chat"
 )
 
 var ModerationGetEvent = xrpc.Query[ModerationGetEvent_Params, ModerationGetEvent_Output]{NSID: "tools.ozone.moderation.getEvent"}
@@ -712,7 +807,7 @@ type ModerationGetEvent_Params struct {
 }
 type ModerationGetEvent_Output = ModerationDefs_ModEventViewDetail
 
-// Errors: ErrRecordNotFound.
+// Errors: RecordNotFound.
 var ModerationGetRecord = xrpc.Query[ModerationGetRecord_Params, ModerationGetRecord_Output]{NSID: "tools.ozone.moderation.getRecord"}
 
 type ModerationGetRecord_Params struct {
@@ -728,11 +823,12 @@ type ModerationGetRecords_Params struct {
 }
 type ModerationGetRecords_Output struct {
 	Records []ModerationGetRecords_Output_Records_Elem `json:"records"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationGetRecords_Output_Records_Elem = data.Union[func(*ModerationDefs_RecordViewDetail, *ModerationDefs_RecordViewNotFound)]
 
-// Errors: ErrRepoNotFound.
+// Errors: RepoNotFound.
 var ModerationGetRepo = xrpc.Query[ModerationGetRepo_Params, ModerationGetRepo_Output]{NSID: "tools.ozone.moderation.getRepo"}
 
 type ModerationGetRepo_Params = ModerationGetAccountTimeline_Params
@@ -745,7 +841,8 @@ type ModerationGetReporterStats_Params struct {
 }
 type ModerationGetReporterStats_Output struct {
 	Stats []ModerationDefs_ReporterStats `json:"stats"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ModerationGetRepos = xrpc.Query[ModerationGetRepos_Params, ModerationGetRepos_Output]{NSID: "tools.ozone.moderation.getRepos"}
@@ -753,7 +850,8 @@ var ModerationGetRepos = xrpc.Query[ModerationGetRepos_Params, ModerationGetRepo
 type ModerationGetRepos_Params = ModerationGetReporterStats_Params
 type ModerationGetRepos_Output struct {
 	Repos []ModerationGetRepos_Output_Repos_Elem `json:"repos"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationGetRepos_Output_Repos_Elem = data.Union[func(*ModerationDefs_RepoViewDetail, *ModerationDefs_RepoViewNotFound)]
 
@@ -764,7 +862,8 @@ type ModerationGetSubjects_Params struct {
 }
 type ModerationGetSubjects_Output struct {
 	Subjects []ModerationDefs_SubjectView `json:"subjects"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ModerationListScheduledActions = xrpc.Procedure[ModerationListScheduledActions_Input, ModerationListScheduledActions_Output]{NSID: "tools.ozone.moderation.listScheduledActions"}
@@ -778,20 +877,23 @@ type ModerationListScheduledActions_Input struct {
 
 	Statuses []string `json:"statuses"`
 	Subjects []string `json:"subjects,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ModerationListScheduledActions_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Actions []ModerationDefs_ScheduledActionView `json:"actions"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
 	ModerationListScheduledActions_Pending   = "pending"
 	ModerationListScheduledActions_Executed  = "executed"
 	ModerationListScheduledActions_Cancelled = "cancelled"
-	ModerationListScheduledActions_Failed    = "failed"
+
+	ModerationListScheduledActions_Failed = "failed"
 )
 
 var ModerationQueryEvents = xrpc.Query[ModerationQueryEvents_Params, ModerationQueryEvents_Output]{NSID: "tools.ozone.moderation.queryEvents"}
@@ -806,7 +908,8 @@ type ModerationQueryEvents_Params struct {
 
 	CreatedAfter, CreatedBefore *string `lex:"datetime"`
 
-	CreatedBy     *string `lex:"did"`
+	CreatedBy *string `lex:"did"`
+
 	SortDirection *string `lex:"enum=asc|desc,default=desc"`
 
 	Subject *string `lex:"uri"`
@@ -819,7 +922,8 @@ type ModerationQueryEvents_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Events []ModerationDefs_ModEventView `json:"events"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -828,126 +932,12 @@ const (
 	ModerationQueryEvents_Unknown = "unknown"
 	ModerationQueryEvents_Reset   = "reset"
 	ModerationQueryEvents_Blocked = "blocked"
-	ModerationQueryEvents_Asc     = "asc"
-	ModerationQueryEvents_Desc    = "desc"
+
+	ModerationQueryEvents_Asc  = "asc"
+	ModerationQueryEvents_Desc = "desc"
+
 	ModerationQueryEvents_Account = "account"
 	ModerationQueryEvents_Record  = "record"
 
 	ModerationQueryEvents_Conversation = "conversation"
 )
-
-var ModerationQueryStatuses = xrpc.Query[ModerationQueryStatuses_Params, ModerationQueryStatuses_Output]{NSID: "tools.ozone.moderation.queryStatuses"}
-
-type ModerationQueryStatuses_Params struct {
-	Appealed, IncludeAllUserRecords, IncludeMuted, OnlyMuted, Takendown *bool
-
-	MinAccountSuspendCount, MinReportedRecordsCount, MinTakendownRecordsCount, QueueCount, QueueIndex *int64
-
-	MinPriorityScore *int64 `lex:"min=0,max=100"`
-	MinStrikeCount   *int64 `lex:"min=1"`
-
-	Limit *int64 `lex:"min=1,max=100,default=50"`
-
-	AgeAssuranceState, Comment, Cursor, QueueSeed, ReviewState, SubjectType *string
-
-	HostingDeletedAfter, HostingDeletedBefore, HostingUpdatedAfter, HostingUpdatedBefore, ReportedAfter, ReportedBefore, ReviewedAfter, ReviewedBefore *string `lex:"datetime"`
-
-	LastReviewedBy *string `lex:"did"`
-	SortDirection  *string `lex:"enum=asc|desc,default=desc"`
-
-	SortField *string `lex:"enum=lastReviewedAt|lastReportedAt|reportedRecordsCount|takendownRecordsCount|priorityScore,default=lastReportedAt"`
-	Subject   *string `lex:"uri"`
-
-	ExcludeTags, HostingStatuses []string
-
-	Collections []string `lex:"maxItems=20,nsid"`
-
-	Tags []string `lex:"maxItems=25"`
-
-	IgnoreSubjects []string `lex:"uri"`
-}
-type ModerationQueryStatuses_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	SubjectStatuses []ModerationDefs_SubjectStatusView `json:"subjectStatuses"`
-
-	Extra `json:"-"`
-}
-
-const (
-	ModerationQueryStatuses_Pending = "pending"
-	ModerationQueryStatuses_Assured = "assured"
-	ModerationQueryStatuses_Unknown = "unknown"
-	ModerationQueryStatuses_Reset   = "reset"
-	ModerationQueryStatuses_Blocked = "blocked"
-
-	ModerationQueryStatuses_Asc  = "asc"
-	ModerationQueryStatuses_Desc = "desc"
-
-	ModerationQueryStatuses_LastReviewedAt = "lastReviewedAt"
-	ModerationQueryStatuses_LastReportedAt = "lastReportedAt"
-
-	ModerationQueryStatuses_ReportedRecordsCount  = "reportedRecordsCount"
-	ModerationQueryStatuses_TakendownRecordsCount = "takendownRecordsCount"
-
-	ModerationQueryStatuses_PriorityScore = "priorityScore"
-
-	ModerationQueryStatuses_Account = "account"
-	ModerationQueryStatuses_Record  = "record"
-
-	ModerationQueryStatuses_Conversation = "conversation"
-)
-
-var ModerationScheduleAction = xrpc.Procedure[ModerationScheduleAction_Input, ModerationScheduleAction_Output]{NSID: "tools.ozone.moderation.scheduleAction"}
-
-type ModerationScheduleAction_Input struct {
-	CreatedBy string   `json:"createdBy"`
-	Subjects  []string `json:"subjects"`
-
-	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
-
-	Action ModerationScheduleAction_Input_Action `json:"action"`
-
-	Scheduling ModerationScheduleAction_SchedulingConfig `json:"scheduling"`
-	Extra      `json:"-"`
-}
-type ModerationScheduleAction_Input_Action = data.Union[func(*ModerationScheduleAction_Takedown)]
-type ModerationScheduleAction_Output = ModerationScheduleAction_ScheduledActionResults
-type ModerationScheduleAction_FailedScheduling struct {
-	Error   string `json:"error"`
-	Subject string `json:"subject"`
-
-	ErrorCode *string `json:"errorCode,omitzero"`
-	Extra     `json:"-"`
-}
-type ModerationScheduleAction_ScheduledActionResults struct {
-	Succeeded []string `json:"succeeded"`
-
-	Failed []ModerationScheduleAction_FailedScheduling `json:"failed"`
-	Extra  `json:"-"`
-}
-type ModerationScheduleAction_SchedulingConfig struct {
-	ExecuteAt    *string `json:"executeAt,omitzero"`
-	ExecuteAfter *string `json:"executeAfter,omitzero"`
-	ExecuteUntil *string `json:"executeUntil,omitzero"`
-
-	Extra `json:"-"`
-}
-type ModerationScheduleAction_Takedown struct {
-	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
-
-	StrikeCount     *int64  `json:"strikeCount,omitzero"`
-	DurationInHours *int64  `json:"durationInHours,omitzero"`
-	Comment         *string `json:"comment,omitzero"`
-	EmailContent    *string `json:"emailContent,omitzero"`
-	EmailSubject    *string `json:"emailSubject,omitzero"`
-	SeverityLevel   *string `json:"severityLevel,omitzero"`
-	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
-
-	Policies []string `json:"policies,omitzero"`
-	Extra    `json:"-"`
-}
-
-func (*ModerationScheduleAction_Takedown) LexType() string {
-	return "tools.ozone.moderation.scheduleAction#takedown"
-}

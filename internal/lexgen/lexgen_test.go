@@ -403,7 +403,7 @@ func TestComments(t *testing.T) {
 		`com.example.get {"main":{"type":"query","description":"Gets it.","parameters":{"type":"params","properties":{"id":{"type":"string","description":"Which."}}},"output":{"encoding":"application/json","schema":{"type":"object","description":"An answer.","properties":{}}},"errors":[{"name":"Gone"}]}}`,
 	)})
 	wantAll(t, out, "// Note is com.example.note: A note */ package evil; //go:embed x type Note struct", "// What it says. Text *string", "// A token. Note_Tok",
-		"// Get is the query com.example.get: Gets it. // // Errors: ErrGone. var Get", "// Which. Id *string", "// An answer. type Get_Output struct")
+		"// Get is the query com.example.get: Gets it. // // Errors: Gone. var Get", "// Which. Id *string", "// An answer. type Get_Output struct")
 }
 
 func TestCheck(t *testing.T) {

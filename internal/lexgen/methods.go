@@ -40,7 +40,7 @@ func (s *section) method(name string, r ref, d *lexicon.Def) {
 	s.vars.WriteString(s.comment(name, "the "+string(d.Type)+" "+string(r), d))
 	var errs []string
 	for _, e := range d.Errors {
-		errs = append(errs, s.p.errors[e.Name])
+		errs = append(errs, strings.TrimPrefix(s.p.errors[e.Name], "Err"))
 	}
 	if len(errs) > 0 {
 		if s.g.Comments {

@@ -117,7 +117,7 @@ func (s *section) object(name, comment string, r ref, d *lexicon.Def, record boo
 	if record {
 		tag = "`json:\"-\" lex:\"record\"`"
 	}
-	s.types[at].fields = append(fields, line{"", []string{"Extra", tag}})
+	s.types[at].fields = append(fields, line{"", []string{"Extra", "Extra", tag}})
 	if s.alias(at, !(top && s.g.member[r]) && !record) {
 		return
 	}

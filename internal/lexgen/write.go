@@ -159,7 +159,7 @@ func paragraphs(b *bytes.Buffer, lines []line, short bool) {
 }
 
 const (
-	breakCost    = 6  // bytes that an empty line must save
+	breakCost    = 3  // bytes that an empty line must save
 	maxParagraph = 40 // lines
 )
 

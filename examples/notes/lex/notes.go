@@ -10,7 +10,7 @@ import (
 
 // ListNotes is the query com.example.notes.listNotes: Lists notes, the newest first. No authentication.
 //
-// Errors: ErrUnknownAuthor.
+// Errors: UnknownAuthor.
 var ListNotes = xrpc.Query[ListNotes_Params, ListNotes_Output]{NSID: "com.example.notes.listNotes"}
 
 type ListNotes_Params struct {
@@ -23,7 +23,7 @@ type ListNotes_Params struct {
 type ListNotes_Output struct {
 	Notes  []ListNotes_NoteView `json:"notes"`
 	Cursor *string              `json:"cursor,omitzero"`
-	Extra  `json:"-"`
+	Extra  Extra                `json:"-"`
 }
 
 // ListNotes_NoteView is com.example.notes.listNotes#noteView: A note and where it is.
@@ -33,7 +33,7 @@ type ListNotes_NoteView struct {
 	// The record as it is in its repository.
 	Note  Note   `json:"note"`
 	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 // Note is com.example.notes.note: A short note, in the open.
@@ -46,7 +46,7 @@ type Note struct {
 	About *comatproto.RepoStrongRef `json:"about,omitzero"`
 	// Which way things are going.
 	Mood  *string `json:"mood,omitzero"`
-	Extra `json:"-" lex:"record"`
+	Extra Extra   `json:"-" lex:"record"`
 }
 
 func (*Note) LexType() string                { return "com.example.notes.note" }

@@ -3,12 +3,322 @@
 package appbsky
 
 import (
+	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/xrpc"
 )
 
+type NotificationDeclaration struct {
+	AllowSubscriptions string `json:"allowSubscriptions"`
+
+	Extra Extra `json:"-" lex:"record"`
+}
+
+func (*NotificationDeclaration) LexType() string                { return "app.bsky.notification.declaration" }
+func (v NotificationDeclaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
+func (v *NotificationDeclaration) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
+
+const (
+	NotificationDeclaration_Followers = "followers"
+	NotificationDeclaration_Mutuals   = "mutuals"
+
+	NotificationDeclaration_None = "none"
+)
+
+type NotificationDefs_ActivitySubscription struct {
+	Post  bool  `json:"post"`
+	Reply bool  `json:"reply"`
+	Extra Extra `json:"-"`
+}
+type NotificationDefs_ChatPreference struct {
+	Push bool `json:"push"`
+
+	Include string `json:"include"`
+
+	Extra Extra `json:"-"`
+}
+type NotificationDefs_FilterablePreference struct {
+	List bool `json:"list"`
+	Push bool `json:"push"`
+
+	Include string `json:"include"`
+
+	Extra Extra `json:"-"`
+}
+type NotificationDefs_Preference struct {
+	List bool `json:"list"`
+	Push bool `json:"push"`
+
+	Extra Extra `json:"-"`
+}
+type NotificationDefs_Preferences struct {
+	Verified   NotificationDefs_Preference `json:"verified"`
+	Unverified NotificationDefs_Preference `json:"unverified"`
+
+	SubscribedPost NotificationDefs_Preference `json:"subscribedPost"`
+
+	StarterpackJoined NotificationDefs_Preference `json:"starterpackJoined"`
+
+	Chat NotificationDefs_ChatPreference `json:"chat"`
+
+	Like  NotificationDefs_FilterablePreference `json:"like"`
+	Quote NotificationDefs_FilterablePreference `json:"quote"`
+	Reply NotificationDefs_FilterablePreference `json:"reply"`
+
+	Follow  NotificationDefs_FilterablePreference `json:"follow"`
+	Repost  NotificationDefs_FilterablePreference `json:"repost"`
+	Mention NotificationDefs_FilterablePreference `json:"mention"`
+
+	LikeViaRepost   NotificationDefs_FilterablePreference `json:"likeViaRepost"`
+	RepostViaRepost NotificationDefs_FilterablePreference `json:"repostViaRepost"`
+
+	Extra Extra `json:"-"`
+}
+type NotificationDefs_RecordDeleted = ContactDismissMatch_Output
+type NotificationDefs_SubjectActivitySubscription struct {
+	Subject string `json:"subject"`
+
+	ActivitySubscription NotificationDefs_ActivitySubscription `json:"activitySubscription"`
+
+	Extra Extra `json:"-"`
+}
+
+const (
+	NotificationDefs_All = "all"
+
+	NotificationDefs_Accepted = "accepted"
+	NotificationDefs_Follows  = "follows"
+)
+
+var NotificationGetPreferences = xrpc.Query[xrpc.None, NotificationGetPreferences_Output]{NSID: "app.bsky.notification.getPreferences"}
+
+type NotificationGetPreferences_Output struct {
+	Preferences NotificationDefs_Preferences `json:"preferences"`
+
+	Extra Extra `json:"-"`
+}
+
+var NotificationGetUnreadCount = xrpc.Query[NotificationGetUnreadCount_Params, NotificationGetUnreadCount_Output]{NSID: "app.bsky.notification.getUnreadCount"}
+
+type NotificationGetUnreadCount_Params struct {
+	Priority *bool
+	SeenAt   *string `lex:"datetime"`
+}
+type NotificationGetUnreadCount_Output struct {
+	Count int64 `json:"count"`
+	Extra Extra `json:"-"`
+}
+
+var NotificationListActivitySubscriptions = xrpc.Query[NotificationListActivitySubscriptions_Params, NotificationListActivitySubscriptions_Output]{NSID: "app.bsky.notification.listActivitySubscriptions"}
+
+type NotificationListActivitySubscriptions_Params = ActorGetSuggestions_Params
+type NotificationListActivitySubscriptions_Output struct {
+	Cursor *string `json:"cursor,omitzero"`
+
+	Subscriptions []ActorDefs_ProfileView `json:"subscriptions"`
+
+	Extra Extra `json:"-"`
+}
+
+var NotificationListNotifications = xrpc.Query[NotificationListNotifications_Params, NotificationListNotifications_Output]{NSID: "app.bsky.notification.listNotifications"}
+
+type NotificationListNotifications_Params struct {
+	Priority *bool
+
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+	SeenAt *string `lex:"datetime"`
+
+	Reasons []string
+}
+type NotificationListNotifications_Output struct {
+	Priority *bool `json:"priority,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
+	SeenAt *string `json:"seenAt,omitzero"`
+
+	Notifications []NotificationListNotifications_Notification `json:"notifications"`
+
+	Extra Extra `json:"-"`
+}
+type NotificationListNotifications_Notification struct {
+	IsRead bool `json:"isRead"`
+
+	Cid string `json:"cid"`
+	Uri string `json:"uri"`
+
+	Reason string `json:"reason"`
+
+	IndexedAt string `json:"indexedAt"`
+
+	ReasonSubject *string `json:"reasonSubject,omitzero"`
+
+	Record data.Raw `json:"record"`
+
+	Author ActorDefs_ProfileView `json:"author"`
+
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+	StarterPack *GraphDefs_StarterPackViewBasic `json:"starterPack,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+
+const (
+	NotificationListNotifications_Like   = "like"
+	NotificationListNotifications_Repost = "repost"
+	NotificationListNotifications_Follow = "follow"
+
+	NotificationListNotifications_Mention = "mention"
+
+	NotificationListNotifications_Reply = "reply"
+	NotificationListNotifications_Quote = "quote"
+
+	NotificationListNotifications_StarterpackJoined = "starterpack-joined"
+
+	NotificationListNotifications_Verified   = "verified"
+	NotificationListNotifications_Unverified = "unverified"
+
+	NotificationListNotifications_LikeViaRepost   = "like-via-repost"
+	NotificationListNotifications_RepostViaRepost = "repost-via-repost"
+	NotificationListNotifications_SubscribedPost  = "subscribed-post"
+
+	NotificationListNotifications_ContactMatch = "contact-match"
+)
+
+var NotificationPutActivitySubscription = xrpc.Procedure[NotificationPutActivitySubscription_Input, NotificationPutActivitySubscription_Output]{NSID: "app.bsky.notification.putActivitySubscription"}
+
+type NotificationPutActivitySubscription_Input = NotificationDefs_SubjectActivitySubscription
+type NotificationPutActivitySubscription_Output struct {
+	Subject string `json:"subject"`
+
+	ActivitySubscription *NotificationDefs_ActivitySubscription `json:"activitySubscription,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+
+var NotificationPutPreferences = xrpc.Procedure[NotificationPutPreferences_Input, xrpc.None]{NSID: "app.bsky.notification.putPreferences"}
+
+type NotificationPutPreferences_Input struct {
+	Priority bool `json:"priority"`
+
+	Extra Extra `json:"-"`
+}
+
+var NotificationPutPreferencesV2 = xrpc.Procedure[NotificationPutPreferencesV2_Input, NotificationPutPreferencesV2_Output]{NSID: "app.bsky.notification.putPreferencesV2"}
+
+type NotificationPutPreferencesV2_Input struct {
+	Verified   *NotificationDefs_Preference `json:"verified,omitzero"`
+	Unverified *NotificationDefs_Preference `json:"unverified,omitzero"`
+
+	SubscribedPost *NotificationDefs_Preference `json:"subscribedPost,omitzero"`
+
+	StarterpackJoined *NotificationDefs_Preference `json:"starterpackJoined,omitzero"`
+
+	Chat *NotificationDefs_ChatPreference `json:"chat,omitzero"`
+
+	Like  *NotificationDefs_FilterablePreference `json:"like,omitzero"`
+	Quote *NotificationDefs_FilterablePreference `json:"quote,omitzero"`
+	Reply *NotificationDefs_FilterablePreference `json:"reply,omitzero"`
+
+	Follow  *NotificationDefs_FilterablePreference `json:"follow,omitzero"`
+	Repost  *NotificationDefs_FilterablePreference `json:"repost,omitzero"`
+	Mention *NotificationDefs_FilterablePreference `json:"mention,omitzero"`
+
+	LikeViaRepost   *NotificationDefs_FilterablePreference `json:"likeViaRepost,omitzero"`
+	RepostViaRepost *NotificationDefs_FilterablePreference `json:"repostViaRepost,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+type NotificationPutPreferencesV2_Output = NotificationGetPreferences_Output
+
+var NotificationRegisterPush = xrpc.Procedure[NotificationRegisterPush_Input, xrpc.None]{NSID: "app.bsky.notification.registerPush"}
+
+type NotificationRegisterPush_Input struct {
+	AgeRestricted *bool `json:"ageRestricted,omitzero"`
+
+	AppId string `json:"appId"`
+	Token string `json:"token"`
+
+	Platform   string `json:"platform"`
+	ServiceDid string `json:"serviceDid"`
+
+	Extra Extra `json:"-"`
+}
+
+const (
+	NotificationRegisterPush_Ios = "ios"
+
+	NotificationRegisterPush_Android = "android"
+
+	NotificationRegisterPush_Web = "web"
+)
+
+var NotificationUnregisterPush = xrpc.Procedure[NotificationUnregisterPush_Input, xrpc.None]{NSID: "app.bsky.notification.unregisterPush"}
+
+type NotificationUnregisterPush_Input struct {
+	AppId string `json:"appId"`
+	Token string `json:"token"`
+
+	Platform   string `json:"platform"`
+	ServiceDid string `json:"serviceDid"`
+
+	Extra Extra `json:"-"`
+}
+
+const (
+	NotificationUnregisterPush_Ios = "ios"
+
+	NotificationUnregisterPush_Android = "android"
+
+	NotificationUnregisterPush_Web = "web"
+)
+
+var NotificationUpdateSeen = xrpc.Procedure[NotificationUpdateSeen_Input, xrpc.None]{NSID: "app.bsky.notification.updateSeen"}
+
+type NotificationUpdateSeen_Input struct {
+	SeenAt string `json:"seenAt"`
+	Extra  Extra  `json:"-"`
+}
+
+type RichtextFacet struct {
+	Index RichtextFacet_ByteSlice `json:"index"`
+
+	Features []RichtextFacet_Features_Elem `json:"features"`
+
+	Extra Extra `json:"-"`
+}
+type RichtextFacet_Features_Elem = data.Union[func(*RichtextFacet_Mention, *RichtextFacet_Link, *RichtextFacet_Tag)]
+type RichtextFacet_ByteSlice struct {
+	ByteEnd   int64 `json:"byteEnd"`
+	ByteStart int64 `json:"byteStart"`
+
+	Extra Extra `json:"-"`
+}
+type RichtextFacet_Link struct {
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
+}
+type RichtextFacet_Mention struct {
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
+}
+type RichtextFacet_Tag struct {
+	Tag string `json:"tag"`
+
+	Extra Extra `json:"-"`
+}
+
+func (*RichtextFacet) LexType() string         { return "app.bsky.richtext.facet" }
+func (*RichtextFacet_Link) LexType() string    { return "app.bsky.richtext.facet#link" }
+func (*RichtextFacet_Mention) LexType() string { return "app.bsky.richtext.facet#mention" }
+func (*RichtextFacet_Tag) LexType() string     { return "app.bsky.richtext.facet#tag" }
+
 type UnspeccedDefs_AgeAssuranceEvent struct {
-	Status    string `json:"status"`
+	Status string `json:"status"`
+
 	AttemptId string `json:"attemptId"`
 	CreatedAt string `json:"createdAt"`
 
@@ -18,44 +328,51 @@ type UnspeccedDefs_AgeAssuranceEvent struct {
 
 	CompleteIp *string `json:"completeIp,omitzero"`
 	CompleteUa *string `json:"completeUa,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_AgeAssuranceState struct {
 	Status string `json:"status"`
 
 	LastInitiatedAt *string `json:"lastInitiatedAt,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_SkeletonSearchActor = ActorDefs_LabelerPrefItem
 type UnspeccedDefs_SkeletonSearchPost = BookmarkDeleteBookmark_Input
 type UnspeccedDefs_SkeletonSearchStarterPack = BookmarkDeleteBookmark_Input
 type UnspeccedDefs_SkeletonTrend struct {
-	PostCount int64  `json:"postCount"`
-	Link      string `json:"link"`
-	Topic     string `json:"topic"`
-	StartedAt string `json:"startedAt"`
+	PostCount int64 `json:"postCount"`
 
-	DisplayName string  `json:"displayName"`
-	Status      *string `json:"status,omitzero"`
-	Category    *string `json:"category,omitzero"`
+	Link  string `json:"link"`
+	Topic string `json:"topic"`
+
+	StartedAt   string `json:"startedAt"`
+	DisplayName string `json:"displayName"`
+
+	Status   *string `json:"status,omitzero"`
+	Category *string `json:"category,omitzero"`
+
 	Description *string `json:"description,omitzero"`
 
-	Dids  []string `json:"dids"`
-	Extra `json:"-"`
+	Dids []string `json:"dids"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_ThreadItemBlocked struct {
 	Author FeedDefs_BlockedAuthor `json:"author"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_ThreadItemNoUnauthenticated struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_ThreadItemNotFound struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_ThreadItemPost struct {
-	OpThread      bool `json:"opThread"`
+	OpThread bool `json:"opThread"`
+
 	MoreParents   bool `json:"moreParents"`
 	MutedByViewer bool `json:"mutedByViewer"`
 
@@ -66,22 +383,27 @@ type UnspeccedDefs_ThreadItemPost struct {
 	OpThreadPostCount *int64 `json:"opThreadPostCount,omitzero"`
 	OpThreadPostIndex *int64 `json:"opThreadPostIndex,omitzero"`
 
-	Post  FeedDefs_PostView `json:"post"`
-	Extra `json:"-"`
+	Post FeedDefs_PostView `json:"post"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_TrendView struct {
-	PostCount int64  `json:"postCount"`
-	Link      string `json:"link"`
-	Topic     string `json:"topic"`
-	StartedAt string `json:"startedAt"`
+	PostCount int64 `json:"postCount"`
 
-	DisplayName string  `json:"displayName"`
-	Status      *string `json:"status,omitzero"`
-	Category    *string `json:"category,omitzero"`
+	Link  string `json:"link"`
+	Topic string `json:"topic"`
+
+	StartedAt   string `json:"startedAt"`
+	DisplayName string `json:"displayName"`
+
+	Status   *string `json:"status,omitzero"`
+	Category *string `json:"category,omitzero"`
+
 	Description *string `json:"description,omitzero"`
 
 	Actors []ActorDefs_ProfileViewBasic `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedDefs_TrendingTopic struct {
 	Link  string `json:"link"`
@@ -90,7 +412,7 @@ type UnspeccedDefs_TrendingTopic struct {
 	Description *string `json:"description,omitzero"`
 	DisplayName *string `json:"displayName,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*UnspeccedDefs_ThreadItemBlocked) LexType() string {
@@ -111,7 +433,8 @@ const (
 	UnspeccedDefs_Pending = "pending"
 	UnspeccedDefs_Assured = "assured"
 	UnspeccedDefs_Blocked = "blocked"
-	UnspeccedDefs_Hot     = "hot"
+
+	UnspeccedDefs_Hot = "hot"
 )
 
 var UnspeccedGetAgeAssuranceState = xrpc.Query[xrpc.None, UnspeccedGetAgeAssuranceState_Output]{NSID: "app.bsky.unspecced.getAgeAssuranceState"}
@@ -124,13 +447,15 @@ type UnspeccedGetConfig_Output struct {
 	CheckEmailConfirmed *bool `json:"checkEmailConfirmed,omitzero"`
 
 	LiveNow []UnspeccedGetConfig_LiveNowConfig `json:"liveNow,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedGetConfig_LiveNowConfig struct {
 	Did string `json:"did"`
 
 	Domains []string `json:"domains"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetOnboardingSuggestedStarterPacks = xrpc.Query[UnspeccedGetOnboardingSuggestedStarterPacks_Params, UnspeccedGetOnboardingSuggestedStarterPacks_Output]{NSID: "app.bsky.unspecced.getOnboardingSuggestedStarterPacks"}
@@ -141,7 +466,7 @@ type UnspeccedGetOnboardingSuggestedStarterPacks_Params struct {
 type UnspeccedGetOnboardingSuggestedStarterPacks_Output struct {
 	StarterPacks []GraphDefs_StarterPackView `json:"starterPacks"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetOnboardingSuggestedStarterPacksSkeleton = xrpc.Query[UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params, UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output]{NSID: "app.bsky.unspecced.getOnboardingSuggestedStarterPacksSkeleton"}
@@ -153,22 +478,25 @@ type UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params struct {
 type UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Output struct {
 	StarterPacks []string `json:"starterPacks"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetOnboardingSuggestedUsersSkeleton = xrpc.Query[UnspeccedGetOnboardingSuggestedUsersSkeleton_Params, UnspeccedGetOnboardingSuggestedUsersSkeleton_Output]{NSID: "app.bsky.unspecced.getOnboardingSuggestedUsersSkeleton"}
 
 type UnspeccedGetOnboardingSuggestedUsersSkeleton_Params struct {
-	Limit    *int64 `lex:"min=1,max=50,default=25"`
+	Limit *int64 `lex:"min=1,max=50,default=25"`
+
 	Category *string
 	Viewer   *string `lex:"did"`
 }
 type UnspeccedGetOnboardingSuggestedUsersSkeleton_Output struct {
-	RecId    *string `json:"recId,omitzero"`
+	RecId *string `json:"recId,omitzero"`
+
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
-	Dids  []string `json:"dids"`
-	Extra `json:"-"`
+	Dids []string `json:"dids"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetPopularFeedGenerators = xrpc.Query[UnspeccedGetPopularFeedGenerators_Params, UnspeccedGetPopularFeedGenerators_Output]{NSID: "app.bsky.unspecced.getPopularFeedGenerators"}
@@ -187,14 +515,17 @@ type UnspeccedGetPostThreadOtherV2_Params struct {
 }
 type UnspeccedGetPostThreadOtherV2_Output struct {
 	Thread []UnspeccedGetPostThreadOtherV2_ThreadItem `json:"thread"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedGetPostThreadOtherV2_ThreadItem struct {
-	Depth int64  `json:"depth"`
-	Uri   string `json:"uri"`
+	Depth int64 `json:"depth"`
+
+	Uri string `json:"uri"`
 
 	Value UnspeccedGetPostThreadOtherV2_ThreadItem_Value `json:"value"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedGetPostThreadOtherV2_ThreadItem_Value = data.Union[func(*UnspeccedDefs_ThreadItemPost)]
 
@@ -205,9 +536,10 @@ type UnspeccedGetPostThreadV2_Params struct {
 
 	BranchingFactor *int64 `lex:"min=0,max=100,default=10"`
 
-	Below  *int64  `lex:"min=0,max=20,default=6"`
-	Sort   *string `lex:"default=oldest"`
-	Anchor string  `lex:"at-uri"`
+	Below *int64  `lex:"min=0,max=20,default=6"`
+	Sort  *string `lex:"default=oldest"`
+
+	Anchor string `lex:"at-uri"`
 }
 type UnspeccedGetPostThreadV2_Output struct {
 	HasOtherReplies bool `json:"hasOtherReplies"`
@@ -215,21 +547,25 @@ type UnspeccedGetPostThreadV2_Output struct {
 	Threadgate *FeedDefs_ThreadgateView `json:"threadgate,omitzero"`
 
 	Thread []UnspeccedGetPostThreadV2_ThreadItem `json:"thread"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedGetPostThreadV2_ThreadItem struct {
-	Depth int64  `json:"depth"`
-	Uri   string `json:"uri"`
+	Depth int64 `json:"depth"`
+
+	Uri string `json:"uri"`
 
 	Value UnspeccedGetPostThreadV2_ThreadItem_Value `json:"value"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type UnspeccedGetPostThreadV2_ThreadItem_Value = data.Union[func(*UnspeccedDefs_ThreadItemPost, *UnspeccedDefs_ThreadItemNoUnauthenticated, *UnspeccedDefs_ThreadItemNotFound, *UnspeccedDefs_ThreadItemBlocked)]
 
 const (
 	UnspeccedGetPostThreadV2_Newest = "newest"
 	UnspeccedGetPostThreadV2_Oldest = "oldest"
-	UnspeccedGetPostThreadV2_Top    = "top"
+
+	UnspeccedGetPostThreadV2_Top = "top"
 )
 
 var UnspeccedGetSuggestedFeeds = xrpc.Query[UnspeccedGetSuggestedFeeds_Params, UnspeccedGetSuggestedFeeds_Output]{NSID: "app.bsky.unspecced.getSuggestedFeeds"}
@@ -242,21 +578,25 @@ var UnspeccedGetSuggestedFeedsSkeleton = xrpc.Query[UnspeccedGetSuggestedFeedsSk
 type UnspeccedGetSuggestedFeedsSkeleton_Params = UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params
 type UnspeccedGetSuggestedFeedsSkeleton_Output struct {
 	Feeds []string `json:"feeds"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetSuggestedOnboardingUsers = xrpc.Query[UnspeccedGetSuggestedOnboardingUsers_Params, UnspeccedGetSuggestedOnboardingUsers_Output]{NSID: "app.bsky.unspecced.getSuggestedOnboardingUsers"}
 
 type UnspeccedGetSuggestedOnboardingUsers_Params struct {
-	Limit    *int64 `lex:"min=1,max=50,default=25"`
+	Limit *int64 `lex:"min=1,max=50,default=25"`
+
 	Category *string
 }
 type UnspeccedGetSuggestedOnboardingUsers_Output struct {
-	RecId    *string `json:"recId,omitzero"`
+	RecId *string `json:"recId,omitzero"`
+
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	Actors []ActorDefs_ProfileView `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetSuggestedStarterPacks = xrpc.Query[UnspeccedGetSuggestedStarterPacks_Params, UnspeccedGetSuggestedStarterPacks_Output]{NSID: "app.bsky.unspecced.getSuggestedStarterPacks"}
@@ -283,7 +623,8 @@ type UnspeccedGetSuggestedUsersForDiscover_Output struct {
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	Actors []ActorDefs_ProfileView `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetSuggestedUsersForDiscoverSkeleton = xrpc.Query[UnspeccedGetSuggestedUsersForDiscoverSkeleton_Params, UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForDiscoverSkeleton"}
@@ -295,8 +636,9 @@ type UnspeccedGetSuggestedUsersForDiscoverSkeleton_Params struct {
 type UnspeccedGetSuggestedUsersForDiscoverSkeleton_Output struct {
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
-	Dids  []string `json:"dids"`
-	Extra `json:"-"`
+	Dids []string `json:"dids"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetSuggestedUsersForExplore = xrpc.Query[UnspeccedGetSuggestedUsersForExplore_Params, UnspeccedGetSuggestedUsersForExplore_Output]{NSID: "app.bsky.unspecced.getSuggestedUsersForExplore"}
@@ -333,14 +675,16 @@ type UnspeccedGetSuggestionsSkeleton_Params struct {
 	RelativeToDid, Viewer *string `lex:"did"`
 }
 type UnspeccedGetSuggestionsSkeleton_Output struct {
-	RecId    *int64  `json:"recId,omitzero"`
-	Cursor   *string `json:"cursor,omitzero"`
+	RecId  *int64  `json:"recId,omitzero"`
+	Cursor *string `json:"cursor,omitzero"`
+
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	RelativeToDid *string `json:"relativeToDid,omitzero"`
 
 	Actors []UnspeccedDefs_SkeletonSearchActor `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetTaggedSuggestions = xrpc.Query[xrpc.None, UnspeccedGetTaggedSuggestions_Output]{NSID: "app.bsky.unspecced.getTaggedSuggestions"}
@@ -348,15 +692,16 @@ var UnspeccedGetTaggedSuggestions = xrpc.Query[xrpc.None, UnspeccedGetTaggedSugg
 type UnspeccedGetTaggedSuggestions_Output struct {
 	Suggestions []UnspeccedGetTaggedSuggestions_Suggestion `json:"suggestions"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type UnspeccedGetTaggedSuggestions_Suggestion struct {
-	Tag     string `json:"tag"`
+	Tag string `json:"tag"`
+
 	Subject string `json:"subject"`
 
 	SubjectType string `json:"subjectType"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -368,9 +713,11 @@ var UnspeccedGetTrendingTopics = xrpc.Query[UnspeccedGetTrendingTopics_Params, U
 
 type UnspeccedGetTrendingTopics_Params = UnspeccedGetOnboardingSuggestedStarterPacksSkeleton_Params
 type UnspeccedGetTrendingTopics_Output struct {
-	Topics    []UnspeccedDefs_TrendingTopic `json:"topics"`
+	Topics []UnspeccedDefs_TrendingTopic `json:"topics"`
+
 	Suggested []UnspeccedDefs_TrendingTopic `json:"suggested"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetTrends = xrpc.Query[UnspeccedGetTrends_Params, UnspeccedGetTrends_Output]{NSID: "app.bsky.unspecced.getTrends"}
@@ -380,7 +727,8 @@ type UnspeccedGetTrends_Output struct {
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	Trends []UnspeccedDefs_TrendView `json:"trends"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var UnspeccedGetTrendsSkeleton = xrpc.Query[UnspeccedGetTrendsSkeleton_Params, UnspeccedGetTrendsSkeleton_Output]{NSID: "app.bsky.unspecced.getTrendsSkeleton"}
@@ -390,23 +738,25 @@ type UnspeccedGetTrendsSkeleton_Output struct {
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	Trends []UnspeccedDefs_SkeletonTrend `json:"trends"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidEmail, ErrDidTooLong, ErrInvalidInitiation.
+// Errors: InvalidEmail, DidTooLong, InvalidInitiation.
 var UnspeccedInitAgeAssurance = xrpc.Procedure[UnspeccedInitAgeAssurance_Input, UnspeccedInitAgeAssurance_Output]{NSID: "app.bsky.unspecced.initAgeAssurance"}
 
 type UnspeccedInitAgeAssurance_Input struct {
-	Email    string `json:"email"`
+	Email string `json:"email"`
+
 	Language string `json:"language"`
 
 	CountryCode string `json:"countryCode"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type UnspeccedInitAgeAssurance_Output = UnspeccedDefs_AgeAssuranceState
 
-// Errors: ErrBadQueryString.
+// Errors: BadQueryString.
 var UnspeccedSearchActorsSkeleton = xrpc.Query[UnspeccedSearchActorsSkeleton_Params, UnspeccedSearchActorsSkeleton_Output]{NSID: "app.bsky.unspecced.searchActorsSkeleton"}
 
 type UnspeccedSearchActorsSkeleton_Params struct {
@@ -415,17 +765,20 @@ type UnspeccedSearchActorsSkeleton_Params struct {
 	Limit  *int64 `lex:"min=1,max=100,default=25"`
 	Cursor *string
 	Viewer *string `lex:"did"`
-	Q      string
+
+	Q string
 }
 type UnspeccedSearchActorsSkeleton_Output struct {
-	HitsTotal *int64  `json:"hitsTotal,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
 
 	Actors []UnspeccedDefs_SkeletonSearchActor `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrBadQueryString.
+// Errors: BadQueryString.
 var UnspeccedSearchPostsSkeleton = xrpc.Query[UnspeccedSearchPostsSkeleton_Params, UnspeccedSearchPostsSkeleton_Output]{NSID: "app.bsky.unspecced.searchPostsSkeleton"}
 
 type UnspeccedSearchPostsSkeleton_Params struct {
@@ -444,196 +797,37 @@ type UnspeccedSearchPostsSkeleton_Params struct {
 	Q   string
 }
 type UnspeccedSearchPostsSkeleton_Output struct {
-	HitsTotal *int64  `json:"hitsTotal,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
 
 	Posts []UnspeccedDefs_SkeletonSearchPost `json:"posts"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	UnspeccedSearchPostsSkeleton_Top    = "top"
+	UnspeccedSearchPostsSkeleton_Top = "top"
+
 	UnspeccedSearchPostsSkeleton_Latest = "latest"
 )
 
-// Errors: ErrBadQueryString.
+// Errors: BadQueryString.
 var UnspeccedSearchStarterPacksSkeleton = xrpc.Query[UnspeccedSearchStarterPacksSkeleton_Params, UnspeccedSearchStarterPacksSkeleton_Output]{NSID: "app.bsky.unspecced.searchStarterPacksSkeleton"}
 
 type UnspeccedSearchStarterPacksSkeleton_Params struct {
 	Limit  *int64 `lex:"min=1,max=100,default=25"`
 	Cursor *string
 	Viewer *string `lex:"did"`
-	Q      string
+
+	Q string
 }
 type UnspeccedSearchStarterPacksSkeleton_Output struct {
-	HitsTotal *int64  `json:"hitsTotal,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
 
 	StarterPacks []UnspeccedDefs_SkeletonSearchStarterPack `json:"starterPacks"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
-
-// Errors: ErrUploadNotFound, ErrUploadNotReady.
-var VideoAbortUpload = xrpc.Procedure[VideoAbortUpload_Input, VideoAbortUpload_Output]{NSID: "app.bsky.video.abortUpload"}
-
-type VideoAbortUpload_Input struct {
-	JobId string `json:"jobId"`
-	Extra `json:"-"`
-}
-type VideoAbortUpload_Output struct {
-	State string `json:"state"`
-
-	FailureReason  *string `json:"failureReason,omitzero"`
-	CompletedJobId *string `json:"completedJobId,omitzero"`
-
-	Extra `json:"-"`
-}
-
-const (
-	VideoAbortUpload_Aborted   = "aborted"
-	VideoAbortUpload_Completed = "completed"
-	VideoAbortUpload_Failed    = "failed"
-	VideoAbortUpload_Expired   = "expired"
-)
-
-type VideoDefs_JobStatus struct {
-	Progress *int64 `json:"progress,omitzero"`
-
-	Did   string  `json:"did"`
-	JobId string  `json:"jobId"`
-	State string  `json:"state"`
-	Error *string `json:"error,omitzero"`
-
-	Message     *string `json:"message,omitzero"`
-	FailureCode *string `json:"failureCode,omitzero"`
-
-	Blob  *data.Blob `json:"blob,omitzero"`
-	Extra `json:"-"`
-}
-
-const (
-	VideoDefs_JOBSTATECREATED   = "JOB_STATE_CREATED"
-	VideoDefs_JOBSTATEENCODING  = "JOB_STATE_ENCODING"
-	VideoDefs_JOBSTATEENCODED   = "JOB_STATE_ENCODED"
-	VideoDefs_JOBSTATESCANNING  = "JOB_STATE_SCANNING"
-	VideoDefs_JOBSTATESCANNED   = "JOB_STATE_SCANNED"
-	VideoDefs_JOBSTATEUPLOADING = "JOB_STATE_UPLOADING"
-	VideoDefs_JOBSTATEUPLOADED  = "JOB_STATE_UPLOADED"
-	VideoDefs_JOBSTATECOMPLETED = "JOB_STATE_COMPLETED"
-	VideoDefs_JOBSTATEFAILED    = "JOB_STATE_FAILED"
-	VideoDefs_ValidationFailure = "validation_failure"
-	VideoDefs_EncodingFailure   = "encoding_failure"
-	VideoDefs_PdsUploadFailure  = "pds_upload_failure"
-
-	VideoDefs_PdsUploadUnsupportedBlobSize = "pds_upload_unsupported_blob_size"
-
-	VideoDefs_GenericFailure = "generic_failure"
-)
-
-// Errors: ErrUploadNotFound, ErrUploadExpired, ErrMissingParts, ErrUploadNotReady, ErrUnsupportedContentType, ErrUploadFailed, ErrUploadAborted, ErrServiceOverloaded.
-var VideoFinishUpload = xrpc.Procedure[VideoFinishUpload_Input, VideoFinishUpload_Output]{NSID: "app.bsky.video.finishUpload"}
-
-type VideoFinishUpload_Input = VideoAbortUpload_Input
-type VideoFinishUpload_Output struct {
-	CompletedJobId string `json:"completedJobId"`
-
-	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
-	Extra     `json:"-"`
-}
-
-var VideoGetJobStatus = xrpc.Query[VideoGetJobStatus_Params, VideoGetJobStatus_Output]{NSID: "app.bsky.video.getJobStatus"}
-
-type VideoGetJobStatus_Params struct {
-	JobId string
-}
-type VideoGetJobStatus_Output struct {
-	JobStatus VideoDefs_JobStatus `json:"jobStatus"`
-	Extra     `json:"-"`
-}
-
-var VideoGetUploadLimits = xrpc.Query[xrpc.None, VideoGetUploadLimits_Output]{NSID: "app.bsky.video.getUploadLimits"}
-
-type VideoGetUploadLimits_Output struct {
-	CanUpload bool `json:"canUpload"`
-
-	RemainingDailyBytes  *int64 `json:"remainingDailyBytes,omitzero"`
-	RemainingDailyVideos *int64 `json:"remainingDailyVideos,omitzero"`
-
-	Error   *string `json:"error,omitzero"`
-	Message *string `json:"message,omitzero"`
-	Extra   `json:"-"`
-}
-
-// Errors: ErrUploadNotFound.
-var VideoGetUploadStatus = xrpc.Query[VideoGetUploadStatus_Params, VideoGetUploadStatus_Output]{NSID: "app.bsky.video.getUploadStatus"}
-
-type VideoGetUploadStatus_Params struct {
-	JobId string `lex:"minLength=1,maxLength=256"`
-}
-type VideoGetUploadStatus_Output struct {
-	PartCount     int64 `json:"partCount"`
-	PartSizeBytes int64 `json:"partSizeBytes"`
-
-	JobId string `json:"jobId"`
-	State string `json:"state"`
-
-	ExpiresAt string `json:"expiresAt"`
-
-	FailureReason  *string `json:"failureReason,omitzero"`
-	CompletedJobId *string `json:"completedJobId,omitzero"`
-	ReceivedParts  []int64 `json:"receivedParts"`
-
-	JobStatus *VideoDefs_JobStatus `json:"jobStatus,omitzero"`
-	Extra     `json:"-"`
-}
-
-const (
-	VideoGetUploadStatus_Created   = "created"
-	VideoGetUploadStatus_Finishing = "finishing"
-	VideoGetUploadStatus_Completed = "completed"
-
-	VideoGetUploadStatus_Failed  = "failed"
-	VideoGetUploadStatus_Aborted = "aborted"
-	VideoGetUploadStatus_Expired = "expired"
-)
-
-// Errors: ErrUnsupportedContentType, ErrVideoTooLarge, ErrVideoTooLong, ErrBadAspectRatio, ErrDailyLimitExceeded, ErrTooManyOpenUploads, ErrUploadForbidden, ErrServiceOverloaded.
-var VideoStartUpload = xrpc.Procedure[VideoStartUpload_Input, VideoStartUpload_Output]{NSID: "app.bsky.video.startUpload"}
-
-type VideoStartUpload_Input struct {
-	SizeBytes  int64  `json:"sizeBytes"`
-	Width      *int64 `json:"width,omitzero"`
-	Height     *int64 `json:"height,omitzero"`
-	DurationMs *int64 `json:"durationMs,omitzero"`
-	MimeType   string `json:"mimeType"`
-
-	Name  *string `json:"name,omitzero"`
-	Extra `json:"-"`
-}
-type VideoStartUpload_Output struct {
-	PartCount     int64 `json:"partCount"`
-	PartSizeBytes int64 `json:"partSizeBytes"`
-
-	JobId     string `json:"jobId"`
-	ExpiresAt string `json:"expiresAt"`
-	Extra     `json:"-"`
-}
-
-// Errors: ErrUploadNotFound, ErrUploadExpired, ErrInvalidPartNumber, ErrPartSizeMismatch, ErrUploadNotReady, ErrUploadFailed, ErrUploadAborted, ErrUploadAlreadyCompleted, ErrServiceOverloaded.
-var VideoUploadPart = xrpc.ProcedureWithParams[VideoUploadPart_Params, xrpc.Body, VideoUploadPart_Output]{NSID: "app.bsky.video.uploadPart", Accepts: "application/octet-stream"}
-
-type VideoUploadPart_Params struct {
-	PartNumber int64 `lex:"min=1"`
-
-	JobId string `lex:"minLength=1,maxLength=256"`
-}
-type VideoUploadPart_Output struct {
-	SizeBytes  int64 `json:"sizeBytes"`
-	PartNumber int64 `json:"partNumber"`
-	Extra      `json:"-"`
-}
-
-var VideoUploadVideo = xrpc.Procedure[xrpc.Body, VideoUploadVideo_Output]{NSID: "app.bsky.video.uploadVideo", Accepts: "video/mp4"}
-
-type VideoUploadVideo_Output = VideoGetJobStatus_Output

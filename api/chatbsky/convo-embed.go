@@ -4,125 +4,47 @@ package chatbsky
 
 import (
 	"github.com/barograph/baro/api/appbsky"
-	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/xrpc"
 )
 
-type ActorDeclaration struct {
-	AllowIncoming     string  `json:"allowIncoming"`
-	AllowGroupInvites *string `json:"allowGroupInvites,omitzero"`
-
-	Extra `json:"-" lex:"record"`
-}
-
-func (*ActorDeclaration) LexType() string                { return "chat.bsky.actor.declaration" }
-func (v ActorDeclaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *ActorDeclaration) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-const (
-	ActorDeclaration_All  = "all"
-	ActorDeclaration_None = "none"
-
-	ActorDeclaration_Following = "following"
-)
-
-type ActorDefs_DirectConvoMember struct {
-	Extra `json:"-"`
-}
-type ActorDefs_GroupConvoMember struct {
-	Role string `json:"role"`
-
-	AddedBy *ActorDefs_ProfileViewBasic `json:"addedBy,omitzero"`
-	Extra   `json:"-"`
-}
-type ActorDefs_PastGroupConvoMember struct {
-	Extra `json:"-"`
-}
-type ActorDefs_ProfileViewBasic struct {
-	ChatDisabled *bool `json:"chatDisabled,omitzero"`
-
-	Did    string  `json:"did"`
-	Handle string  `json:"handle"`
-	Avatar *string `json:"avatar,omitzero"`
-
-	CreatedAt   *string `json:"createdAt,omitzero"`
-	DisplayName *string `json:"displayName,omitzero"`
-
-	Labels []comatproto.LabelDefs_Label    `json:"labels,omitzero"`
-	Viewer *appbsky.ActorDefs_ViewerState  `json:"viewer,omitzero"`
-	Kind   ActorDefs_ProfileViewBasic_Kind `json:"kind,omitzero"`
-
-	Associated   *appbsky.ActorDefs_ProfileAssociated `json:"associated,omitzero"`
-	Verification *appbsky.ActorDefs_VerificationState `json:"verification,omitzero"`
-
-	Extra `json:"-"`
-}
-type ActorDefs_ProfileViewBasic_Kind = data.Union[func(*ActorDefs_DirectConvoMember, *ActorDefs_GroupConvoMember, *ActorDefs_PastGroupConvoMember)]
-
-func (*ActorDefs_DirectConvoMember) LexType() string { return "chat.bsky.actor.defs#directConvoMember" }
-func (*ActorDefs_GroupConvoMember) LexType() string  { return "chat.bsky.actor.defs#groupConvoMember" }
-func (*ActorDefs_PastGroupConvoMember) LexType() string {
-	return "chat.bsky.actor.defs#pastGroupConvoMember"
-}
-
-const (
-	ActorDefs_Owner    = "owner"
-	ActorDefs_Standard = "standard"
-)
-
-var ActorDeleteAccount = xrpc.Procedure[xrpc.None, ActorDeleteAccount_Output]{NSID: "chat.bsky.actor.deleteAccount"}
-
-type ActorDeleteAccount_Output struct {
-	Extra `json:"-"`
-}
-
-var ActorExportAccountData = xrpc.Query[xrpc.None, xrpc.Stream]{NSID: "chat.bsky.actor.exportAccountData", Returns: "application/jsonl"}
-
-var ActorGetStatus = xrpc.Query[xrpc.None, ActorGetStatus_Output]{NSID: "chat.bsky.actor.getStatus"}
-
-type ActorGetStatus_Output struct {
-	ChatDisabled     bool  `json:"chatDisabled"`
-	CanCreateGroups  bool  `json:"canCreateGroups"`
-	GroupMemberLimit int64 `json:"groupMemberLimit"`
-
-	Extra `json:"-"`
-}
-
-const (
-	AuthFullChatClient = "chat.bsky.authFullChatClient"
-)
-
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoAcceptConvo = xrpc.Procedure[ConvoAcceptConvo_Input, ConvoAcceptConvo_Output]{NSID: "chat.bsky.convo.acceptConvo"}
 
 type ConvoAcceptConvo_Input struct {
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoAcceptConvo_Output struct {
-	Rev   *string `json:"rev,omitzero"`
-	Extra `json:"-"`
+	Rev *string `json:"rev,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidConvo, ErrReactionNotAllowed, ErrReactionMessageDeleted, ErrReactionLimitReached, ErrReactionInvalidValue.
+// Errors: InvalidConvo, ReactionNotAllowed, ReactionMessageDeleted, ReactionLimitReached, ReactionInvalidValue.
 var ConvoAddReaction = xrpc.Procedure[ConvoAddReaction_Input, ConvoAddReaction_Output]{NSID: "chat.bsky.convo.addReaction"}
 
 type ConvoAddReaction_Input struct {
-	Value     string `json:"value"`
-	ConvoId   string `json:"convoId"`
+	Value   string `json:"value"`
+	ConvoId string `json:"convoId"`
+
 	MessageId string `json:"messageId"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoAddReaction_Output struct {
 	Message ConvoDefs_MessageView `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type ConvoDefs_ConvoRef struct {
-	Did     string `json:"did"`
+	Did string `json:"did"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_ConvoView struct {
 	Muted bool `json:"muted"`
@@ -141,7 +63,7 @@ type ConvoDefs_ConvoView struct {
 	LastMessage  ConvoDefs_ConvoView_LastMessage  `json:"lastMessage,omitzero"`
 	LastReaction ConvoDefs_ConvoView_LastReaction `json:"lastReaction,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_ConvoView_Kind = data.Union[func(*ConvoDefs_DirectConvo, *ConvoDefs_GroupConvo)]
 type ConvoDefs_ConvoView_LastMessage = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_SystemMessageView)]
@@ -153,10 +75,11 @@ type ConvoDefs_DeletedMessageView struct {
 	SentAt string `json:"sentAt"`
 
 	Sender ConvoDefs_MessageViewSender `json:"sender"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_DirectConvo struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_GroupConvo struct {
 	LockStatusModerationOverride bool `json:"lockStatusModerationOverride"`
@@ -174,25 +97,30 @@ type ConvoDefs_GroupConvo struct {
 	LockStatus string `json:"lockStatus"`
 
 	JoinLink *GroupDefs_JoinLinkView `json:"joinLink,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogAcceptConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogAddMember struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogAddReaction struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Reaction ConvoDefs_ReactionView `json:"reaction"`
@@ -200,176 +128,217 @@ type ConvoDefs_LogAddReaction struct {
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles,omitzero"`
 
 	Message ConvoDefs_LogAddReaction_Message `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogAddReaction_Message = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView)]
 type ConvoDefs_LogApproveJoinRequest struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Member ActorDefs_ProfileViewBasic `json:"member"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogBeginConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogCreateJoinLink struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogCreateMessage struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles,omitzero"`
 
 	Message ConvoDefs_LogCreateMessage_Message `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogCreateMessage_Message = ConvoDefs_LogAddReaction_Message
 type ConvoDefs_LogDeleteMessage struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_LogDeleteMessage_Message `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogDeleteMessage_Message = ConvoDefs_LogAddReaction_Message
 type ConvoDefs_LogDisableJoinLink struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogEditGroup struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogEditJoinLink struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogEnableJoinLink struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogIncomingJoinRequest struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Member ActorDefs_ProfileViewBasic `json:"member"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogLeaveConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogLockConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogLockConvoPermanently struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogMemberJoin struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogMemberLeave struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogMuteConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogOutgoingJoinRequest struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogReadConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_LogReadConvo_Message `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogReadConvo_Message = ConvoDefs_ConvoView_LastMessage
 type ConvoDefs_LogReadJoinRequests struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogReadMessage struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_LogReadMessage_Message `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogReadMessage_Message = ConvoDefs_ConvoView_LastMessage
 type ConvoDefs_LogRejectJoinRequest struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Member ActorDefs_ProfileViewBasic `json:"member"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogRemoveMember struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogRemoveReaction struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Reaction ConvoDefs_ReactionView `json:"reaction"`
@@ -377,52 +346,63 @@ type ConvoDefs_LogRemoveReaction struct {
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles,omitzero"`
 
 	Message ConvoDefs_LogRemoveReaction_Message `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogRemoveReaction_Message = ConvoDefs_LogAddReaction_Message
 type ConvoDefs_LogUnlockConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_SystemMessageView `json:"message"`
 
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogUnmuteConvo struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogWithdrawIncomingJoinRequest struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
 
 	Member ActorDefs_ProfileViewBasic `json:"member"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_LogWithdrawOutgoingJoinRequest struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_MessageAndReactionView struct {
 	Message  ConvoDefs_MessageView  `json:"message"`
 	Reaction ConvoDefs_ReactionView `json:"reaction"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_MessageBeforeUserJoinedGroupView struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_MessageInput struct {
 	Text string `json:"text"`
 
-	ReplyTo *ConvoDefs_ReplyRef     `json:"replyTo,omitzero"`
-	Facets  []appbsky.RichtextFacet `json:"facets,omitzero"`
+	ReplyTo *ConvoDefs_ReplyRef `json:"replyTo,omitzero"`
+
+	Facets []appbsky.RichtextFacet `json:"facets,omitzero"`
 
 	Embed ConvoDefs_MessageInput_Embed `json:"embed,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_MessageInput_Embed = data.Union[func(*appbsky.EmbedRecord, *EmbedJoinLink)]
 type ConvoDefs_MessageRef struct {
@@ -430,7 +410,8 @@ type ConvoDefs_MessageRef struct {
 
 	ConvoId   string `json:"convoId"`
 	MessageId string `json:"messageId"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_MessageView struct {
 	Id   string `json:"id"`
@@ -439,84 +420,100 @@ type ConvoDefs_MessageView struct {
 
 	SentAt string `json:"sentAt"`
 
-	Facets    []appbsky.RichtextFacet  `json:"facets,omitzero"`
+	Facets []appbsky.RichtextFacet `json:"facets,omitzero"`
+
 	Reactions []ConvoDefs_ReactionView `json:"reactions,omitzero"`
 
 	Sender ConvoDefs_MessageViewSender `json:"sender"`
 	Embed  ConvoDefs_MessageView_Embed `json:"embed,omitzero"`
 
 	ReplyTo ConvoDefs_MessageView_ReplyTo `json:"replyTo,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_MessageView_Embed = data.Union[func(*appbsky.EmbedRecord_View, *EmbedJoinLink_View)]
 type ConvoDefs_MessageView_ReplyTo = data.Union[func(*ConvoDefs_MessageView, *ConvoDefs_DeletedMessageView, *ConvoDefs_MessageBeforeUserJoinedGroupView)]
 type ConvoDefs_MessageViewSender struct {
-	Did   string `json:"did"`
-	Extra `json:"-"`
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_ReactionView struct {
-	Value     string `json:"value"`
+	Value string `json:"value"`
+
 	CreatedAt string `json:"createdAt"`
 
 	Sender ConvoDefs_ReactionViewSender `json:"sender"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_ReactionViewSender = ConvoDefs_MessageViewSender
 type ConvoDefs_ReplyRef struct {
 	MessageId string `json:"messageId"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataAddMember struct {
 	Role string `json:"role"`
 
 	Member  ConvoDefs_SystemMessageReferredUser `json:"member"`
 	AddedBy ConvoDefs_SystemMessageReferredUser `json:"addedBy"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataCreateJoinLink struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataDisableJoinLink struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataEditGroup struct {
 	NewName *string `json:"newName,omitzero"`
 	OldName *string `json:"oldName,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataEditJoinLink struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataEnableJoinLink struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataLockConvo struct {
 	LockedBy ConvoDefs_SystemMessageReferredUser `json:"lockedBy"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataLockConvoPermanently struct {
 	LockedBy ConvoDefs_SystemMessageReferredUser `json:"lockedBy"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataMemberJoin struct {
 	Role string `json:"role"`
 
-	Member     ConvoDefs_SystemMessageReferredUser  `json:"member"`
+	Member ConvoDefs_SystemMessageReferredUser `json:"member"`
+
 	ApprovedBy *ConvoDefs_SystemMessageReferredUser `json:"approvedBy,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataMemberLeave struct {
 	Member ConvoDefs_SystemMessageReferredUser `json:"member"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataRemoveMember struct {
-	Member    ConvoDefs_SystemMessageReferredUser `json:"member"`
+	Member ConvoDefs_SystemMessageReferredUser `json:"member"`
+
 	RemovedBy ConvoDefs_SystemMessageReferredUser `json:"removedBy"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageDataUnlockConvo struct {
 	UnlockedBy ConvoDefs_SystemMessageReferredUser `json:"unlockedBy"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageReferredUser = ConvoDefs_MessageViewSender
 type ConvoDefs_SystemMessageView struct {
@@ -525,8 +522,9 @@ type ConvoDefs_SystemMessageView struct {
 
 	SentAt string `json:"sentAt"`
 
-	Data  ConvoDefs_SystemMessageView_Data `json:"data"`
-	Extra `json:"-"`
+	Data ConvoDefs_SystemMessageView_Data `json:"data"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDefs_SystemMessageView_Data = data.Union[func(*ConvoDefs_SystemMessageDataAddMember, *ConvoDefs_SystemMessageDataRemoveMember, *ConvoDefs_SystemMessageDataMemberJoin, *ConvoDefs_SystemMessageDataMemberLeave, *ConvoDefs_SystemMessageDataLockConvo, *ConvoDefs_SystemMessageDataUnlockConvo, *ConvoDefs_SystemMessageDataLockConvoPermanently, *ConvoDefs_SystemMessageDataEditGroup, *ConvoDefs_SystemMessageDataCreateJoinLink, *ConvoDefs_SystemMessageDataEditJoinLink, *ConvoDefs_SystemMessageDataEnableJoinLink, *ConvoDefs_SystemMessageDataDisableJoinLink)]
 
@@ -632,8 +630,9 @@ func (*ConvoDefs_SystemMessageDataUnlockConvo) LexType() string {
 func (*ConvoDefs_SystemMessageView) LexType() string { return "chat.bsky.convo.defs#systemMessageView" }
 
 const (
-	ConvoDefs_Direct   = "direct"
-	ConvoDefs_Group    = "group"
+	ConvoDefs_Direct = "direct"
+	ConvoDefs_Group  = "group"
+
 	ConvoDefs_Unlocked = "unlocked"
 	ConvoDefs_Locked   = "locked"
 
@@ -643,17 +642,18 @@ const (
 	ConvoDefs_Accepted = "accepted"
 )
 
-// Errors: ErrInvalidConvo, ErrMessageDeleteNotAllowed.
+// Errors: InvalidConvo, MessageDeleteNotAllowed.
 var ConvoDeleteMessageForSelf = xrpc.Procedure[ConvoDeleteMessageForSelf_Input, ConvoDeleteMessageForSelf_Output]{NSID: "chat.bsky.convo.deleteMessageForSelf"}
 
 type ConvoDeleteMessageForSelf_Input struct {
 	ConvoId   string `json:"convoId"`
 	MessageId string `json:"messageId"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoDeleteMessageForSelf_Output = ConvoDefs_DeletedMessageView
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoGetConvo = xrpc.Query[ConvoGetConvo_Params, ConvoGetConvo_Output]{NSID: "chat.bsky.convo.getConvo"}
 
 type ConvoGetConvo_Params struct {
@@ -661,7 +661,8 @@ type ConvoGetConvo_Params struct {
 }
 type ConvoGetConvo_Output struct {
 	Convo ConvoDefs_ConvoView `json:"convo"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ConvoGetConvoAvailability = xrpc.Query[ConvoGetConvoAvailability_Params, ConvoGetConvoAvailability_Output]{NSID: "chat.bsky.convo.getConvoAvailability"}
@@ -673,16 +674,17 @@ type ConvoGetConvoAvailability_Output struct {
 	CanChat bool `json:"canChat"`
 
 	Convo *ConvoDefs_ConvoView `json:"convo,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrAccountSuspended, ErrBlockedActor, ErrBlockedSubject, ErrMessagesDisabled, ErrNotFollowedBySender, ErrRecipientNotFound.
+// Errors: AccountSuspended, BlockedActor, BlockedSubject, MessagesDisabled, NotFollowedBySender, RecipientNotFound.
 var ConvoGetConvoForMembers = xrpc.Query[ConvoGetConvoForMembers_Params, ConvoGetConvoForMembers_Output]{NSID: "chat.bsky.convo.getConvoForMembers"}
 
 type ConvoGetConvoForMembers_Params = ConvoGetConvoAvailability_Params
 type ConvoGetConvoForMembers_Output = ConvoGetConvo_Output
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoGetConvoMembers = xrpc.Query[ConvoGetConvoMembers_Params, ConvoGetConvoMembers_Output]{NSID: "chat.bsky.convo.getConvoMembers"}
 
 type ConvoGetConvoMembers_Params struct {
@@ -694,7 +696,8 @@ type ConvoGetConvoMembers_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Members []ActorDefs_ProfileViewBasic `json:"members"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ConvoGetLog = xrpc.Query[ConvoGetLog_Params, ConvoGetLog_Output]{NSID: "chat.bsky.convo.getLog"}
@@ -705,12 +708,13 @@ type ConvoGetLog_Params struct {
 type ConvoGetLog_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
-	Logs  []ConvoGetLog_Output_Logs_Elem `json:"logs"`
-	Extra `json:"-"`
+	Logs []ConvoGetLog_Output_Logs_Elem `json:"logs"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoGetLog_Output_Logs_Elem = data.Union[func(*ConvoDefs_LogBeginConvo, *ConvoDefs_LogAcceptConvo, *ConvoDefs_LogLeaveConvo, *ConvoDefs_LogMuteConvo, *ConvoDefs_LogUnmuteConvo, *ConvoDefs_LogCreateMessage, *ConvoDefs_LogDeleteMessage, *ConvoDefs_LogReadMessage, *ConvoDefs_LogAddReaction, *ConvoDefs_LogRemoveReaction, *ConvoDefs_LogReadConvo, *ConvoDefs_LogAddMember, *ConvoDefs_LogRemoveMember, *ConvoDefs_LogMemberJoin, *ConvoDefs_LogMemberLeave, *ConvoDefs_LogLockConvo, *ConvoDefs_LogUnlockConvo, *ConvoDefs_LogLockConvoPermanently, *ConvoDefs_LogEditGroup, *ConvoDefs_LogCreateJoinLink, *ConvoDefs_LogEditJoinLink, *ConvoDefs_LogEnableJoinLink, *ConvoDefs_LogDisableJoinLink, *ConvoDefs_LogIncomingJoinRequest, *ConvoDefs_LogApproveJoinRequest, *ConvoDefs_LogRejectJoinRequest, *ConvoDefs_LogOutgoingJoinRequest, *ConvoDefs_LogWithdrawIncomingJoinRequest, *ConvoDefs_LogWithdrawOutgoingJoinRequest, *ConvoDefs_LogReadJoinRequests)]
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoGetMessages = xrpc.Query[ConvoGetMessages_Params, ConvoGetMessages_Output]{NSID: "chat.bsky.convo.getMessages"}
 
 type ConvoGetMessages_Params = ConvoGetConvoMembers_Params
@@ -720,7 +724,8 @@ type ConvoGetMessages_Output struct {
 	RelatedProfiles []ActorDefs_ProfileViewBasic `json:"relatedProfiles,omitzero"`
 
 	Messages []ConvoGetMessages_Output_Messages_Elem `json:"messages"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoGetMessages_Output_Messages_Elem = ConvoDefs_ConvoView_LastMessage
 
@@ -733,17 +738,19 @@ type ConvoGetUnreadCounts_Output struct {
 	UnreadRequestConvos  int64 `json:"unreadRequestConvos"`
 	UnreadAcceptedConvos int64 `json:"unreadAcceptedConvos"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidConvo, ErrOwnerCannotLeave.
+// Errors: InvalidConvo, OwnerCannotLeave.
 var ConvoLeaveConvo = xrpc.Procedure[ConvoLeaveConvo_Input, ConvoLeaveConvo_Output]{NSID: "chat.bsky.convo.leaveConvo"}
 
 type ConvoLeaveConvo_Input = ConvoAcceptConvo_Input
 type ConvoLeaveConvo_Output struct {
-	Rev     string `json:"rev"`
+	Rev string `json:"rev"`
+
 	ConvoId string `json:"convoId"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ConvoListConvoRequests = xrpc.Query[ConvoListConvoRequests_Params, ConvoListConvoRequests_Output]{NSID: "chat.bsky.convo.listConvoRequests"}
@@ -756,7 +763,8 @@ type ConvoListConvoRequests_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Requests []ConvoListConvoRequests_Output_Requests_Elem `json:"requests"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoListConvoRequests_Output_Requests_Elem = data.Union[func(*ConvoDefs_ConvoView, *GroupDefs_JoinRequestConvoView)]
 
@@ -771,12 +779,14 @@ type ConvoListConvos_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Convos []ConvoDefs_ConvoView `json:"convos"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	ConvoListConvos_Direct   = "direct"
-	ConvoListConvos_Group    = "group"
+	ConvoListConvos_Direct = "direct"
+	ConvoListConvos_Group  = "group"
+
 	ConvoListConvos_Unlocked = "unlocked"
 	ConvoListConvos_Locked   = "locked"
 
@@ -787,55 +797,58 @@ const (
 	ConvoListConvos_Accepted = "accepted"
 )
 
-// Errors: ErrConvoLocked, ErrInvalidConvo, ErrInsufficientRole.
+// Errors: ConvoLocked, InvalidConvo, InsufficientRole.
 var ConvoLockConvo = xrpc.Procedure[ConvoLockConvo_Input, ConvoLockConvo_Output]{NSID: "chat.bsky.convo.lockConvo"}
 
 type ConvoLockConvo_Input = ConvoAcceptConvo_Input
 type ConvoLockConvo_Output = ConvoGetConvo_Output
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoMuteConvo = xrpc.Procedure[ConvoMuteConvo_Input, ConvoMuteConvo_Output]{NSID: "chat.bsky.convo.muteConvo"}
 
 type ConvoMuteConvo_Input = ConvoAcceptConvo_Input
 type ConvoMuteConvo_Output = ConvoGetConvo_Output
 
-// Errors: ErrInvalidConvo, ErrReactionNotAllowed, ErrReactionMessageDeleted, ErrReactionInvalidValue.
+// Errors: InvalidConvo, ReactionNotAllowed, ReactionMessageDeleted, ReactionInvalidValue.
 var ConvoRemoveReaction = xrpc.Procedure[ConvoRemoveReaction_Input, ConvoRemoveReaction_Output]{NSID: "chat.bsky.convo.removeReaction"}
 
 type ConvoRemoveReaction_Input = ConvoAddReaction_Input
 type ConvoRemoveReaction_Output = ConvoAddReaction_Output
 
-// Errors: ErrConvoLocked, ErrInvalidConvo, ErrReplyTargetNotFound.
+// Errors: ConvoLocked, InvalidConvo, ReplyTargetNotFound.
 var ConvoSendMessage = xrpc.Procedure[ConvoSendMessage_Input, ConvoSendMessage_Output]{NSID: "chat.bsky.convo.sendMessage"}
 
 type ConvoSendMessage_Input struct {
 	ConvoId string `json:"convoId"`
 
 	Message ConvoDefs_MessageInput `json:"message"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoSendMessage_Output = ConvoDefs_MessageView
 
-// Errors: ErrConvoLocked, ErrInvalidConvo, ErrReplyTargetNotFound.
+// Errors: ConvoLocked, InvalidConvo, ReplyTargetNotFound.
 var ConvoSendMessageBatch = xrpc.Procedure[ConvoSendMessageBatch_Input, ConvoSendMessageBatch_Output]{NSID: "chat.bsky.convo.sendMessageBatch"}
 
 type ConvoSendMessageBatch_Input struct {
 	Items []ConvoSendMessageBatch_BatchItem `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoSendMessageBatch_Output struct {
 	Items []ConvoDefs_MessageView `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoSendMessageBatch_BatchItem = ConvoSendMessage_Input
 
-// Errors: ErrInvalidConvo, ErrInsufficientRole, ErrConvoLockedByModeration.
+// Errors: InvalidConvo, InsufficientRole, ConvoLockedByModeration.
 var ConvoUnlockConvo = xrpc.Procedure[ConvoUnlockConvo_Input, ConvoUnlockConvo_Output]{NSID: "chat.bsky.convo.unlockConvo"}
 
 type ConvoUnlockConvo_Input = ConvoAcceptConvo_Input
 type ConvoUnlockConvo_Output = ConvoGetConvo_Output
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoUnmuteConvo = xrpc.Procedure[ConvoUnmuteConvo_Input, ConvoUnmuteConvo_Output]{NSID: "chat.bsky.convo.unmuteConvo"}
 
 type ConvoUnmuteConvo_Input = ConvoAcceptConvo_Input
@@ -845,12 +858,13 @@ var ConvoUpdateAllRead = xrpc.Procedure[ConvoUpdateAllRead_Input, ConvoUpdateAll
 
 type ConvoUpdateAllRead_Input struct {
 	Status *string `json:"status,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoUpdateAllRead_Output struct {
 	UpdatedCount int64 `json:"updatedCount"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -858,24 +872,26 @@ const (
 	ConvoUpdateAllRead_Accepted = "accepted"
 )
 
-// Errors: ErrInvalidConvo.
+// Errors: InvalidConvo.
 var ConvoUpdateRead = xrpc.Procedure[ConvoUpdateRead_Input, ConvoUpdateRead_Output]{NSID: "chat.bsky.convo.updateRead"}
 
 type ConvoUpdateRead_Input struct {
-	ConvoId   string  `json:"convoId"`
+	ConvoId string `json:"convoId"`
+
 	MessageId *string `json:"messageId,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ConvoUpdateRead_Output = ConvoGetConvo_Output
 
 type EmbedJoinLink struct {
 	Code  string `json:"code"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type EmbedJoinLink_View struct {
 	JoinLinkPreview EmbedJoinLink_View_JoinLinkPreview `json:"joinLinkPreview"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type EmbedJoinLink_View_JoinLinkPreview = data.Union[func(*GroupDefs_JoinLinkPreviewView, *GroupDefs_DisabledJoinLinkPreviewView, *GroupDefs_InvalidJoinLinkPreviewView)]
 

@@ -7,6 +7,132 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
+var ModerationQueryStatuses = xrpc.Query[ModerationQueryStatuses_Params, ModerationQueryStatuses_Output]{NSID: "tools.ozone.moderation.queryStatuses"}
+
+type ModerationQueryStatuses_Params struct {
+	Appealed, IncludeAllUserRecords, IncludeMuted, OnlyMuted, Takendown *bool
+
+	MinAccountSuspendCount, MinReportedRecordsCount, MinTakendownRecordsCount, QueueCount, QueueIndex *int64
+
+	MinPriorityScore *int64 `lex:"min=0,max=100"`
+	MinStrikeCount   *int64 `lex:"min=1"`
+
+	Limit *int64 `lex:"min=1,max=100,default=50"`
+
+	AgeAssuranceState, Comment, Cursor, QueueSeed, ReviewState, SubjectType *string
+
+	HostingDeletedAfter, HostingDeletedBefore, HostingUpdatedAfter, HostingUpdatedBefore, ReportedAfter, ReportedBefore, ReviewedAfter, ReviewedBefore *string `lex:"datetime"`
+
+	LastReviewedBy *string `lex:"did"`
+	SortDirection  *string `lex:"enum=asc|desc,default=desc"`
+
+	SortField *string `lex:"enum=lastReviewedAt|lastReportedAt|reportedRecordsCount|takendownRecordsCount|priorityScore,default=lastReportedAt"`
+	Subject   *string `lex:"uri"`
+
+	ExcludeTags, HostingStatuses []string
+
+	Collections []string `lex:"maxItems=20,nsid"`
+
+	Tags []string `lex:"maxItems=25"`
+
+	IgnoreSubjects []string `lex:"uri"`
+}
+type ModerationQueryStatuses_Output struct {
+	Cursor *string `json:"cursor,omitzero"`
+
+	SubjectStatuses []ModerationDefs_SubjectStatusView `json:"subjectStatuses"`
+
+	Extra Extra `json:"-"`
+}
+
+const (
+	ModerationQueryStatuses_Pending = "pending"
+	ModerationQueryStatuses_Assured = "assured"
+	ModerationQueryStatuses_Unknown = "unknown"
+	ModerationQueryStatuses_Reset   = "reset"
+	ModerationQueryStatuses_Blocked = "blocked"
+
+	ModerationQueryStatuses_Asc  = "asc"
+	ModerationQueryStatuses_Desc = "desc"
+
+	ModerationQueryStatuses_LastReviewedAt = "lastReviewedAt"
+	ModerationQueryStatuses_LastReportedAt = "lastReportedAt"
+
+	ModerationQueryStatuses_ReportedRecordsCount  = "reportedRecordsCount"
+	ModerationQueryStatuses_TakendownRecordsCount = "takendownRecordsCount"
+
+	ModerationQueryStatuses_PriorityScore = "priorityScore"
+
+	ModerationQueryStatuses_Account = "account"
+	ModerationQueryStatuses_Record  = "record"
+
+	ModerationQueryStatuses_Conversation = "conversation"
+)
+
+var ModerationScheduleAction = xrpc.Procedure[ModerationScheduleAction_Input, ModerationScheduleAction_Output]{NSID: "tools.ozone.moderation.scheduleAction"}
+
+type ModerationScheduleAction_Input struct {
+	CreatedBy string `json:"createdBy"`
+
+	Subjects []string `json:"subjects"`
+
+	ModTool *ModerationDefs_ModTool `json:"modTool,omitzero"`
+
+	Action ModerationScheduleAction_Input_Action `json:"action"`
+
+	Scheduling ModerationScheduleAction_SchedulingConfig `json:"scheduling"`
+
+	Extra Extra `json:"-"`
+}
+type ModerationScheduleAction_Input_Action = data.Union[func(*ModerationScheduleAction_Takedown)]
+type ModerationScheduleAction_Output = ModerationScheduleAction_ScheduledActionResults
+type ModerationScheduleAction_FailedScheduling struct {
+	Error   string `json:"error"`
+	Subject string `json:"subject"`
+
+	ErrorCode *string `json:"errorCode,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+type ModerationScheduleAction_ScheduledActionResults struct {
+	Succeeded []string `json:"succeeded"`
+
+	Failed []ModerationScheduleAction_FailedScheduling `json:"failed"`
+
+	Extra Extra `json:"-"`
+}
+type ModerationScheduleAction_SchedulingConfig struct {
+	ExecuteAt *string `json:"executeAt,omitzero"`
+
+	ExecuteAfter *string `json:"executeAfter,omitzero"`
+	ExecuteUntil *string `json:"executeUntil,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+type ModerationScheduleAction_Takedown struct {
+	AcknowledgeAccountSubjects *bool `json:"acknowledgeAccountSubjects,omitzero"`
+
+	StrikeCount *int64 `json:"strikeCount,omitzero"`
+
+	DurationInHours *int64 `json:"durationInHours,omitzero"`
+
+	Comment *string `json:"comment,omitzero"`
+
+	EmailContent  *string `json:"emailContent,omitzero"`
+	EmailSubject  *string `json:"emailSubject,omitzero"`
+	SeverityLevel *string `json:"severityLevel,omitzero"`
+
+	StrikeExpiresAt *string `json:"strikeExpiresAt,omitzero"`
+
+	Policies []string `json:"policies,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+
+func (*ModerationScheduleAction_Takedown) LexType() string {
+	return "tools.ozone.moderation.scheduleAction#takedown"
+}
+
 var ModerationSearchRepos = xrpc.Query[ModerationSearchRepos_Params, ModerationSearchRepos_Output]{NSID: "tools.ozone.moderation.searchRepos"}
 
 type ModerationSearchRepos_Params struct {
@@ -18,37 +144,42 @@ type ModerationSearchRepos_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Repos []ModerationDefs_RepoView `json:"repos"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidAssignment.
+// Errors: InvalidAssignment.
 var QueueAssignModerator = xrpc.Procedure[QueueAssignModerator_Input, QueueAssignModerator_Output]{NSID: "tools.ozone.queue.assignModerator"}
 
 type QueueAssignModerator_Input struct {
-	QueueId int64  `json:"queueId"`
-	Did     string `json:"did"`
-	Extra   `json:"-"`
+	QueueId int64 `json:"queueId"`
+
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 type QueueAssignModerator_Output = QueueDefs_AssignmentView
 
-// Errors: ErrInvalidRecommendedPolicies, ErrConflictingQueue.
+// Errors: InvalidRecommendedPolicies, ConflictingQueue.
 var QueueCreateQueue = xrpc.Procedure[QueueCreateQueue_Input, QueueCreateQueue_Output]{NSID: "tools.ozone.queue.createQueue"}
 
 type QueueCreateQueue_Input struct {
 	Name string `json:"name"`
 
-	Collection   *string  `json:"collection,omitzero"`
-	Description  *string  `json:"description,omitzero"`
+	Collection  *string `json:"collection,omitzero"`
+	Description *string `json:"description,omitzero"`
+
 	ReportTypes  []string `json:"reportTypes,omitzero"`
 	SubjectTypes []string `json:"subjectTypes,omitzero"`
 
 	RecommendedPolicies []string `json:"recommendedPolicies,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type QueueCreateQueue_Output struct {
 	Queue QueueDefs_QueueView `json:"queue"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -63,13 +194,15 @@ type QueueDefs_AssignmentView struct {
 	Id  int64  `json:"id"`
 	Did string `json:"did"`
 
-	StartAt string  `json:"startAt"`
-	EndAt   *string `json:"endAt,omitzero"`
+	StartAt string `json:"startAt"`
+
+	EndAt *string `json:"endAt,omitzero"`
 
 	Moderator *TeamDefs_Member `json:"moderator,omitzero"`
 
 	Queue QueueDefs_QueueView `json:"queue"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type QueueDefs_QueueStats struct {
 	ActionRate   *int64 `json:"actionRate,omitzero"`
@@ -83,28 +216,31 @@ type QueueDefs_QueueStats struct {
 
 	LastUpdated *string `json:"lastUpdated,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type QueueDefs_QueueView struct {
 	Enabled bool `json:"enabled"`
 
-	Id   int64  `json:"id"`
+	Id int64 `json:"id"`
+
 	Name string `json:"name"`
 
-	CreatedAt string  `json:"createdAt"`
-	CreatedBy string  `json:"createdBy"`
-	UpdatedAt string  `json:"updatedAt"`
-	DeletedAt *string `json:"deletedAt,omitzero"`
+	CreatedAt string `json:"createdAt"`
+	CreatedBy string `json:"createdBy"`
+	UpdatedAt string `json:"updatedAt"`
 
-	Collection   *string  `json:"collection,omitzero"`
-	Description  *string  `json:"description,omitzero"`
+	DeletedAt   *string `json:"deletedAt,omitzero"`
+	Collection  *string `json:"collection,omitzero"`
+	Description *string `json:"description,omitzero"`
+
 	ReportTypes  []string `json:"reportTypes,omitzero"`
 	SubjectTypes []string `json:"subjectTypes,omitzero"`
 
 	RecommendedPolicies []string `json:"recommendedPolicies,omitzero"`
 
 	Stats QueueDefs_QueueStats `json:"stats"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -122,14 +258,14 @@ type QueueDeleteQueue_Input struct {
 
 	MigrateToQueueId *int64 `json:"migrateToQueueId,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type QueueDeleteQueue_Output struct {
 	Deleted bool `json:"deleted"`
 
 	ReportsMigrated *int64 `json:"reportsMigrated,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var QueueGetAssignments = xrpc.Query[QueueGetAssignments_Params, QueueGetAssignments_Output]{NSID: "tools.ozone.queue.getAssignments"}
@@ -137,17 +273,19 @@ var QueueGetAssignments = xrpc.Query[QueueGetAssignments_Params, QueueGetAssignm
 type QueueGetAssignments_Params struct {
 	OnlyActive *bool `lex:"default=true"`
 
-	Limit    *int64 `lex:"min=1,max=100,default=50"`
-	Cursor   *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+
 	QueueIds []int64
-	Dids     []string `lex:"did"`
+
+	Dids []string `lex:"did"`
 }
 type QueueGetAssignments_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Assignments []QueueDefs_AssignmentView `json:"assignments"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var QueueListQueues = xrpc.Query[QueueListQueues_Params, QueueListQueues_Output]{NSID: "tools.ozone.queue.listQueues"}
@@ -164,30 +302,32 @@ type QueueListQueues_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Queues []QueueDefs_QueueView `json:"queues"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrOutOfRange.
+// Errors: OutOfRange.
 var QueueRouteReports = xrpc.Procedure[QueueRouteReports_Input, QueueRouteReports_Output]{NSID: "tools.ozone.queue.routeReports"}
 
 type QueueRouteReports_Input struct {
 	EndReportId   int64 `json:"endReportId"`
 	StartReportId int64 `json:"startReportId"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type QueueRouteReports_Output struct {
 	Assigned  int64 `json:"assigned"`
 	Unmatched int64 `json:"unmatched"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidAssignment.
+// Errors: InvalidAssignment.
 var QueueUnassignModerator = xrpc.Procedure[QueueUnassignModerator_Input, xrpc.None]{NSID: "tools.ozone.queue.unassignModerator"}
 
 type QueueUnassignModerator_Input = QueueAssignModerator_Input
 
-// Errors: ErrInvalidRecommendedPolicies.
+// Errors: InvalidRecommendedPolicies.
 var QueueUpdateQueue = xrpc.Procedure[QueueUpdateQueue_Input, QueueUpdateQueue_Output]{NSID: "tools.ozone.queue.updateQueue"}
 
 type QueueUpdateQueue_Input struct {
@@ -200,11 +340,11 @@ type QueueUpdateQueue_Input struct {
 
 	RecommendedPolicies []string `json:"recommendedPolicies,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type QueueUpdateQueue_Output = QueueCreateQueue_Output
 
-// Errors: ErrAlreadyAssigned, ErrInvalidAssignment.
+// Errors: AlreadyAssigned, InvalidAssignment.
 var ReportAssignModerator = xrpc.Procedure[ReportAssignModerator_Input, ReportAssignModerator_Output]{NSID: "tools.ozone.report.assignModerator"}
 
 type ReportAssignModerator_Input struct {
@@ -213,30 +353,33 @@ type ReportAssignModerator_Input struct {
 	ReportId int64  `json:"reportId"`
 	QueueId  *int64 `json:"queueId,omitzero"`
 
-	Did   *string `json:"did,omitzero"`
-	Extra `json:"-"`
+	Did *string `json:"did,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ReportAssignModerator_Output = ReportDefs_AssignmentView
 
 var ReportCloseReports = xrpc.Procedure[ReportCloseReports_Input, ReportCloseReports_Output]{NSID: "tools.ozone.report.closeReports"}
 
 type ReportCloseReports_Input struct {
-	IsAutomated *bool  `json:"isAutomated,omitzero"`
-	Subject     string `json:"subject"`
+	IsAutomated *bool `json:"isAutomated,omitzero"`
+
+	Subject string `json:"subject"`
 
 	InternalNote *string  `json:"internalNote,omitzero"`
 	ReportTypes  []string `json:"reportTypes,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportCloseReports_Output struct {
-	ClosedCount int64   `json:"closedCount"`
-	ReportIds   []int64 `json:"reportIds"`
+	ClosedCount int64 `json:"closedCount"`
 
-	Extra `json:"-"`
+	ReportIds []int64 `json:"reportIds"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrReportNotFound, ErrInvalidStateTransition, ErrAlreadyInTargetState.
+// Errors: ReportNotFound, InvalidStateTransition, AlreadyInTargetState.
 var ReportCreateActivity = xrpc.Procedure[ReportCreateActivity_Input, ReportCreateActivity_Output]{NSID: "tools.ozone.report.createActivity"}
 
 type ReportCreateActivity_Input struct {
@@ -249,42 +392,47 @@ type ReportCreateActivity_Input struct {
 	InternalNote *string `json:"internalNote,omitzero"`
 
 	Activity ReportCreateActivity_Input_Activity `json:"activity"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportCreateActivity_Input_Activity = data.Union[func(*ReportDefs_QueueActivity, *ReportDefs_AssignmentActivity, *ReportDefs_EscalationActivity, *ReportDefs_CloseActivity, *ReportDefs_ReopenActivity, *ReportDefs_NoteActivity)]
 type ReportCreateActivity_Output struct {
 	Activity ReportDefs_ReportActivityView `json:"activity"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type ReportDefs_AssignmentActivity struct {
 	PreviousStatus *string `json:"previousStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportDefs_AssignmentView struct {
 	Id int64 `json:"id"`
 
-	ReportId int64  `json:"reportId"`
-	Did      string `json:"did"`
-	StartAt  string `json:"startAt"`
+	ReportId int64 `json:"reportId"`
+
+	Did string `json:"did"`
+
+	StartAt string `json:"startAt"`
 
 	EndAt *string `json:"endAt,omitzero"`
 
 	Moderator *TeamDefs_Member `json:"moderator,omitzero"`
 
 	Queue *QueueDefs_QueueView `json:"queue,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportDefs_CloseActivity struct {
 	PreviousStatus *string `json:"previousStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportDefs_EscalationActivity struct {
 	PreviousStatus *string `json:"previousStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportDefs_HistoricalStats struct {
 	ActionRate   *int64 `json:"actionRate,omitzero"`
@@ -299,21 +447,22 @@ type ReportDefs_HistoricalStats struct {
 	Date string `json:"date"`
 
 	ComputedAt *string `json:"computedAt,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportDefs_LiveStats = QueueDefs_QueueStats
 type ReportDefs_NoteActivity struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportDefs_QueueActivity struct {
 	PreviousStatus *string `json:"previousStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportDefs_ReopenActivity struct {
 	PreviousStatus *string `json:"previousStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ReportDefs_ReportActivityView struct {
 	IsAutomated bool `json:"isAutomated"`
@@ -334,7 +483,8 @@ type ReportDefs_ReportActivityView struct {
 	Report *ReportDefs_ReportView `json:"report,omitzero"`
 
 	Activity ReportDefs_ReportActivityView_Activity `json:"activity"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportDefs_ReportActivityView_Activity = ReportCreateActivity_Input_Activity
 type ReportDefs_ReportAssignment struct {
@@ -343,23 +493,29 @@ type ReportDefs_ReportAssignment struct {
 	AssignedAt string `json:"assignedAt"`
 
 	Moderator *TeamDefs_Member `json:"moderator,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportDefs_ReportView struct {
-	IsMuted     *bool `json:"isMuted,omitzero"`
+	IsMuted *bool `json:"isMuted,omitzero"`
+
 	IsAutomated *bool `json:"isAutomated,omitzero"`
 
-	Id      int64 `json:"id"`
+	Id int64 `json:"id"`
+
 	EventId int64 `json:"eventId"`
 
 	RelatedReportCount *int64 `json:"relatedReportCount,omitzero"`
 
-	Status     string  `json:"status"`
-	CreatedAt  string  `json:"createdAt"`
-	ReportType string  `json:"reportType"`
-	ReportedBy string  `json:"reportedBy"`
-	Comment    *string `json:"comment,omitzero"`
-	QueuedAt   *string `json:"queuedAt,omitzero"`
+	Status string `json:"status"`
+
+	CreatedAt  string `json:"createdAt"`
+	ReportType string `json:"reportType"`
+	ReportedBy string `json:"reportedBy"`
+
+	Comment  *string `json:"comment,omitzero"`
+	QueuedAt *string `json:"queuedAt,omitzero"`
+
 	UpdatedAt  *string `json:"updatedAt,omitzero"`
 	ActionNote *string `json:"actionNote,omitzero"`
 
@@ -370,12 +526,13 @@ type ReportDefs_ReportView struct {
 	Subject  ModerationDefs_SubjectView `json:"subject"`
 	Reporter ModerationDefs_SubjectView `json:"reporter"`
 
-	Assignment *ReportDefs_ReportAssignment  `json:"assignment,omitzero"`
-	Actions    []ModerationDefs_ModEventView `json:"actions,omitzero"`
+	Assignment *ReportDefs_ReportAssignment `json:"assignment,omitzero"`
+
+	Actions []ModerationDefs_ModEventView `json:"actions,omitzero"`
 
 	SubjectStatus *ModerationDefs_SubjectStatusView `json:"subjectStatus,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*ReportDefs_AssignmentActivity) LexType() string {
@@ -403,15 +560,20 @@ const (
 	ReportDefs_ReasonChildSafetyGroom = "tools.ozone.report.defs#reasonChildSafetyGroom"
 
 	ReportDefs_ReasonChildSafetyHarassment = "tools.ozone.report.defs#reasonChildSafetyHarassment"
-	ReportDefs_ReasonChildSafetyOther      = "tools.ozone.report.defs#reasonChildSafetyOther"
-	ReportDefs_ReasonChildSafetyPrivacy    = "tools.ozone.report.defs#reasonChildSafetyPrivacy"
-	ReportDefs_ReasonHarassmentDoxxing     = "tools.ozone.report.defs#reasonHarassmentDoxxing"
-	ReportDefs_ReasonHarassmentHateSpeech  = "tools.ozone.report.defs#reasonHarassmentHateSpeech"
 
-	ReportDefs_ReasonHarassmentOther     = "tools.ozone.report.defs#reasonHarassmentOther"
-	ReportDefs_ReasonHarassmentTargeted  = "tools.ozone.report.defs#reasonHarassmentTargeted"
-	ReportDefs_ReasonHarassmentTroll     = "tools.ozone.report.defs#reasonHarassmentTroll"
-	ReportDefs_ReasonMisleadingBot       = "tools.ozone.report.defs#reasonMisleadingBot"
+	ReportDefs_ReasonChildSafetyOther   = "tools.ozone.report.defs#reasonChildSafetyOther"
+	ReportDefs_ReasonChildSafetyPrivacy = "tools.ozone.report.defs#reasonChildSafetyPrivacy"
+	ReportDefs_ReasonHarassmentDoxxing  = "tools.ozone.report.defs#reasonHarassmentDoxxing"
+
+	ReportDefs_ReasonHarassmentHateSpeech = "tools.ozone.report.defs#reasonHarassmentHateSpeech"
+
+	ReportDefs_ReasonHarassmentOther = "tools.ozone.report.defs#reasonHarassmentOther"
+
+	ReportDefs_ReasonHarassmentTargeted = "tools.ozone.report.defs#reasonHarassmentTargeted"
+
+	ReportDefs_ReasonHarassmentTroll = "tools.ozone.report.defs#reasonHarassmentTroll"
+	ReportDefs_ReasonMisleadingBot   = "tools.ozone.report.defs#reasonMisleadingBot"
+
 	ReportDefs_ReasonMisleadingElections = "tools.ozone.report.defs#reasonMisleadingElections"
 
 	ReportDefs_ReasonMisleadingImpersonation = "tools.ozone.report.defs#reasonMisleadingImpersonation"
@@ -419,32 +581,39 @@ const (
 	ReportDefs_ReasonMisleadingOther = "tools.ozone.report.defs#reasonMisleadingOther"
 	ReportDefs_ReasonMisleadingScam  = "tools.ozone.report.defs#reasonMisleadingScam"
 	ReportDefs_ReasonMisleadingSpam  = "tools.ozone.report.defs#reasonMisleadingSpam"
-	ReportDefs_ReasonOther           = "tools.ozone.report.defs#reasonOther"
-	ReportDefs_ReasonRuleBanEvasion  = "tools.ozone.report.defs#reasonRuleBanEvasion"
+
+	ReportDefs_ReasonOther = "tools.ozone.report.defs#reasonOther"
+
+	ReportDefs_ReasonRuleBanEvasion = "tools.ozone.report.defs#reasonRuleBanEvasion"
 
 	ReportDefs_ReasonRuleOther = "tools.ozone.report.defs#reasonRuleOther"
 
 	ReportDefs_ReasonRuleProhibitedSales = "tools.ozone.report.defs#reasonRuleProhibitedSales"
-	ReportDefs_ReasonRuleSiteSecurity    = "tools.ozone.report.defs#reasonRuleSiteSecurity"
 
-	ReportDefs_ReasonSelfHarmContent = "tools.ozone.report.defs#reasonSelfHarmContent"
-	ReportDefs_ReasonSelfHarmED      = "tools.ozone.report.defs#reasonSelfHarmED"
-	ReportDefs_ReasonSelfHarmOther   = "tools.ozone.report.defs#reasonSelfHarmOther"
-	ReportDefs_ReasonSelfHarmStunts  = "tools.ozone.report.defs#reasonSelfHarmStunts"
+	ReportDefs_ReasonRuleSiteSecurity = "tools.ozone.report.defs#reasonRuleSiteSecurity"
+	ReportDefs_ReasonSelfHarmContent  = "tools.ozone.report.defs#reasonSelfHarmContent"
+
+	ReportDefs_ReasonSelfHarmED = "tools.ozone.report.defs#reasonSelfHarmED"
+
+	ReportDefs_ReasonSelfHarmOther  = "tools.ozone.report.defs#reasonSelfHarmOther"
+	ReportDefs_ReasonSelfHarmStunts = "tools.ozone.report.defs#reasonSelfHarmStunts"
 
 	ReportDefs_ReasonSelfHarmSubstances = "tools.ozone.report.defs#reasonSelfHarmSubstances"
 	ReportDefs_ReasonSexualAbuseContent = "tools.ozone.report.defs#reasonSexualAbuseContent"
 
-	ReportDefs_ReasonSexualAnimal    = "tools.ozone.report.defs#reasonSexualAnimal"
-	ReportDefs_ReasonSexualDeepfake  = "tools.ozone.report.defs#reasonSexualDeepfake"
-	ReportDefs_ReasonSexualNCII      = "tools.ozone.report.defs#reasonSexualNCII"
-	ReportDefs_ReasonSexualOther     = "tools.ozone.report.defs#reasonSexualOther"
+	ReportDefs_ReasonSexualAnimal   = "tools.ozone.report.defs#reasonSexualAnimal"
+	ReportDefs_ReasonSexualDeepfake = "tools.ozone.report.defs#reasonSexualDeepfake"
+
+	ReportDefs_ReasonSexualNCII  = "tools.ozone.report.defs#reasonSexualNCII"
+	ReportDefs_ReasonSexualOther = "tools.ozone.report.defs#reasonSexualOther"
+
 	ReportDefs_ReasonSexualUnlabeled = "tools.ozone.report.defs#reasonSexualUnlabeled"
 	ReportDefs_ReasonViolenceAnimal  = "tools.ozone.report.defs#reasonViolenceAnimal"
 
 	ReportDefs_ReasonViolenceExtremistContent = "tools.ozone.report.defs#reasonViolenceExtremistContent"
-	ReportDefs_ReasonViolenceGlorification    = "tools.ozone.report.defs#reasonViolenceGlorification"
-	ReportDefs_ReasonViolenceGraphicContent   = "tools.ozone.report.defs#reasonViolenceGraphicContent"
+
+	ReportDefs_ReasonViolenceGlorification  = "tools.ozone.report.defs#reasonViolenceGlorification"
+	ReportDefs_ReasonViolenceGraphicContent = "tools.ozone.report.defs#reasonViolenceGraphicContent"
 
 	ReportDefs_ReasonViolenceOther   = "tools.ozone.report.defs#reasonViolenceOther"
 	ReportDefs_ReasonViolenceThreats = "tools.ozone.report.defs#reasonViolenceThreats"
@@ -455,10 +624,12 @@ const (
 var ReportGetAssignments = xrpc.Query[ReportGetAssignments_Params, ReportGetAssignments_Output]{NSID: "tools.ozone.report.getAssignments"}
 
 type ReportGetAssignments_Params struct {
-	OnlyActive *bool  `lex:"default=true"`
-	Limit      *int64 `lex:"min=1,max=100,default=50"`
-	Cursor     *string
-	ReportIds  []int64 `lex:"maxItems=50"`
+	OnlyActive *bool `lex:"default=true"`
+
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+
+	ReportIds []int64 `lex:"maxItems=50"`
 
 	Dids []string `lex:"maxItems=50,did"`
 }
@@ -467,7 +638,7 @@ type ReportGetAssignments_Output struct {
 
 	Assignments []ReportDefs_AssignmentView `json:"assignments"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var ReportGetHistoricalStats = xrpc.Query[ReportGetHistoricalStats_Params, ReportGetHistoricalStats_Output]{NSID: "tools.ozone.report.getHistoricalStats"}
@@ -486,30 +657,34 @@ type ReportGetHistoricalStats_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Stats []ReportDefs_HistoricalStats `json:"stats"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrNotFound.
+// Errors: NotFound.
 var ReportGetLatestReport = xrpc.Query[xrpc.None, ReportGetLatestReport_Output]{NSID: "tools.ozone.report.getLatestReport"}
 
 type ReportGetLatestReport_Output struct {
 	Report ReportDefs_ReportView `json:"report"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ReportGetLiveStats = xrpc.Query[ReportGetLiveStats_Params, ReportGetLiveStats_Output]{NSID: "tools.ozone.report.getLiveStats"}
 
 type ReportGetLiveStats_Params struct {
-	QueueId      *int64
+	QueueId *int64
+
 	ModeratorDid *string `lex:"did"`
 	ReportTypes  []string
 }
 type ReportGetLiveStats_Output struct {
 	Stats ReportDefs_LiveStats `json:"stats"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrNotFound.
+// Errors: NotFound.
 var ReportGetReport = xrpc.Query[ReportGetReport_Params, ReportGetReport_Output]{NSID: "tools.ozone.report.getReport"}
 
 type ReportGetReport_Params = ModerationGetEvent_Params
@@ -518,15 +693,17 @@ type ReportGetReport_Output = ReportDefs_ReportView
 var ReportListActivities = xrpc.Query[ReportListActivities_Params, ReportListActivities_Output]{NSID: "tools.ozone.report.listActivities"}
 
 type ReportListActivities_Params struct {
-	Limit    *int64 `lex:"min=1,max=100,default=50"`
-	Cursor   *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+
 	ReportId int64
 }
 type ReportListActivities_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Activities []ReportDefs_ReportActivityView `json:"activities"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ReportQueryActivities = xrpc.Query[ReportQueryActivities_Params, ReportQueryActivities_Output]{NSID: "tools.ozone.report.queryActivities"}
@@ -561,17 +738,20 @@ type ReportQueryReports_Params struct {
 	AssignedTo, Did *string `lex:"did"`
 	SortDirection   *string `lex:"enum=asc|desc,default=desc"`
 
-	SortField   *string `lex:"enum=createdAt|updatedAt,default=createdAt"`
-	Subject     *string `lex:"uri"`
+	SortField *string `lex:"enum=createdAt|updatedAt,default=createdAt"`
+	Subject   *string `lex:"uri"`
+
 	ReportTypes []string
 	Collections []string `lex:"maxItems=20,nsid"`
-	Status      string
+
+	Status string
 }
 type ReportQueryReports_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Reports []ReportDefs_ReportView `json:"reports"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -580,8 +760,10 @@ const (
 
 	ReportQueryReports_CreatedAt = "createdAt"
 	ReportQueryReports_UpdatedAt = "updatedAt"
-	ReportQueryReports_Open      = "open"
-	ReportQueryReports_Closed    = "closed"
+
+	ReportQueryReports_Open   = "open"
+	ReportQueryReports_Closed = "closed"
+
 	ReportQueryReports_Escalated = "escalated"
 	ReportQueryReports_Queued    = "queued"
 	ReportQueryReports_Assigned  = "assigned"
@@ -593,7 +775,7 @@ const (
 	ReportQueryReports_Conversation = "conversation"
 )
 
-// Errors: ErrReportNotFound, ErrReportClosed, ErrAlreadyInTargetQueue, ErrQueueNotFound, ErrQueueDisabled.
+// Errors: ReportNotFound, ReportClosed, AlreadyInTargetQueue, QueueNotFound, QueueDisabled.
 var ReportReassignQueue = xrpc.Procedure[ReportReassignQueue_Input, ReportReassignQueue_Output]{NSID: "tools.ozone.report.reassignQueue"}
 
 type ReportReassignQueue_Input struct {
@@ -601,268 +783,31 @@ type ReportReassignQueue_Input struct {
 	ReportId int64 `json:"reportId"`
 
 	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportReassignQueue_Output = ReportGetLatestReport_Output
 
 var ReportRefreshStats = xrpc.Procedure[ReportRefreshStats_Input, ReportRefreshStats_Output]{NSID: "tools.ozone.report.refreshStats"}
 
 type ReportRefreshStats_Input struct {
-	EndDate   string  `json:"endDate"`
-	StartDate string  `json:"startDate"`
-	QueueIds  []int64 `json:"queueIds,omitzero"`
-	Extra     `json:"-"`
+	EndDate   string `json:"endDate"`
+	StartDate string `json:"startDate"`
+
+	QueueIds []int64 `json:"queueIds,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ReportRefreshStats_Output struct {
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrInvalidAssignment.
+// Errors: InvalidAssignment.
 var ReportUnassignModerator = xrpc.Procedure[ReportUnassignModerator_Input, ReportUnassignModerator_Output]{NSID: "tools.ozone.report.unassignModerator"}
 
 type ReportUnassignModerator_Input struct {
 	ReportId int64 `json:"reportId"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ReportUnassignModerator_Output = ReportDefs_AssignmentView
-
-// Errors: ErrInvalidUrl, ErrRuleAlreadyExists.
-var SafelinkAddRule = xrpc.Procedure[SafelinkAddRule_Input, SafelinkAddRule_Output]{NSID: "tools.ozone.safelink.addRule"}
-
-type SafelinkAddRule_Input struct {
-	Url     string `json:"url"`
-	Action  string `json:"action"`
-	Reason  string `json:"reason"`
-	Pattern string `json:"pattern"`
-
-	Comment   *string `json:"comment,omitzero"`
-	CreatedBy *string `json:"createdBy,omitzero"`
-	Extra     `json:"-"`
-}
-type SafelinkAddRule_Output = SafelinkDefs_Event
-
-type SafelinkDefs_Event struct {
-	Id  int64  `json:"id"`
-	Url string `json:"url"`
-
-	Action  string `json:"action"`
-	Reason  string `json:"reason"`
-	Pattern string `json:"pattern"`
-
-	CreatedAt string `json:"createdAt"`
-	CreatedBy string `json:"createdBy"`
-	EventType string `json:"eventType"`
-
-	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
-}
-type SafelinkDefs_UrlRule struct {
-	Url    string `json:"url"`
-	Action string `json:"action"`
-	Reason string `json:"reason"`
-
-	Pattern   string `json:"pattern"`
-	CreatedAt string `json:"createdAt"`
-	CreatedBy string `json:"createdBy"`
-	UpdatedAt string `json:"updatedAt"`
-
-	Comment *string `json:"comment,omitzero"`
-	Extra   `json:"-"`
-}
-
-const (
-	SafelinkDefs_Block = "block"
-	SafelinkDefs_Warn  = "warn"
-
-	SafelinkDefs_Whitelist  = "whitelist"
-	SafelinkDefs_AddRule    = "addRule"
-	SafelinkDefs_UpdateRule = "updateRule"
-	SafelinkDefs_RemoveRule = "removeRule"
-	SafelinkDefs_Domain     = "domain"
-
-	SafelinkDefs_Url  = "url"
-	SafelinkDefs_Csam = "csam"
-	SafelinkDefs_Spam = "spam"
-
-	SafelinkDefs_Phishing = "phishing"
-	SafelinkDefs_None     = "none"
-)
-
-var SafelinkQueryEvents = xrpc.Procedure[SafelinkQueryEvents_Input, SafelinkQueryEvents_Output]{NSID: "tools.ozone.safelink.queryEvents"}
-
-type SafelinkQueryEvents_Input struct {
-	Limit  *int64  `json:"limit,omitzero"`
-	Cursor *string `json:"cursor,omitzero"`
-
-	PatternType   *string `json:"patternType,omitzero"`
-	SortDirection *string `json:"sortDirection,omitzero"`
-
-	Urls  []string `json:"urls,omitzero"`
-	Extra `json:"-"`
-}
-type SafelinkQueryEvents_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	Events []SafelinkDefs_Event `json:"events"`
-	Extra  `json:"-"`
-}
-
-const (
-	SafelinkQueryEvents_Asc  = "asc"
-	SafelinkQueryEvents_Desc = "desc"
-)
-
-var SafelinkQueryRules = xrpc.Procedure[SafelinkQueryRules_Input, SafelinkQueryRules_Output]{NSID: "tools.ozone.safelink.queryRules"}
-
-type SafelinkQueryRules_Input struct {
-	Limit  *int64  `json:"limit,omitzero"`
-	Cursor *string `json:"cursor,omitzero"`
-	Reason *string `json:"reason,omitzero"`
-
-	CreatedBy     *string `json:"createdBy,omitzero"`
-	PatternType   *string `json:"patternType,omitzero"`
-	SortDirection *string `json:"sortDirection,omitzero"`
-
-	Urls    []string `json:"urls,omitzero"`
-	Actions []string `json:"actions,omitzero"`
-	Extra   `json:"-"`
-}
-type SafelinkQueryRules_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	Rules []SafelinkDefs_UrlRule `json:"rules"`
-	Extra `json:"-"`
-}
-
-const (
-	SafelinkQueryRules_Asc  = "asc"
-	SafelinkQueryRules_Desc = "desc"
-)
-
-// Errors: ErrRuleNotFound.
-var SafelinkRemoveRule = xrpc.Procedure[SafelinkRemoveRule_Input, SafelinkRemoveRule_Output]{NSID: "tools.ozone.safelink.removeRule"}
-
-type SafelinkRemoveRule_Input struct {
-	Url string `json:"url"`
-
-	Pattern   string  `json:"pattern"`
-	Comment   *string `json:"comment,omitzero"`
-	CreatedBy *string `json:"createdBy,omitzero"`
-	Extra     `json:"-"`
-}
-type SafelinkRemoveRule_Output = SafelinkDefs_Event
-
-// Errors: ErrRuleNotFound.
-var SafelinkUpdateRule = xrpc.Procedure[SafelinkUpdateRule_Input, SafelinkUpdateRule_Output]{NSID: "tools.ozone.safelink.updateRule"}
-
-type SafelinkUpdateRule_Input = SafelinkAddRule_Input
-type SafelinkUpdateRule_Output = SafelinkDefs_Event
-
-var ServerGetConfig = xrpc.Query[xrpc.None, ServerGetConfig_Output]{NSID: "tools.ozone.server.getConfig"}
-
-type ServerGetConfig_Output struct {
-	VerifierDid *string `json:"verifierDid,omitzero"`
-
-	Viewer  *ServerGetConfig_ViewerConfig  `json:"viewer,omitzero"`
-	Pds     *ServerGetConfig_ServiceConfig `json:"pds,omitzero"`
-	Chat    *ServerGetConfig_ServiceConfig `json:"chat,omitzero"`
-	Appview *ServerGetConfig_ServiceConfig `json:"appview,omitzero"`
-
-	BlobDivert *ServerGetConfig_ServiceConfig `json:"blobDivert,omitzero"`
-	Extra      `json:"-"`
-}
-type ServerGetConfig_ServiceConfig struct {
-	Url   *string `json:"url,omitzero"`
-	Extra `json:"-"`
-}
-type ServerGetConfig_ViewerConfig struct {
-	Role  *string `json:"role,omitzero"`
-	Extra `json:"-"`
-}
-
-var SetAddValues = xrpc.Procedure[SetAddValues_Input, xrpc.None]{NSID: "tools.ozone.set.addValues"}
-
-type SetAddValues_Input struct {
-	Name   string   `json:"name"`
-	Values []string `json:"values"`
-	Extra  `json:"-"`
-}
-
-type SetDefs_Set struct {
-	Name string `json:"name"`
-
-	Description *string `json:"description,omitzero"`
-
-	Extra `json:"-"`
-}
-type SetDefs_SetView struct {
-	SetSize   int64  `json:"setSize"`
-	Name      string `json:"name"`
-	CreatedAt string `json:"createdAt"`
-	UpdatedAt string `json:"updatedAt"`
-
-	Description *string `json:"description,omitzero"`
-
-	Extra `json:"-"`
-}
-
-// Errors: ErrSetNotFound.
-var SetDeleteSet = xrpc.Procedure[SetDeleteSet_Input, SetDeleteSet_Output]{NSID: "tools.ozone.set.deleteSet"}
-
-type SetDeleteSet_Input struct {
-	Name  string `json:"name"`
-	Extra `json:"-"`
-}
-type SetDeleteSet_Output = ReportRefreshStats_Output
-
-// Errors: ErrSetNotFound.
-var SetDeleteValues = xrpc.Procedure[SetDeleteValues_Input, xrpc.None]{NSID: "tools.ozone.set.deleteValues"}
-
-type SetDeleteValues_Input = SetAddValues_Input
-
-// Errors: ErrSetNotFound.
-var SetGetValues = xrpc.Query[SetGetValues_Params, SetGetValues_Output]{NSID: "tools.ozone.set.getValues"}
-
-type SetGetValues_Params struct {
-	Limit  *int64 `lex:"min=1,max=1000,default=100"`
-	Cursor *string
-	Name   string
-}
-type SetGetValues_Output struct {
-	Cursor *string  `json:"cursor,omitzero"`
-	Values []string `json:"values"`
-
-	Set   SetDefs_SetView `json:"set"`
-	Extra `json:"-"`
-}
-
-var SetQuerySets = xrpc.Query[SetQuerySets_Params, SetQuerySets_Output]{NSID: "tools.ozone.set.querySets"}
-
-type SetQuerySets_Params struct {
-	Limit *int64 `lex:"min=1,max=100,default=50"`
-
-	Cursor, NamePrefix *string
-	SortDirection      *string `lex:"enum=asc|desc,default=asc"`
-
-	SortBy *string `lex:"enum=name|createdAt|updatedAt,default=name"`
-}
-type SetQuerySets_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	Sets  []SetDefs_SetView `json:"sets"`
-	Extra `json:"-"`
-}
-
-const (
-	SetQuerySets_Name      = "name"
-	SetQuerySets_CreatedAt = "createdAt"
-	SetQuerySets_UpdatedAt = "updatedAt"
-
-	SetQuerySets_Asc  = "asc"
-	SetQuerySets_Desc = "desc"
-)
-
-var SetUpsertSet = xrpc.Procedure[SetUpsertSet_Input, SetUpsertSet_Output]{NSID: "tools.ozone.set.upsertSet"}
-
-type SetUpsertSet_Input = SetDefs_Set
-type SetUpsertSet_Output = SetDefs_SetView

@@ -11,7 +11,8 @@ import (
 type GraphBlock struct {
 	Subject   string `json:"subject"`
 	CreatedAt string `json:"createdAt"`
-	Extra     `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphBlock) LexType() string                { return "app.bsky.graph.block" }
@@ -22,7 +23,8 @@ type GraphDefs_ListItemView struct {
 	Uri string `json:"uri"`
 
 	Subject ActorDefs_ProfileView `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GraphDefs_ListView struct {
 	ListItemCount *int64 `json:"listItemCount,omitzero"`
@@ -31,9 +33,10 @@ type GraphDefs_ListView struct {
 	Uri  string `json:"uri"`
 	Name string `json:"name"`
 
-	Purpose   string  `json:"purpose"`
-	IndexedAt string  `json:"indexedAt"`
-	Avatar    *string `json:"avatar,omitzero"`
+	Purpose   string `json:"purpose"`
+	IndexedAt string `json:"indexedAt"`
+
+	Avatar *string `json:"avatar,omitzero"`
 
 	Description *string `json:"description,omitzero"`
 
@@ -43,7 +46,8 @@ type GraphDefs_ListView struct {
 
 	Viewer *GraphDefs_ListViewerState   `json:"viewer,omitzero"`
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GraphDefs_ListViewBasic struct {
 	ListItemCount *int64 `json:"listItemCount,omitzero"`
@@ -52,56 +56,65 @@ type GraphDefs_ListViewBasic struct {
 	Uri  string `json:"uri"`
 	Name string `json:"name"`
 
-	Purpose   string  `json:"purpose"`
-	Avatar    *string `json:"avatar,omitzero"`
+	Purpose string  `json:"purpose"`
+	Avatar  *string `json:"avatar,omitzero"`
+
 	IndexedAt *string `json:"indexedAt,omitzero"`
 
 	Viewer *GraphDefs_ListViewerState   `json:"viewer,omitzero"`
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GraphDefs_ListViewerState struct {
-	Muted   *bool   `json:"muted,omitzero"`
+	Muted *bool `json:"muted,omitzero"`
+
 	Blocked *string `json:"blocked,omitzero"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type GraphDefs_NotFoundActor struct {
 	NotFound bool `json:"notFound"`
 
 	Actor string `json:"actor"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type GraphDefs_Relationship struct {
 	Did string `json:"did"`
 
-	Blocking   *string `json:"blocking,omitzero"`
-	BlockedBy  *string `json:"blockedBy,omitzero"`
-	Following  *string `json:"following,omitzero"`
+	Blocking  *string `json:"blocking,omitzero"`
+	BlockedBy *string `json:"blockedBy,omitzero"`
+	Following *string `json:"following,omitzero"`
+
 	FollowedBy *string `json:"followedBy,omitzero"`
 
 	BlockedByList  *string `json:"blockedByList,omitzero"`
 	BlockingByList *string `json:"blockingByList,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GraphDefs_StarterPackView struct {
-	JoinedWeekCount    *int64 `json:"joinedWeekCount,omitzero"`
+	JoinedWeekCount *int64 `json:"joinedWeekCount,omitzero"`
+
 	JoinedAllTimeCount *int64 `json:"joinedAllTimeCount,omitzero"`
 
 	Cid string `json:"cid"`
 	Uri string `json:"uri"`
 
-	IndexedAt string   `json:"indexedAt"`
-	Record    data.Raw `json:"record"`
+	IndexedAt string `json:"indexedAt"`
+
+	Record data.Raw `json:"record"`
 
 	List  *GraphDefs_ListViewBasic `json:"list,omitzero"`
 	Feeds []FeedDefs_GeneratorView `json:"feeds,omitzero"`
 
 	ListItemsSample []GraphDefs_ListItemView `json:"listItemsSample,omitzero"`
 
-	Creator ActorDefs_ProfileViewBasic   `json:"creator"`
-	Labels  []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra   `json:"-"`
+	Creator ActorDefs_ProfileViewBasic `json:"creator"`
+
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type GraphDefs_StarterPackViewBasic struct {
 	ListItemCount   *int64 `json:"listItemCount,omitzero"`
@@ -112,12 +125,15 @@ type GraphDefs_StarterPackViewBasic struct {
 	Cid string `json:"cid"`
 	Uri string `json:"uri"`
 
-	IndexedAt string   `json:"indexedAt"`
-	Record    data.Raw `json:"record"`
+	IndexedAt string `json:"indexedAt"`
 
-	Creator ActorDefs_ProfileViewBasic   `json:"creator"`
-	Labels  []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra   `json:"-"`
+	Record data.Raw `json:"record"`
+
+	Creator ActorDefs_ProfileViewBasic `json:"creator"`
+
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*GraphDefs_ListView) LexType() string      { return "app.bsky.graph.defs#listView" }
@@ -129,7 +145,8 @@ func (*GraphDefs_StarterPackViewBasic) LexType() string {
 
 const (
 	GraphDefs_Curatelist = "app.bsky.graph.defs#curatelist"
-	GraphDefs_Modlist    = "app.bsky.graph.defs#modlist"
+
+	GraphDefs_Modlist = "app.bsky.graph.defs#modlist"
 
 	GraphDefs_Referencelist = "app.bsky.graph.defs#referencelist"
 )
@@ -138,8 +155,9 @@ type GraphFollow struct {
 	Subject   string `json:"subject"`
 	CreatedAt string `json:"createdAt"`
 
-	Via   *comatproto.RepoStrongRef `json:"via,omitzero"`
-	Extra `json:"-" lex:"record"`
+	Via *comatproto.RepoStrongRef `json:"via,omitzero"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphFollow) LexType() string                { return "app.bsky.graph.follow" }
@@ -154,7 +172,7 @@ type GraphGetActorStarterPacks_Output struct {
 
 	StarterPacks []GraphDefs_StarterPackViewBasic `json:"starterPacks"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var GraphGetBlocks = xrpc.Query[GraphGetBlocks_Params, GraphGetBlocks_Output]{NSID: "app.bsky.graph.getBlocks"}
@@ -164,7 +182,8 @@ type GraphGetBlocks_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Blocks []ActorDefs_ProfileView `json:"blocks"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var GraphGetFollowers = xrpc.Query[GraphGetFollowers_Params, GraphGetFollowers_Output]{NSID: "app.bsky.graph.getFollowers"}
@@ -179,14 +198,17 @@ type GraphGetFollowers_Params struct {
 type GraphGetFollowers_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
-	Subject   ActorDefs_ProfileView   `json:"subject"`
+	Subject ActorDefs_ProfileView `json:"subject"`
+
 	Followers []ActorDefs_ProfileView `json:"followers"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
 	GraphGetFollowers_Latest = "latest"
-	GraphGetFollowers_Top    = "top"
+
+	GraphGetFollowers_Top = "top"
 )
 
 var GraphGetFollows = xrpc.Query[GraphGetFollows_Params, GraphGetFollows_Output]{NSID: "app.bsky.graph.getFollows"}
@@ -197,12 +219,14 @@ type GraphGetFollows_Output struct {
 
 	Subject ActorDefs_ProfileView   `json:"subject"`
 	Follows []ActorDefs_ProfileView `json:"follows"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
 	GraphGetFollows_Latest = "latest"
-	GraphGetFollows_Top    = "top"
+
+	GraphGetFollows_Top = "top"
 )
 
 var GraphGetKnownFollowers = xrpc.Query[GraphGetKnownFollowers_Params, GraphGetKnownFollowers_Output]{NSID: "app.bsky.graph.getKnownFollowers"}
@@ -219,7 +243,8 @@ type GraphGetList_Output struct {
 	List GraphDefs_ListView `json:"list"`
 
 	Items []GraphDefs_ListItemView `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var GraphGetListBlocks = xrpc.Query[GraphGetListBlocks_Params, GraphGetListBlocks_Output]{NSID: "app.bsky.graph.getListBlocks"}
@@ -229,7 +254,8 @@ type GraphGetListBlocks_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Lists []GraphDefs_ListView `json:"lists"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var GraphGetListMutes = xrpc.Query[GraphGetListMutes_Params, GraphGetListMutes_Output]{NSID: "app.bsky.graph.getListMutes"}
@@ -240,15 +266,18 @@ type GraphGetListMutes_Output = GraphGetListBlocks_Output
 var GraphGetLists = xrpc.Query[GraphGetLists_Params, GraphGetLists_Output]{NSID: "app.bsky.graph.getLists"}
 
 type GraphGetLists_Params struct {
-	Limit    *int64 `lex:"min=1,max=100,default=50"`
-	Cursor   *string
+	Limit  *int64 `lex:"min=1,max=100,default=50"`
+	Cursor *string
+
 	Purposes []string
-	Actor    string `lex:"at-identifier"`
+
+	Actor string `lex:"at-identifier"`
 }
 type GraphGetLists_Output = GraphGetListBlocks_Output
 
 const (
-	GraphGetLists_Modlist    = "modlist"
+	GraphGetLists_Modlist = "modlist"
+
 	GraphGetLists_Curatelist = "curatelist"
 )
 
@@ -260,17 +289,19 @@ type GraphGetListsWithMembership_Output struct {
 
 	ListsWithMembership []GraphGetListsWithMembership_ListWithMembership `json:"listsWithMembership"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GraphGetListsWithMembership_ListWithMembership struct {
 	List GraphDefs_ListView `json:"list"`
 
 	ListItem *GraphDefs_ListItemView `json:"listItem,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
-	GraphGetListsWithMembership_Modlist    = "modlist"
+	GraphGetListsWithMembership_Modlist = "modlist"
+
 	GraphGetListsWithMembership_Curatelist = "curatelist"
 )
 
@@ -281,22 +312,24 @@ type GraphGetMutes_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Mutes []ActorDefs_ProfileView `json:"mutes"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrActorNotFound.
+// Errors: ActorNotFound.
 var GraphGetRelationships = xrpc.Query[GraphGetRelationships_Params, GraphGetRelationships_Output]{NSID: "app.bsky.graph.getRelationships"}
 
 type GraphGetRelationships_Params struct {
 	Others []string `lex:"maxItems=30,at-identifier"`
-	Actor  string   `lex:"at-identifier"`
+
+	Actor string `lex:"at-identifier"`
 }
 type GraphGetRelationships_Output struct {
 	Actor *string `json:"actor,omitzero"`
 
 	Relationships []GraphGetRelationships_Output_Relationships_Elem `json:"relationships"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GraphGetRelationships_Output_Relationships_Elem = data.Union[func(*GraphDefs_Relationship, *GraphDefs_NotFoundActor)]
 
@@ -308,7 +341,7 @@ type GraphGetStarterPack_Params struct {
 type GraphGetStarterPack_Output struct {
 	StarterPack GraphDefs_StarterPackView `json:"starterPack"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var GraphGetStarterPacks = xrpc.Query[GraphGetStarterPacks_Params, GraphGetStarterPacks_Output]{NSID: "app.bsky.graph.getStarterPacks"}
@@ -317,7 +350,7 @@ type GraphGetStarterPacks_Params = FeedGetPosts_Params
 type GraphGetStarterPacks_Output struct {
 	StarterPacks []GraphDefs_StarterPackViewBasic `json:"starterPacks"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var GraphGetStarterPacksWithMembership = xrpc.Query[GraphGetStarterPacksWithMembership_Params, GraphGetStarterPacksWithMembership_Output]{NSID: "app.bsky.graph.getStarterPacksWithMembership"}
@@ -328,13 +361,14 @@ type GraphGetStarterPacksWithMembership_Output struct {
 
 	StarterPacksWithMembership []GraphGetStarterPacksWithMembership_StarterPackWithMembership `json:"starterPacksWithMembership"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type GraphGetStarterPacksWithMembership_StarterPackWithMembership struct {
-	ListItem    *GraphDefs_ListItemView   `json:"listItem,omitzero"`
+	ListItem *GraphDefs_ListItemView `json:"listItem,omitzero"`
+
 	StarterPack GraphDefs_StarterPackView `json:"starterPack"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var GraphGetSuggestedFollowsByActor = xrpc.Query[GraphGetSuggestedFollowsByActor_Params, GraphGetSuggestedFollowsByActor_Output]{NSID: "app.bsky.graph.getSuggestedFollowsByActor"}
@@ -343,19 +377,21 @@ type GraphGetSuggestedFollowsByActor_Params = ActorGetProfile_Params
 type GraphGetSuggestedFollowsByActor_Output struct {
 	IsFallback *bool `json:"isFallback,omitzero"`
 
-	RecId    *int64  `json:"recId,omitzero"`
+	RecId *int64 `json:"recId,omitzero"`
+
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	Suggestions []ActorDefs_ProfileView `json:"suggestions"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 type GraphList struct {
-	Name    string `json:"name"`
-	Purpose string `json:"purpose"`
+	Name string `json:"name"`
 
-	CreatedAt   string  `json:"createdAt"`
+	Purpose   string `json:"purpose"`
+	CreatedAt string `json:"createdAt"`
+
 	Description *string `json:"description,omitzero"`
 
 	Avatar *data.Blob `json:"avatar,omitzero"`
@@ -363,7 +399,8 @@ type GraphList struct {
 	DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
 
 	Labels GraphList_Labels `json:"labels,omitzero"`
-	Extra  `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type GraphList_Labels = ActorProfile_Labels
 
@@ -374,7 +411,8 @@ func (v *GraphList) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b,
 type GraphListblock struct {
 	Subject   string `json:"subject"`
 	CreatedAt string `json:"createdAt"`
-	Extra     `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphListblock) LexType() string                { return "app.bsky.graph.listblock" }
@@ -382,10 +420,12 @@ func (v GraphListblock) MarshalJSON() ([]byte, error)  { return data.MarshalJSON
 func (v *GraphListblock) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
 
 type GraphListitem struct {
-	List      string `json:"list"`
+	List string `json:"list"`
+
 	Subject   string `json:"subject"`
 	CreatedAt string `json:"createdAt"`
-	Extra     `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphListitem) LexType() string                { return "app.bsky.graph.listitem" }
@@ -395,25 +435,26 @@ func (v *GraphListitem) UnmarshalJSON(b []byte) error { return data.UnmarshalJSO
 var GraphMuteActor = xrpc.Procedure[GraphMuteActor_Input, xrpc.None]{NSID: "app.bsky.graph.muteActor"}
 
 type GraphMuteActor_Input struct {
-	OnlyReposts    *bool `json:"onlyReposts,omitzero"`
+	OnlyReposts *bool `json:"onlyReposts,omitzero"`
+
 	OnlyQuoteposts *bool `json:"onlyQuoteposts,omitzero"`
 
 	Actor string `json:"actor"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var GraphMuteActorList = xrpc.Procedure[GraphMuteActorList_Input, xrpc.None]{NSID: "app.bsky.graph.muteActorList"}
 
 type GraphMuteActorList_Input struct {
 	List  string `json:"list"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var GraphMuteThread = xrpc.Procedure[GraphMuteThread_Input, xrpc.None]{NSID: "app.bsky.graph.muteThread"}
 
 type GraphMuteThread_Input struct {
 	Root  string `json:"root"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var GraphSearchStarterPacks = xrpc.Query[GraphSearchStarterPacks_Params, GraphSearchStarterPacks_Output]{NSID: "app.bsky.graph.searchStarterPacks"}
@@ -421,7 +462,8 @@ var GraphSearchStarterPacks = xrpc.Query[GraphSearchStarterPacks_Params, GraphSe
 type GraphSearchStarterPacks_Params struct {
 	Limit  *int64 `lex:"min=1,max=100,default=25"`
 	Cursor *string
-	Q      string
+
+	Q string
 }
 type GraphSearchStarterPacks_Output = GraphGetActorStarterPacks_Output
 
@@ -429,25 +471,28 @@ var GraphSearchStarterPacksV2 = xrpc.Query[GraphSearchStarterPacksV2_Params, Gra
 
 type GraphSearchStarterPacksV2_Params = GraphSearchStarterPacks_Params
 type GraphSearchStarterPacksV2_Output struct {
-	HitsTotal *int64  `json:"hitsTotal,omitzero"`
-	Cursor    *string `json:"cursor,omitzero"`
+	HitsTotal *int64 `json:"hitsTotal,omitzero"`
+
+	Cursor *string `json:"cursor,omitzero"`
 
 	StarterPacks []GraphDefs_StarterPackView `json:"starterPacks"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 type GraphStarterpack struct {
 	List string `json:"list"`
 	Name string `json:"name"`
 
-	CreatedAt   string  `json:"createdAt"`
+	CreatedAt string `json:"createdAt"`
+
 	Description *string `json:"description,omitzero"`
 
 	DescriptionFacets []RichtextFacet `json:"descriptionFacets,omitzero"`
 
 	Feeds []GraphStarterpack_FeedItem `json:"feeds,omitzero"`
-	Extra `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type GraphStarterpack_FeedItem = BookmarkDeleteBookmark_Input
 
@@ -459,7 +504,7 @@ var GraphUnmuteActor = xrpc.Procedure[GraphUnmuteActor_Input, xrpc.None]{NSID: "
 
 type GraphUnmuteActor_Input struct {
 	Actor string `json:"actor"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 
 var GraphUnmuteActorList = xrpc.Procedure[GraphUnmuteActorList_Input, xrpc.None]{NSID: "app.bsky.graph.unmuteActorList"}
@@ -477,7 +522,7 @@ type GraphVerification struct {
 	CreatedAt   string `json:"createdAt"`
 	DisplayName string `json:"displayName"`
 
-	Extra `json:"-" lex:"record"`
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*GraphVerification) LexType() string                { return "app.bsky.graph.verification" }
@@ -489,7 +534,7 @@ type LabelerDefs_LabelerPolicies struct {
 
 	LabelValueDefinitions []comatproto.LabelDefs_LabelValueDefinition `json:"labelValueDefinitions,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type LabelerDefs_LabelerView struct {
 	LikeCount *int64 `json:"likeCount,omitzero"`
@@ -501,9 +546,11 @@ type LabelerDefs_LabelerView struct {
 
 	Creator ActorDefs_ProfileView `json:"creator"`
 
-	Labels []comatproto.LabelDefs_Label    `json:"labels,omitzero"`
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
 	Viewer *LabelerDefs_LabelerViewerState `json:"viewer,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type LabelerDefs_LabelerViewDetailed struct {
 	LikeCount *int64 `json:"likeCount,omitzero"`
@@ -511,7 +558,8 @@ type LabelerDefs_LabelerViewDetailed struct {
 	Cid string `json:"cid"`
 	Uri string `json:"uri"`
 
-	IndexedAt    string   `json:"indexedAt"`
+	IndexedAt string `json:"indexedAt"`
+
 	ReasonTypes  []string `json:"reasonTypes,omitzero"`
 	SubjectTypes []string `json:"subjectTypes,omitzero"`
 
@@ -519,11 +567,13 @@ type LabelerDefs_LabelerViewDetailed struct {
 
 	Creator ActorDefs_ProfileView `json:"creator"`
 
-	Policies LabelerDefs_LabelerPolicies  `json:"policies"`
-	Labels   []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+	Policies LabelerDefs_LabelerPolicies `json:"policies"`
+
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
 
 	Viewer *LabelerDefs_LabelerViewerState `json:"viewer,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type LabelerDefs_LabelerViewerState = FeedDefs_GeneratorViewerState
 
@@ -541,12 +591,14 @@ type LabelerGetServices_Params struct {
 }
 type LabelerGetServices_Output struct {
 	Views []LabelerGetServices_Output_Views_Elem `json:"views"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type LabelerGetServices_Output_Views_Elem = data.Union[func(*LabelerDefs_LabelerView, *LabelerDefs_LabelerViewDetailed)]
 
 type LabelerService struct {
-	CreatedAt    string   `json:"createdAt"`
+	CreatedAt string `json:"createdAt"`
+
 	ReasonTypes  []string `json:"reasonTypes,omitzero"`
 	SubjectTypes []string `json:"subjectTypes,omitzero"`
 
@@ -555,290 +607,11 @@ type LabelerService struct {
 	Labels LabelerService_Labels `json:"labels,omitzero"`
 
 	Policies LabelerDefs_LabelerPolicies `json:"policies"`
-	Extra    `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type LabelerService_Labels = ActorProfile_Labels
 
 func (*LabelerService) LexType() string                { return "app.bsky.labeler.service" }
 func (v LabelerService) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
 func (v *LabelerService) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-type NotificationDeclaration struct {
-	AllowSubscriptions string `json:"allowSubscriptions"`
-
-	Extra `json:"-" lex:"record"`
-}
-
-func (*NotificationDeclaration) LexType() string                { return "app.bsky.notification.declaration" }
-func (v NotificationDeclaration) MarshalJSON() ([]byte, error)  { return data.MarshalJSON(&v) }
-func (v *NotificationDeclaration) UnmarshalJSON(b []byte) error { return data.UnmarshalJSON(b, v) }
-
-const (
-	NotificationDeclaration_Followers = "followers"
-	NotificationDeclaration_Mutuals   = "mutuals"
-	NotificationDeclaration_None      = "none"
-)
-
-type NotificationDefs_ActivitySubscription struct {
-	Post  bool `json:"post"`
-	Reply bool `json:"reply"`
-	Extra `json:"-"`
-}
-type NotificationDefs_ChatPreference struct {
-	Push    bool   `json:"push"`
-	Include string `json:"include"`
-	Extra   `json:"-"`
-}
-type NotificationDefs_FilterablePreference struct {
-	List bool `json:"list"`
-	Push bool `json:"push"`
-
-	Include string `json:"include"`
-	Extra   `json:"-"`
-}
-type NotificationDefs_Preference struct {
-	List  bool `json:"list"`
-	Push  bool `json:"push"`
-	Extra `json:"-"`
-}
-type NotificationDefs_Preferences struct {
-	Verified   NotificationDefs_Preference `json:"verified"`
-	Unverified NotificationDefs_Preference `json:"unverified"`
-
-	SubscribedPost    NotificationDefs_Preference `json:"subscribedPost"`
-	StarterpackJoined NotificationDefs_Preference `json:"starterpackJoined"`
-
-	Chat NotificationDefs_ChatPreference `json:"chat"`
-
-	Like  NotificationDefs_FilterablePreference `json:"like"`
-	Quote NotificationDefs_FilterablePreference `json:"quote"`
-	Reply NotificationDefs_FilterablePreference `json:"reply"`
-
-	Follow  NotificationDefs_FilterablePreference `json:"follow"`
-	Repost  NotificationDefs_FilterablePreference `json:"repost"`
-	Mention NotificationDefs_FilterablePreference `json:"mention"`
-
-	LikeViaRepost   NotificationDefs_FilterablePreference `json:"likeViaRepost"`
-	RepostViaRepost NotificationDefs_FilterablePreference `json:"repostViaRepost"`
-
-	Extra `json:"-"`
-}
-type NotificationDefs_RecordDeleted = ContactDismissMatch_Output
-type NotificationDefs_SubjectActivitySubscription struct {
-	Subject string `json:"subject"`
-
-	ActivitySubscription NotificationDefs_ActivitySubscription `json:"activitySubscription"`
-
-	Extra `json:"-"`
-}
-
-const (
-	NotificationDefs_All      = "all"
-	NotificationDefs_Accepted = "accepted"
-	NotificationDefs_Follows  = "follows"
-)
-
-var NotificationGetPreferences = xrpc.Query[xrpc.None, NotificationGetPreferences_Output]{NSID: "app.bsky.notification.getPreferences"}
-
-type NotificationGetPreferences_Output struct {
-	Preferences NotificationDefs_Preferences `json:"preferences"`
-
-	Extra `json:"-"`
-}
-
-var NotificationGetUnreadCount = xrpc.Query[NotificationGetUnreadCount_Params, NotificationGetUnreadCount_Output]{NSID: "app.bsky.notification.getUnreadCount"}
-
-type NotificationGetUnreadCount_Params struct {
-	Priority *bool
-	SeenAt   *string `lex:"datetime"`
-}
-type NotificationGetUnreadCount_Output struct {
-	Count int64 `json:"count"`
-	Extra `json:"-"`
-}
-
-var NotificationListActivitySubscriptions = xrpc.Query[NotificationListActivitySubscriptions_Params, NotificationListActivitySubscriptions_Output]{NSID: "app.bsky.notification.listActivitySubscriptions"}
-
-type NotificationListActivitySubscriptions_Params = ActorGetSuggestions_Params
-type NotificationListActivitySubscriptions_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	Subscriptions []ActorDefs_ProfileView `json:"subscriptions"`
-
-	Extra `json:"-"`
-}
-
-var NotificationListNotifications = xrpc.Query[NotificationListNotifications_Params, NotificationListNotifications_Output]{NSID: "app.bsky.notification.listNotifications"}
-
-type NotificationListNotifications_Params struct {
-	Priority *bool
-	Limit    *int64 `lex:"min=1,max=100,default=50"`
-	Cursor   *string
-	SeenAt   *string `lex:"datetime"`
-	Reasons  []string
-}
-type NotificationListNotifications_Output struct {
-	Priority *bool `json:"priority,omitzero"`
-
-	Cursor *string `json:"cursor,omitzero"`
-	SeenAt *string `json:"seenAt,omitzero"`
-
-	Notifications []NotificationListNotifications_Notification `json:"notifications"`
-
-	Extra `json:"-"`
-}
-type NotificationListNotifications_Notification struct {
-	IsRead bool   `json:"isRead"`
-	Cid    string `json:"cid"`
-	Uri    string `json:"uri"`
-	Reason string `json:"reason"`
-
-	IndexedAt     string  `json:"indexedAt"`
-	ReasonSubject *string `json:"reasonSubject,omitzero"`
-
-	Record data.Raw `json:"record"`
-
-	Author ActorDefs_ProfileView `json:"author"`
-
-	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-
-	StarterPack *GraphDefs_StarterPackViewBasic `json:"starterPack,omitzero"`
-
-	Extra `json:"-"`
-}
-
-const (
-	NotificationListNotifications_Like    = "like"
-	NotificationListNotifications_Repost  = "repost"
-	NotificationListNotifications_Follow  = "follow"
-	NotificationListNotifications_Mention = "mention"
-	NotificationListNotifications_Reply   = "reply"
-	NotificationListNotifications_Quote   = "quote"
-
-	NotificationListNotifications_StarterpackJoined = "starterpack-joined"
-
-	NotificationListNotifications_Verified   = "verified"
-	NotificationListNotifications_Unverified = "unverified"
-
-	NotificationListNotifications_LikeViaRepost   = "like-via-repost"
-	NotificationListNotifications_RepostViaRepost = "repost-via-repost"
-	NotificationListNotifications_SubscribedPost  = "subscribed-post"
-	NotificationListNotifications_ContactMatch    = "contact-match"
-)
-
-var NotificationPutActivitySubscription = xrpc.Procedure[NotificationPutActivitySubscription_Input, NotificationPutActivitySubscription_Output]{NSID: "app.bsky.notification.putActivitySubscription"}
-
-type NotificationPutActivitySubscription_Input = NotificationDefs_SubjectActivitySubscription
-type NotificationPutActivitySubscription_Output struct {
-	Subject string `json:"subject"`
-
-	ActivitySubscription *NotificationDefs_ActivitySubscription `json:"activitySubscription,omitzero"`
-
-	Extra `json:"-"`
-}
-
-var NotificationPutPreferences = xrpc.Procedure[NotificationPutPreferences_Input, xrpc.None]{NSID: "app.bsky.notification.putPreferences"}
-
-type NotificationPutPreferences_Input struct {
-	Priority bool `json:"priority"`
-	Extra    `json:"-"`
-}
-
-var NotificationPutPreferencesV2 = xrpc.Procedure[NotificationPutPreferencesV2_Input, NotificationPutPreferencesV2_Output]{NSID: "app.bsky.notification.putPreferencesV2"}
-
-type NotificationPutPreferencesV2_Input struct {
-	Verified   *NotificationDefs_Preference `json:"verified,omitzero"`
-	Unverified *NotificationDefs_Preference `json:"unverified,omitzero"`
-
-	SubscribedPost    *NotificationDefs_Preference `json:"subscribedPost,omitzero"`
-	StarterpackJoined *NotificationDefs_Preference `json:"starterpackJoined,omitzero"`
-
-	Chat *NotificationDefs_ChatPreference `json:"chat,omitzero"`
-
-	Like  *NotificationDefs_FilterablePreference `json:"like,omitzero"`
-	Quote *NotificationDefs_FilterablePreference `json:"quote,omitzero"`
-	Reply *NotificationDefs_FilterablePreference `json:"reply,omitzero"`
-
-	Follow  *NotificationDefs_FilterablePreference `json:"follow,omitzero"`
-	Repost  *NotificationDefs_FilterablePreference `json:"repost,omitzero"`
-	Mention *NotificationDefs_FilterablePreference `json:"mention,omitzero"`
-
-	LikeViaRepost   *NotificationDefs_FilterablePreference `json:"likeViaRepost,omitzero"`
-	RepostViaRepost *NotificationDefs_FilterablePreference `json:"repostViaRepost,omitzero"`
-
-	Extra `json:"-"`
-}
-type NotificationPutPreferencesV2_Output = NotificationGetPreferences_Output
-
-var NotificationRegisterPush = xrpc.Procedure[NotificationRegisterPush_Input, xrpc.None]{NSID: "app.bsky.notification.registerPush"}
-
-type NotificationRegisterPush_Input struct {
-	AgeRestricted *bool `json:"ageRestricted,omitzero"`
-
-	AppId string `json:"appId"`
-	Token string `json:"token"`
-
-	Platform   string `json:"platform"`
-	ServiceDid string `json:"serviceDid"`
-	Extra      `json:"-"`
-}
-
-const (
-	NotificationRegisterPush_Ios     = "ios"
-	NotificationRegisterPush_Android = "android"
-	NotificationRegisterPush_Web     = "web"
-)
-
-var NotificationUnregisterPush = xrpc.Procedure[NotificationUnregisterPush_Input, xrpc.None]{NSID: "app.bsky.notification.unregisterPush"}
-
-type NotificationUnregisterPush_Input struct {
-	AppId string `json:"appId"`
-	Token string `json:"token"`
-
-	Platform   string `json:"platform"`
-	ServiceDid string `json:"serviceDid"`
-	Extra      `json:"-"`
-}
-
-const (
-	NotificationUnregisterPush_Ios     = "ios"
-	NotificationUnregisterPush_Android = "android"
-	NotificationUnregisterPush_Web     = "web"
-)
-
-var NotificationUpdateSeen = xrpc.Procedure[NotificationUpdateSeen_Input, xrpc.None]{NSID: "app.bsky.notification.updateSeen"}
-
-type NotificationUpdateSeen_Input struct {
-	SeenAt string `json:"seenAt"`
-	Extra  `json:"-"`
-}
-
-type RichtextFacet struct {
-	Index RichtextFacet_ByteSlice `json:"index"`
-
-	Features []RichtextFacet_Features_Elem `json:"features"`
-	Extra    `json:"-"`
-}
-type RichtextFacet_Features_Elem = data.Union[func(*RichtextFacet_Mention, *RichtextFacet_Link, *RichtextFacet_Tag)]
-type RichtextFacet_ByteSlice struct {
-	ByteEnd   int64 `json:"byteEnd"`
-	ByteStart int64 `json:"byteStart"`
-	Extra     `json:"-"`
-}
-type RichtextFacet_Link struct {
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
-}
-type RichtextFacet_Mention struct {
-	Did   string `json:"did"`
-	Extra `json:"-"`
-}
-type RichtextFacet_Tag struct {
-	Tag   string `json:"tag"`
-	Extra `json:"-"`
-}
-
-func (*RichtextFacet) LexType() string         { return "app.bsky.richtext.facet" }
-func (*RichtextFacet_Link) LexType() string    { return "app.bsky.richtext.facet#link" }
-func (*RichtextFacet_Mention) LexType() string { return "app.bsky.richtext.facet#mention" }
-func (*RichtextFacet_Tag) LexType() string     { return "app.bsky.richtext.facet#tag" }

@@ -8,16 +8,121 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// Errors: ErrDraftLimitReached.
+type ContactDefs_MatchAndContactIndex struct {
+	ContactIndex int64 `json:"contactIndex"`
+
+	Match ActorDefs_ProfileView `json:"match"`
+
+	Extra Extra `json:"-"`
+}
+type ContactDefs_Notification struct {
+	To   string `json:"to"`
+	From string `json:"from"`
+
+	Extra Extra `json:"-"`
+}
+type ContactDefs_SyncStatus struct {
+	MatchesCount int64 `json:"matchesCount"`
+
+	SyncedAt string `json:"syncedAt"`
+
+	Extra Extra `json:"-"`
+}
+
+// Errors: InvalidDid, InternalError.
+var ContactDismissMatch = xrpc.Procedure[ContactDismissMatch_Input, ContactDismissMatch_Output]{NSID: "app.bsky.contact.dismissMatch"}
+
+type ContactDismissMatch_Input struct {
+	Subject string `json:"subject"`
+
+	Extra Extra `json:"-"`
+}
+type ContactDismissMatch_Output struct {
+	Extra Extra `json:"-"`
+}
+
+// Errors: InvalidDid, InvalidLimit, InvalidCursor, InternalError.
+var ContactGetMatches = xrpc.Query[ContactGetMatches_Params, ContactGetMatches_Output]{NSID: "app.bsky.contact.getMatches"}
+
+type ContactGetMatches_Params = ActorGetSuggestions_Params
+type ContactGetMatches_Output struct {
+	Cursor *string `json:"cursor,omitzero"`
+
+	Matches []ActorDefs_ProfileView `json:"matches"`
+
+	Extra Extra `json:"-"`
+}
+
+// Errors: InvalidDid, InternalError.
+var ContactGetSyncStatus = xrpc.Query[xrpc.None, ContactGetSyncStatus_Output]{NSID: "app.bsky.contact.getSyncStatus"}
+
+type ContactGetSyncStatus_Output struct {
+	SyncStatus *ContactDefs_SyncStatus `json:"syncStatus,omitzero"`
+
+	Extra Extra `json:"-"`
+}
+
+// Errors: InvalidDid, InvalidContacts, TooManyContacts, InvalidToken, InternalError.
+var ContactImportContacts = xrpc.Procedure[ContactImportContacts_Input, ContactImportContacts_Output]{NSID: "app.bsky.contact.importContacts"}
+
+type ContactImportContacts_Input struct {
+	Token string `json:"token"`
+
+	Contacts []string `json:"contacts"`
+
+	Extra Extra `json:"-"`
+}
+type ContactImportContacts_Output struct {
+	MatchesAndContactIndexes []ContactDefs_MatchAndContactIndex `json:"matchesAndContactIndexes"`
+
+	Extra Extra `json:"-"`
+}
+
+// Errors: InvalidDid, InternalError.
+var ContactRemoveData = xrpc.Procedure[ContactRemoveData_Input, ContactRemoveData_Output]{NSID: "app.bsky.contact.removeData"}
+
+type ContactRemoveData_Input = ContactDismissMatch_Output
+type ContactRemoveData_Output = ContactDismissMatch_Output
+
+var ContactSendNotification = xrpc.Procedure[ContactSendNotification_Input, ContactSendNotification_Output]{NSID: "app.bsky.contact.sendNotification"}
+
+type ContactSendNotification_Input = ContactDefs_Notification
+type ContactSendNotification_Output = ContactDismissMatch_Output
+
+// Errors: RateLimitExceeded, InvalidDid, InvalidPhone, InternalError.
+var ContactStartPhoneVerification = xrpc.Procedure[ContactStartPhoneVerification_Input, ContactStartPhoneVerification_Output]{NSID: "app.bsky.contact.startPhoneVerification"}
+
+type ContactStartPhoneVerification_Input struct {
+	Phone string `json:"phone"`
+	Extra Extra  `json:"-"`
+}
+type ContactStartPhoneVerification_Output = ContactDismissMatch_Output
+
+// Errors: RateLimitExceeded, InvalidDid, InvalidPhone, InvalidCode, InternalError.
+var ContactVerifyPhone = xrpc.Procedure[ContactVerifyPhone_Input, ContactVerifyPhone_Output]{NSID: "app.bsky.contact.verifyPhone"}
+
+type ContactVerifyPhone_Input struct {
+	Code  string `json:"code"`
+	Phone string `json:"phone"`
+	Extra Extra  `json:"-"`
+}
+type ContactVerifyPhone_Output struct {
+	Token string `json:"token"`
+	Extra Extra  `json:"-"`
+}
+
+// Errors: DraftLimitReached.
 var DraftCreateDraft = xrpc.Procedure[DraftCreateDraft_Input, DraftCreateDraft_Output]{NSID: "app.bsky.draft.createDraft"}
 
 type DraftCreateDraft_Input struct {
 	Draft DraftDefs_Draft `json:"draft"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftCreateDraft_Output struct {
-	Id    string `json:"id"`
-	Extra `json:"-"`
+	Id string `json:"id"`
+
+	Extra Extra `json:"-"`
 }
 
 type DraftDefs_Draft struct {
@@ -32,19 +137,22 @@ type DraftDefs_Draft struct {
 
 	PostgateEmbeddingRules []DraftDefs_Draft_PostgateEmbeddingRules_Elem `json:"postgateEmbeddingRules,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type DraftDefs_Draft_PostgateEmbeddingRules_Elem = ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem
 type DraftDefs_Draft_ThreadgateAllow_Elem = ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem
 type DraftDefs_DraftEmbedCaption struct {
-	Lang    string `json:"lang"`
+	Lang string `json:"lang"`
+
 	Content string `json:"content"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftEmbedExternal = BookmarkDeleteBookmark_Input
 type DraftDefs_DraftEmbedGallery struct {
 	Items DraftDefs_DraftEmbedGalleryItems `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftEmbedGalleryItems = []DraftDefs_DraftEmbedGalleryItems_Elem
 type DraftDefs_DraftEmbedGalleryItems_Elem = data.Union[func(*DraftDefs_DraftEmbedImage)]
@@ -52,36 +160,40 @@ type DraftDefs_DraftEmbedImage struct {
 	Alt *string `json:"alt,omitzero"`
 
 	LocalRef DraftDefs_DraftEmbedLocalRef `json:"localRef"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftEmbedLocalRef struct {
 	Path  string `json:"path"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type DraftDefs_DraftEmbedRecord struct {
 	Record comatproto.RepoStrongRef `json:"record"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftEmbedVideo struct {
 	Alt *string `json:"alt,omitzero"`
 
 	LocalRef DraftDefs_DraftEmbedLocalRef  `json:"localRef"`
 	Captions []DraftDefs_DraftEmbedCaption `json:"captions,omitzero"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftPost struct {
 	Text string `json:"text"`
 
 	Labels DraftDefs_DraftPost_Labels `json:"labels,omitzero"`
 
-	EmbedImages  []DraftDefs_DraftEmbedImage  `json:"embedImages,omitzero"`
-	EmbedVideos  []DraftDefs_DraftEmbedVideo  `json:"embedVideos,omitzero"`
+	EmbedImages []DraftDefs_DraftEmbedImage `json:"embedImages,omitzero"`
+	EmbedVideos []DraftDefs_DraftEmbedVideo `json:"embedVideos,omitzero"`
+
 	EmbedGallery *DraftDefs_DraftEmbedGallery `json:"embedGallery,omitzero"`
 	EmbedRecords []DraftDefs_DraftEmbedRecord `json:"embedRecords,omitzero"`
 
 	EmbedExternals []DraftDefs_DraftEmbedExternal `json:"embedExternals,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftPost_Labels = ActorProfile_Labels
 type DraftDefs_DraftView struct {
@@ -91,13 +203,15 @@ type DraftDefs_DraftView struct {
 	UpdatedAt string `json:"updatedAt"`
 
 	Draft DraftDefs_Draft `json:"draft"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type DraftDefs_DraftWithId struct {
 	Id string `json:"id"`
 
 	Draft DraftDefs_Draft `json:"draft"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*DraftDefs_DraftEmbedImage) LexType() string { return "app.bsky.draft.defs#draftEmbedImage" }
@@ -113,32 +227,35 @@ type DraftGetDrafts_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Drafts []DraftDefs_DraftView `json:"drafts"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var DraftUpdateDraft = xrpc.Procedure[DraftUpdateDraft_Input, xrpc.None]{NSID: "app.bsky.draft.updateDraft"}
 
 type DraftUpdateDraft_Input struct {
 	Draft DraftDefs_DraftWithId `json:"draft"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type EmbedDefs_AspectRatio struct {
 	Width  int64 `json:"width"`
 	Height int64 `json:"height"`
-	Extra  `json:"-"`
+	Extra  Extra `json:"-"`
 }
 
 type EmbedExternal struct {
 	External EmbedExternal_External `json:"external"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedExternal_ColorRGB struct {
 	B int64 `json:"b"`
 	G int64 `json:"g"`
 	R int64 `json:"r"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type EmbedExternal_External struct {
 	Uri   string `json:"uri"`
@@ -150,11 +267,12 @@ type EmbedExternal_External struct {
 
 	AssociatedRefs []comatproto.RepoStrongRef `json:"associatedRefs,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type EmbedExternal_View struct {
 	External EmbedExternal_ViewExternal `json:"external"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedExternal_ViewExternal struct {
 	ReadingTime *int64 `json:"readingTime,omitzero"`
@@ -164,7 +282,8 @@ type EmbedExternal_ViewExternal struct {
 
 	Description string `json:"description"`
 
-	Thumb     *string `json:"thumb,omitzero"`
+	Thumb *string `json:"thumb,omitzero"`
+
 	CreatedAt *string `json:"createdAt,omitzero"`
 	UpdatedAt *string `json:"updatedAt,omitzero"`
 
@@ -172,28 +291,33 @@ type EmbedExternal_ViewExternal struct {
 
 	AssociatedProfiles []ActorDefs_ProfileViewBasic `json:"associatedProfiles,omitzero"`
 
-	Labels []comatproto.LabelDefs_Label      `json:"labels,omitzero"`
+	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
+
 	Source *EmbedExternal_ViewExternalSource `json:"source,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedExternal_ViewExternalSource struct {
-	Uri   string  `json:"uri"`
-	Title string  `json:"title"`
-	Icon  *string `json:"icon,omitzero"`
+	Uri   string `json:"uri"`
+	Title string `json:"title"`
+
+	Icon *string `json:"icon,omitzero"`
 
 	Description *string `json:"description,omitzero"`
 
 	Theme *EmbedExternal_ViewExternalSourceTheme `json:"theme,omitzero"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedExternal_ViewExternalSourceTheme struct {
-	AccentRGB     *EmbedExternal_ColorRGB `json:"accentRGB,omitzero"`
+	AccentRGB *EmbedExternal_ColorRGB `json:"accentRGB,omitzero"`
+
 	BackgroundRGB *EmbedExternal_ColorRGB `json:"backgroundRGB,omitzero"`
 	ForegroundRGB *EmbedExternal_ColorRGB `json:"foregroundRGB,omitzero"`
 
 	AccentForegroundRGB *EmbedExternal_ColorRGB `json:"accentForegroundRGB,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*EmbedExternal) LexType() string      { return "app.bsky.embed.external" }
@@ -201,20 +325,23 @@ func (*EmbedExternal_View) LexType() string { return "app.bsky.embed.external#vi
 
 type EmbedGallery struct {
 	Items []EmbedGallery_Items_Elem `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedGallery_Items_Elem = data.Union[func(*EmbedGallery_Image)]
 type EmbedGallery_Image struct {
-	Alt   string    `json:"alt"`
+	Alt string `json:"alt"`
+
 	Image data.Blob `json:"image"`
 
 	AspectRatio EmbedDefs_AspectRatio `json:"aspectRatio"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type EmbedGallery_View struct {
 	Items []EmbedGallery_View_Items_Elem `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedGallery_View_Items_Elem = data.Union[func(*EmbedGallery_ViewImage)]
 type EmbedGallery_ViewImage struct {
@@ -225,7 +352,7 @@ type EmbedGallery_ViewImage struct {
 
 	AspectRatio EmbedDefs_AspectRatio `json:"aspectRatio"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*EmbedGallery) LexType() string           { return "app.bsky.embed.gallery" }
@@ -237,7 +364,8 @@ var EmbedGetEmbedExternalView = xrpc.Query[EmbedGetEmbedExternalView_Params, Emb
 
 type EmbedGetEmbedExternalView_Params struct {
 	Uris []string `lex:"maxItems=4,at-uri,required"`
-	Url  string   `lex:"uri"`
+
+	Url string `lex:"uri"`
 }
 type EmbedGetEmbedExternalView_Output struct {
 	AssociatedRecords []data.Raw `json:"associatedRecords,omitzero"`
@@ -246,24 +374,27 @@ type EmbedGetEmbedExternalView_Output struct {
 
 	AssociatedRefs []comatproto.RepoStrongRef `json:"associatedRefs,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 type EmbedImages struct {
 	Images []EmbedImages_Image `json:"images"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedImages_Image struct {
-	Alt   string    `json:"alt"`
+	Alt string `json:"alt"`
+
 	Image data.Blob `json:"image"`
 
 	AspectRatio *EmbedDefs_AspectRatio `json:"aspectRatio,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type EmbedImages_View struct {
 	Images []EmbedImages_ViewImage `json:"images"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedImages_ViewImage struct {
 	Alt   string `json:"alt"`
@@ -273,7 +404,7 @@ type EmbedImages_ViewImage struct {
 
 	AspectRatio *EmbedDefs_AspectRatio `json:"aspectRatio,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*EmbedImages) LexType() string      { return "app.bsky.embed.images" }
@@ -281,11 +412,13 @@ func (*EmbedImages_View) LexType() string { return "app.bsky.embed.images#view" 
 
 type EmbedRecord struct {
 	Record comatproto.RepoStrongRef `json:"record"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecord_View struct {
 	Record EmbedRecord_View_Record `json:"record"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecord_View_Record = data.Union[func(*EmbedRecord_ViewRecord, *EmbedRecord_ViewNotFound, *EmbedRecord_ViewBlocked, *EmbedRecord_ViewDetached, *FeedDefs_GeneratorView, *GraphDefs_ListView, *LabelerDefs_LabelerView, *GraphDefs_StarterPackViewBasic)]
 type EmbedRecord_ViewBlocked struct {
@@ -294,24 +427,28 @@ type EmbedRecord_ViewBlocked struct {
 	Uri string `json:"uri"`
 
 	Author FeedDefs_BlockedAuthor `json:"author"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecord_ViewDetached struct {
 	Detached bool `json:"detached"`
 
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecord_ViewNotFound struct {
 	NotFound bool `json:"notFound"`
 
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecord_ViewRecord struct {
-	LikeCount   *int64 `json:"likeCount,omitzero"`
-	QuoteCount  *int64 `json:"quoteCount,omitzero"`
-	ReplyCount  *int64 `json:"replyCount,omitzero"`
+	LikeCount  *int64 `json:"likeCount,omitzero"`
+	QuoteCount *int64 `json:"quoteCount,omitzero"`
+	ReplyCount *int64 `json:"replyCount,omitzero"`
+
 	RepostCount *int64 `json:"repostCount,omitzero"`
 
 	Cid string `json:"cid"`
@@ -325,7 +462,8 @@ type EmbedRecord_ViewRecord struct {
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
 
 	Embeds []EmbedRecord_ViewRecord_Embeds_Elem `json:"embeds,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecord_ViewRecord_Embeds_Elem = data.Union[func(*EmbedImages_View, *EmbedVideo_View, *EmbedGallery_View, *EmbedExternal_View, *EmbedRecord_View, *EmbedRecordWithMedia_View)]
 
@@ -340,14 +478,16 @@ type EmbedRecordWithMedia struct {
 	Record EmbedRecord `json:"record"`
 
 	Media EmbedRecordWithMedia_Media `json:"media"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecordWithMedia_Media = data.Union[func(*EmbedImages, *EmbedVideo, *EmbedGallery, *EmbedExternal)]
 type EmbedRecordWithMedia_View struct {
 	Record EmbedRecord_View `json:"record"`
 
 	Media EmbedRecordWithMedia_View_Media `json:"media"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedRecordWithMedia_View_Media = data.Union[func(*EmbedImages_View, *EmbedVideo_View, *EmbedGallery_View, *EmbedExternal_View)]
 
@@ -361,28 +501,33 @@ type EmbedVideo struct {
 
 	Video data.Blob `json:"video"`
 
-	Captions    []EmbedVideo_Caption   `json:"captions,omitzero"`
+	Captions []EmbedVideo_Caption `json:"captions,omitzero"`
+
 	AspectRatio *EmbedDefs_AspectRatio `json:"aspectRatio,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type EmbedVideo_Caption struct {
-	Lang  string    `json:"lang"`
-	File  data.Blob `json:"file"`
-	Extra `json:"-"`
+	Lang string `json:"lang"`
+
+	File data.Blob `json:"file"`
+
+	Extra Extra `json:"-"`
 }
 type EmbedVideo_View struct {
 	Cid string `json:"cid"`
 
-	Playlist  string  `json:"playlist"`
-	Alt       *string `json:"alt,omitzero"`
+	Playlist string `json:"playlist"`
+
+	Alt *string `json:"alt,omitzero"`
+
 	Thumbnail *string `json:"thumbnail,omitzero"`
 
 	Presentation *string `json:"presentation,omitzero"`
 
 	AspectRatio *EmbedDefs_AspectRatio `json:"aspectRatio,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*EmbedVideo) LexType() string      { return "app.bsky.embed.video" }
@@ -390,5 +535,6 @@ func (*EmbedVideo_View) LexType() string { return "app.bsky.embed.video#view" }
 
 const (
 	EmbedVideo_Default = "default"
-	EmbedVideo_Gif     = "gif"
+
+	EmbedVideo_Gif = "gif"
 )

@@ -11,7 +11,7 @@ import (
 type ActorContentVisibilityDeclaration struct {
 	HideFromAlgorithmicRecommendations bool `json:"hideFromAlgorithmicRecommendations"`
 
-	Extra `json:"-" lex:"record"`
+	Extra Extra `json:"-" lex:"record"`
 }
 
 func (*ActorContentVisibilityDeclaration) LexType() string {
@@ -24,35 +24,38 @@ func (v *ActorContentVisibilityDeclaration) UnmarshalJSON(b []byte) error {
 
 type ActorDefs_AdultContentPref struct {
 	Enabled bool `json:"enabled"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_BskyAppProgressGuide struct {
 	Guide string `json:"guide"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type ActorDefs_BskyAppStatePref struct {
-	IsBetaUser   *bool    `json:"isBetaUser,omitzero"`
+	IsBetaUser *bool `json:"isBetaUser,omitzero"`
+
 	QueuedNudges []string `json:"queuedNudges,omitzero"`
 
 	Nuxs []ActorDefs_Nux `json:"nuxs,omitzero"`
 
 	ActiveProgressGuide *ActorDefs_BskyAppProgressGuide `json:"activeProgressGuide,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ContentLabelPref struct {
 	Label string `json:"label"`
 
 	Visibility string  `json:"visibility"`
 	LabelerDid *string `json:"labelerDid,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_DeclaredAgePref struct {
 	IsOverAge13 *bool `json:"isOverAge13,omitzero"`
 	IsOverAge16 *bool `json:"isOverAge16,omitzero"`
 	IsOverAge18 *bool `json:"isOverAge18,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_FeedViewPref struct {
 	HideReplies *bool `json:"hideReplies,omitzero"`
@@ -64,68 +67,81 @@ type ActorDefs_FeedViewPref struct {
 	HideRepliesByLikeCount  *int64 `json:"hideRepliesByLikeCount,omitzero"`
 
 	Feed  string `json:"feed"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type ActorDefs_HiddenPostsPref struct {
 	Items []string `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_InterestsPref struct {
-	Tags  []string `json:"tags"`
-	Extra `json:"-"`
+	Tags []string `json:"tags"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_KnownFollowers struct {
 	Count int64 `json:"count"`
 
 	Followers []ActorDefs_ProfileViewBasic `json:"followers"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_LabelerPrefItem struct {
-	Did   string `json:"did"`
-	Extra `json:"-"`
+	Did string `json:"did"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_LabelersPref struct {
 	Labelers []ActorDefs_LabelerPrefItem `json:"labelers"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_LiveEventPreferences struct {
-	HideAllFeeds  *bool    `json:"hideAllFeeds,omitzero"`
+	HideAllFeeds *bool `json:"hideAllFeeds,omitzero"`
+
 	HiddenFeedIds []string `json:"hiddenFeedIds,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_MutedWord struct {
-	Value string  `json:"value"`
-	Id    *string `json:"id,omitzero"`
+	Value string `json:"value"`
+
+	Id *string `json:"id,omitzero"`
 
 	ExpiresAt   *string `json:"expiresAt,omitzero"`
 	ActorTarget *string `json:"actorTarget,omitzero"`
 
 	Targets []string `json:"targets"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_MutedWordsPref struct {
 	Items []ActorDefs_MutedWord `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_Nux struct {
 	Completed bool `json:"completed"`
 
-	Id   string  `json:"id"`
+	Id string `json:"id"`
+
 	Data *string `json:"data,omitzero"`
 
 	ExpiresAt *string `json:"expiresAt,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_PersonalDetailsPref struct {
 	BirthDate *string `json:"birthDate,omitzero"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_PostInteractionSettingsPref struct {
-	ThreadgateAllowRules   []ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem   `json:"threadgateAllowRules,omitzero"`
+	ThreadgateAllowRules []ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem `json:"threadgateAllowRules,omitzero"`
+
 	PostgateEmbeddingRules []ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem `json:"postgateEmbeddingRules,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_PostInteractionSettingsPref_PostgateEmbeddingRules_Elem = data.Union[func(*FeedPostgate_DisableRule)]
 type ActorDefs_PostInteractionSettingsPref_ThreadgateAllowRules_Elem = data.Union[func(*FeedThreadgate_MentionRule, *FeedThreadgate_FollowerRule, *FeedThreadgate_FollowingRule, *FeedThreadgate_ListRule)]
@@ -143,27 +159,29 @@ type ActorDefs_ProfileAssociated struct {
 
 	ActivitySubscription *ActorDefs_ProfileAssociatedActivitySubscription `json:"activitySubscription,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ProfileAssociatedActivitySubscription struct {
 	AllowSubscriptions string `json:"allowSubscriptions"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ProfileAssociatedChat struct {
-	AllowIncoming     string  `json:"allowIncoming"`
+	AllowIncoming string `json:"allowIncoming"`
+
 	AllowGroupInvites *string `json:"allowGroupInvites,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ProfileAssociatedGerm struct {
 	MessageMeUrl string `json:"messageMeUrl"`
 	ShowButtonTo string `json:"showButtonTo"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ProfileView struct {
-	Did    string  `json:"did"`
+	Did string `json:"did"`
+
 	Handle string  `json:"handle"`
 	Avatar *string `json:"avatar,omitzero"`
 
@@ -183,15 +201,18 @@ type ActorDefs_ProfileView struct {
 	Verification *ActorDefs_VerificationState `json:"verification,omitzero"`
 
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ProfileViewBasic struct {
-	Did    string  `json:"did"`
+	Did string `json:"did"`
+
 	Handle string  `json:"handle"`
 	Avatar *string `json:"avatar,omitzero"`
 
-	Pronouns    *string `json:"pronouns,omitzero"`
-	CreatedAt   *string `json:"createdAt,omitzero"`
+	Pronouns  *string `json:"pronouns,omitzero"`
+	CreatedAt *string `json:"createdAt,omitzero"`
+
 	DisplayName *string `json:"displayName,omitzero"`
 
 	Debug data.Raw `json:"debug,omitzero"`
@@ -203,14 +224,17 @@ type ActorDefs_ProfileViewBasic struct {
 	Verification *ActorDefs_VerificationState `json:"verification,omitzero"`
 
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ProfileViewDetailed struct {
-	PostsCount     *int64 `json:"postsCount,omitzero"`
-	FollowsCount   *int64 `json:"followsCount,omitzero"`
+	PostsCount   *int64 `json:"postsCount,omitzero"`
+	FollowsCount *int64 `json:"followsCount,omitzero"`
+
 	FollowersCount *int64 `json:"followersCount,omitzero"`
 
-	Did    string  `json:"did"`
+	Did string `json:"did"`
+
 	Handle string  `json:"handle"`
 	Avatar *string `json:"avatar,omitzero"`
 	Banner *string `json:"banner,omitzero"`
@@ -228,7 +252,8 @@ type ActorDefs_ProfileViewDetailed struct {
 	Status *ActorDefs_StatusView  `json:"status,omitzero"`
 	Viewer *ActorDefs_ViewerState `json:"viewer,omitzero"`
 
-	PinnedPost   *comatproto.RepoStrongRef    `json:"pinnedPost,omitzero"`
+	PinnedPost *comatproto.RepoStrongRef `json:"pinnedPost,omitzero"`
+
 	Associated   *ActorDefs_ProfileAssociated `json:"associated,omitzero"`
 	Verification *ActorDefs_VerificationState `json:"verification,omitzero"`
 
@@ -236,26 +261,29 @@ type ActorDefs_ProfileViewDetailed struct {
 
 	JoinedViaStarterPack *GraphDefs_StarterPackViewBasic `json:"joinedViaStarterPack,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_SavedFeed struct {
 	Pinned bool `json:"pinned"`
 
-	Id    string `json:"id"`
+	Id string `json:"id"`
+
 	Type  string `json:"type"`
 	Value string `json:"value"`
-	Extra `json:"-"`
+	Extra Extra  `json:"-"`
 }
 type ActorDefs_SavedFeedsPref struct {
 	TimelineIndex *int64 `json:"timelineIndex,omitzero"`
 
 	Saved  []string `json:"saved"`
 	Pinned []string `json:"pinned"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_SavedFeedsPrefV2 struct {
 	Items []ActorDefs_SavedFeed `json:"items"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_StatusView struct {
 	IsActive   *bool `json:"isActive,omitzero"`
@@ -266,21 +294,26 @@ type ActorDefs_StatusView struct {
 	Cid *string `json:"cid,omitzero"`
 	Uri *string `json:"uri,omitzero"`
 
-	ExpiresAt *string  `json:"expiresAt,omitzero"`
-	Record    data.Raw `json:"record"`
+	ExpiresAt *string `json:"expiresAt,omitzero"`
 
-	Embed  ActorDefs_StatusView_Embed   `json:"embed,omitzero"`
+	Record data.Raw `json:"record"`
+
+	Embed ActorDefs_StatusView_Embed `json:"embed,omitzero"`
+
 	Labels []comatproto.LabelDefs_Label `json:"labels,omitzero"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_StatusView_Embed = data.Union[func(*EmbedExternal_View)]
 type ActorDefs_ThreadViewPref struct {
-	Sort  *string `json:"sort,omitzero"`
-	Extra `json:"-"`
+	Sort *string `json:"sort,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_VerificationPrefs struct {
 	HideBadges *bool `json:"hideBadges,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type ActorDefs_VerificationState struct {
 	VerifiedStatus string `json:"verifiedStatus"`
@@ -289,38 +322,44 @@ type ActorDefs_VerificationState struct {
 
 	Verifications []ActorDefs_VerificationView `json:"verifications"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_VerificationView struct {
-	IsValid bool   `json:"isValid"`
-	Uri     string `json:"uri"`
-	Issuer  string `json:"issuer"`
+	IsValid bool `json:"isValid"`
 
-	CreatedAt    string  `json:"createdAt"`
+	Uri string `json:"uri"`
+
+	Issuer string `json:"issuer"`
+
+	CreatedAt string `json:"createdAt"`
+
 	IssuerHandle *string `json:"issuerHandle,omitzero"`
 
 	IssuerDisplayName *string `json:"issuerDisplayName,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type ActorDefs_ViewerState struct {
-	Muted     *bool `json:"muted,omitzero"`
+	Muted *bool `json:"muted,omitzero"`
+
 	BlockedBy *bool `json:"blockedBy,omitzero"`
 
-	MutedOnlyReposts    *bool `json:"mutedOnlyReposts,omitzero"`
+	MutedOnlyReposts *bool `json:"mutedOnlyReposts,omitzero"`
+
 	MutedOnlyQuoteposts *bool `json:"mutedOnlyQuoteposts,omitzero"`
 
 	Blocking   *string `json:"blocking,omitzero"`
 	Following  *string `json:"following,omitzero"`
 	FollowedBy *string `json:"followedBy,omitzero"`
 
-	MutedByList    *GraphDefs_ListViewBasic  `json:"mutedByList,omitzero"`
+	MutedByList *GraphDefs_ListViewBasic `json:"mutedByList,omitzero"`
+
 	BlockingByList *GraphDefs_ListViewBasic  `json:"blockingByList,omitzero"`
 	KnownFollowers *ActorDefs_KnownFollowers `json:"knownFollowers,omitzero"`
 
 	ActivitySubscription *NotificationDefs_ActivitySubscription `json:"activitySubscription,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*ActorDefs_AdultContentPref) LexType() string { return "app.bsky.actor.defs#adultContentPref" }
@@ -356,22 +395,27 @@ const (
 
 	ActorDefs_ExcludeFollowing = "exclude-following"
 
-	ActorDefs_Content   = "content"
-	ActorDefs_Tag       = "tag"
+	ActorDefs_Content = "content"
+
+	ActorDefs_Tag = "tag"
+
 	ActorDefs_Followers = "followers"
 	ActorDefs_Mutuals   = "mutuals"
 	ActorDefs_None      = "none"
 	ActorDefs_Following = "following"
 
 	ActorDefs_UsersIFollow = "usersIFollow"
-	ActorDefs_Everyone     = "everyone"
+
+	ActorDefs_Everyone = "everyone"
 
 	ActorDefs_Feed = "feed"
 	ActorDefs_List = "list"
 
-	ActorDefs_Timeline  = "timeline"
-	ActorDefs_Oldest    = "oldest"
-	ActorDefs_Newest    = "newest"
+	ActorDefs_Timeline = "timeline"
+
+	ActorDefs_Oldest = "oldest"
+	ActorDefs_Newest = "newest"
+
 	ActorDefs_MostLikes = "most-likes"
 
 	ActorDefs_Random  = "random"
@@ -385,7 +429,7 @@ var ActorGetPreferences = xrpc.Query[xrpc.None, ActorGetPreferences_Output]{NSID
 type ActorGetPreferences_Output struct {
 	Preferences ActorDefs_Preferences `json:"preferences"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 var ActorGetProfile = xrpc.Query[ActorGetProfile_Params, ActorGetProfile_Output]{NSID: "app.bsky.actor.getProfile"}
@@ -402,7 +446,8 @@ type ActorGetProfiles_Params struct {
 }
 type ActorGetProfiles_Output struct {
 	Profiles []ActorDefs_ProfileViewDetailed `json:"profiles"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ActorGetSuggestions = xrpc.Query[ActorGetSuggestions_Params, ActorGetSuggestions_Output]{NSID: "app.bsky.actor.getSuggestions"}
@@ -412,12 +457,14 @@ type ActorGetSuggestions_Params struct {
 	Cursor *string
 }
 type ActorGetSuggestions_Output struct {
-	RecId    *int64  `json:"recId,omitzero"`
-	Cursor   *string `json:"cursor,omitzero"`
+	RecId  *int64  `json:"recId,omitzero"`
+	Cursor *string `json:"cursor,omitzero"`
+
 	RecIdStr *string `json:"recIdStr,omitzero"`
 
 	Actors []ActorDefs_ProfileView `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type ActorProfile struct {
@@ -437,7 +484,7 @@ type ActorProfile struct {
 
 	JoinedViaStarterPack *comatproto.RepoStrongRef `json:"joinedViaStarterPack,omitzero"`
 
-	Extra `json:"-" lex:"record"`
+	Extra Extra `json:"-" lex:"record"`
 }
 type ActorProfile_Labels = data.Union[func(*comatproto.LabelDefs_SelfLabels)]
 
@@ -460,7 +507,8 @@ type ActorSearchActors_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Actors []ActorDefs_ProfileView `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 var ActorSearchActorsTypeahead = xrpc.Query[ActorSearchActorsTypeahead_Params, ActorSearchActorsTypeahead_Output]{NSID: "app.bsky.actor.searchActorsTypeahead"}
@@ -471,17 +519,20 @@ type ActorSearchActorsTypeahead_Params struct {
 }
 type ActorSearchActorsTypeahead_Output struct {
 	Actors []ActorDefs_ProfileViewBasic `json:"actors"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 type ActorStatus struct {
 	DurationMinutes *int64 `json:"durationMinutes,omitzero"`
 
-	Status    string `json:"status"`
+	Status string `json:"status"`
+
 	CreatedAt string `json:"createdAt"`
 
 	Embed ActorStatus_Embed `json:"embed,omitzero"`
-	Extra `json:"-" lex:"record"`
+
+	Extra Extra `json:"-" lex:"record"`
 }
 type ActorStatus_Embed = data.Union[func(*EmbedExternal)]
 
@@ -493,23 +544,25 @@ const (
 	ActorStatus_Live = "app.bsky.actor.status#live"
 )
 
-// Errors: ErrInvalidEmail, ErrDidTooLong, ErrInvalidInitiation, ErrRegionNotSupported.
+// Errors: InvalidEmail, DidTooLong, InvalidInitiation, RegionNotSupported.
 var AgeassuranceBegin = xrpc.Procedure[AgeassuranceBegin_Input, AgeassuranceBegin_Output]{NSID: "app.bsky.ageassurance.begin"}
 
 type AgeassuranceBegin_Input struct {
-	Email    string `json:"email"`
+	Email string `json:"email"`
+
 	Language string `json:"language"`
 
 	CountryCode string  `json:"countryCode"`
 	RegionCode  *string `json:"regionCode,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type AgeassuranceBegin_Output = AgeassuranceDefs_State
 
 type AgeassuranceDefs_Config struct {
 	Regions []AgeassuranceDefs_ConfigRegion `json:"regions"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegion struct {
 	MinAccessAge int64  `json:"minAccessAge"`
@@ -521,49 +574,55 @@ type AgeassuranceDefs_ConfigRegion struct {
 	AdditionalVerificationMethods []string `json:"additionalVerificationMethods,omitzero"`
 
 	Rules []AgeassuranceDefs_ConfigRegion_Rules_Elem `json:"rules"`
-	Extra `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegion_Rules_Elem = data.Union[func(*AgeassuranceDefs_ConfigRegionRuleDefault, *AgeassuranceDefs_ConfigRegionRuleIfDeclaredOverAge, *AgeassuranceDefs_ConfigRegionRuleIfDeclaredUnderAge, *AgeassuranceDefs_ConfigRegionRuleIfAssuredOverAge, *AgeassuranceDefs_ConfigRegionRuleIfAssuredUnderAge, *AgeassuranceDefs_ConfigRegionRuleIfAccountNewerThan, *AgeassuranceDefs_ConfigRegionRuleIfAccountOlderThan)]
 type AgeassuranceDefs_ConfigRegionRuleDefault struct {
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegionRuleIfAccountNewerThan struct {
 	Date   string `json:"date"`
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegionRuleIfAccountOlderThan struct {
 	Date   string `json:"date"`
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegionRuleIfAssuredOverAge struct {
-	Age    int64  `json:"age"`
+	Age int64 `json:"age"`
+
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegionRuleIfAssuredUnderAge struct {
-	Age    int64  `json:"age"`
+	Age int64 `json:"age"`
+
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegionRuleIfDeclaredOverAge struct {
-	Age    int64  `json:"age"`
+	Age int64 `json:"age"`
+
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_ConfigRegionRuleIfDeclaredUnderAge struct {
-	Age    int64  `json:"age"`
+	Age int64 `json:"age"`
+
 	Access string `json:"access"`
-	Extra  `json:"-"`
+	Extra  Extra  `json:"-"`
 }
 type AgeassuranceDefs_Event struct {
 	Access string `json:"access"`
 	Status string `json:"status"`
 
-	AttemptId   string `json:"attemptId"`
-	CreatedAt   string `json:"createdAt"`
+	AttemptId string `json:"attemptId"`
+	CreatedAt string `json:"createdAt"`
+
 	CountryCode string `json:"countryCode"`
 
 	Email  *string `json:"email,omitzero"`
@@ -573,7 +632,8 @@ type AgeassuranceDefs_Event struct {
 	CompleteIp *string `json:"completeIp,omitzero"`
 	CompleteUa *string `json:"completeUa,omitzero"`
 	RegionCode *string `json:"regionCode,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type AgeassuranceDefs_State struct {
 	Access string `json:"access"`
@@ -581,12 +641,12 @@ type AgeassuranceDefs_State struct {
 
 	LastInitiatedAt *string `json:"lastInitiatedAt,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 type AgeassuranceDefs_StateMetadata struct {
 	AccountCreatedAt *string `json:"accountCreatedAt,omitzero"`
 
-	Extra `json:"-"`
+	Extra Extra `json:"-"`
 }
 
 func (*AgeassuranceDefs_ConfigRegionRuleDefault) LexType() string {
@@ -613,12 +673,16 @@ func (*AgeassuranceDefs_ConfigRegionRuleIfDeclaredUnderAge) LexType() string {
 
 const (
 	AgeassuranceDefs_Unknown = "unknown"
-	AgeassuranceDefs_None    = "none"
-	AgeassuranceDefs_Safe    = "safe"
-	AgeassuranceDefs_Full    = "full"
-	AgeassuranceDefs_Device  = "device"
-	AgeassuranceDefs_Web     = "web"
-	AgeassuranceDefs_Ios     = "ios"
+
+	AgeassuranceDefs_None = "none"
+	AgeassuranceDefs_Safe = "safe"
+	AgeassuranceDefs_Full = "full"
+
+	AgeassuranceDefs_Device = "device"
+
+	AgeassuranceDefs_Web = "web"
+	AgeassuranceDefs_Ios = "ios"
+
 	AgeassuranceDefs_Android = "android"
 	AgeassuranceDefs_Pending = "pending"
 	AgeassuranceDefs_Assured = "assured"
@@ -639,38 +703,43 @@ type AgeassuranceGetState_Output struct {
 	State AgeassuranceDefs_State `json:"state"`
 
 	Metadata AgeassuranceDefs_StateMetadata `json:"metadata"`
-	Extra    `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
-// Errors: ErrUnsupportedCollection.
+// Errors: UnsupportedCollection.
 var BookmarkCreateBookmark = xrpc.Procedure[BookmarkCreateBookmark_Input, xrpc.None]{NSID: "app.bsky.bookmark.createBookmark"}
 
 type BookmarkCreateBookmark_Input struct {
-	Cid   string `json:"cid"`
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Cid string `json:"cid"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 
 type BookmarkDefs_Bookmark struct {
 	Subject comatproto.RepoStrongRef `json:"subject"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type BookmarkDefs_BookmarkView struct {
 	CreatedAt *string `json:"createdAt,omitzero"`
 
 	Subject comatproto.RepoStrongRef `json:"subject"`
 
-	Item  BookmarkDefs_BookmarkView_Item `json:"item"`
-	Extra `json:"-"`
+	Item BookmarkDefs_BookmarkView_Item `json:"item"`
+
+	Extra Extra `json:"-"`
 }
 type BookmarkDefs_BookmarkView_Item = data.Union[func(*FeedDefs_BlockedPost, *FeedDefs_NotFoundPost, *FeedDefs_PostView)]
 
-// Errors: ErrUnsupportedCollection.
+// Errors: UnsupportedCollection.
 var BookmarkDeleteBookmark = xrpc.Procedure[BookmarkDeleteBookmark_Input, xrpc.None]{NSID: "app.bsky.bookmark.deleteBookmark"}
 
 type BookmarkDeleteBookmark_Input struct {
-	Uri   string `json:"uri"`
-	Extra `json:"-"`
+	Uri string `json:"uri"`
+
+	Extra Extra `json:"-"`
 }
 
 var BookmarkGetBookmarks = xrpc.Query[BookmarkGetBookmarks_Params, BookmarkGetBookmarks_Output]{NSID: "app.bsky.bookmark.getBookmarks"}
@@ -680,7 +749,8 @@ type BookmarkGetBookmarks_Output struct {
 	Cursor *string `json:"cursor,omitzero"`
 
 	Bookmarks []BookmarkDefs_BookmarkView `json:"bookmarks"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 const (
@@ -718,98 +788,3 @@ const (
 const (
 	AuthViewAll = "app.bsky.authViewAll"
 )
-
-type ContactDefs_MatchAndContactIndex struct {
-	ContactIndex int64 `json:"contactIndex"`
-
-	Match ActorDefs_ProfileView `json:"match"`
-	Extra `json:"-"`
-}
-type ContactDefs_Notification struct {
-	To    string `json:"to"`
-	From  string `json:"from"`
-	Extra `json:"-"`
-}
-type ContactDefs_SyncStatus struct {
-	MatchesCount int64 `json:"matchesCount"`
-
-	SyncedAt string `json:"syncedAt"`
-	Extra    `json:"-"`
-}
-
-// Errors: ErrInvalidDid, ErrInternalError.
-var ContactDismissMatch = xrpc.Procedure[ContactDismissMatch_Input, ContactDismissMatch_Output]{NSID: "app.bsky.contact.dismissMatch"}
-
-type ContactDismissMatch_Input struct {
-	Subject string `json:"subject"`
-	Extra   `json:"-"`
-}
-type ContactDismissMatch_Output struct {
-	Extra `json:"-"`
-}
-
-// Errors: ErrInvalidDid, ErrInvalidLimit, ErrInvalidCursor, ErrInternalError.
-var ContactGetMatches = xrpc.Query[ContactGetMatches_Params, ContactGetMatches_Output]{NSID: "app.bsky.contact.getMatches"}
-
-type ContactGetMatches_Params = ActorGetSuggestions_Params
-type ContactGetMatches_Output struct {
-	Cursor *string `json:"cursor,omitzero"`
-
-	Matches []ActorDefs_ProfileView `json:"matches"`
-	Extra   `json:"-"`
-}
-
-// Errors: ErrInvalidDid, ErrInternalError.
-var ContactGetSyncStatus = xrpc.Query[xrpc.None, ContactGetSyncStatus_Output]{NSID: "app.bsky.contact.getSyncStatus"}
-
-type ContactGetSyncStatus_Output struct {
-	SyncStatus *ContactDefs_SyncStatus `json:"syncStatus,omitzero"`
-	Extra      `json:"-"`
-}
-
-// Errors: ErrInvalidDid, ErrInvalidContacts, ErrTooManyContacts, ErrInvalidToken, ErrInternalError.
-var ContactImportContacts = xrpc.Procedure[ContactImportContacts_Input, ContactImportContacts_Output]{NSID: "app.bsky.contact.importContacts"}
-
-type ContactImportContacts_Input struct {
-	Token    string   `json:"token"`
-	Contacts []string `json:"contacts"`
-	Extra    `json:"-"`
-}
-type ContactImportContacts_Output struct {
-	MatchesAndContactIndexes []ContactDefs_MatchAndContactIndex `json:"matchesAndContactIndexes"`
-
-	Extra `json:"-"`
-}
-
-// Errors: ErrInvalidDid, ErrInternalError.
-var ContactRemoveData = xrpc.Procedure[ContactRemoveData_Input, ContactRemoveData_Output]{NSID: "app.bsky.contact.removeData"}
-
-type ContactRemoveData_Input = ContactDismissMatch_Output
-type ContactRemoveData_Output = ContactDismissMatch_Output
-
-var ContactSendNotification = xrpc.Procedure[ContactSendNotification_Input, ContactSendNotification_Output]{NSID: "app.bsky.contact.sendNotification"}
-
-type ContactSendNotification_Input = ContactDefs_Notification
-type ContactSendNotification_Output = ContactDismissMatch_Output
-
-// Errors: ErrRateLimitExceeded, ErrInvalidDid, ErrInvalidPhone, ErrInternalError.
-var ContactStartPhoneVerification = xrpc.Procedure[ContactStartPhoneVerification_Input, ContactStartPhoneVerification_Output]{NSID: "app.bsky.contact.startPhoneVerification"}
-
-type ContactStartPhoneVerification_Input struct {
-	Phone string `json:"phone"`
-	Extra `json:"-"`
-}
-type ContactStartPhoneVerification_Output = ContactDismissMatch_Output
-
-// Errors: ErrRateLimitExceeded, ErrInvalidDid, ErrInvalidPhone, ErrInvalidCode, ErrInternalError.
-var ContactVerifyPhone = xrpc.Procedure[ContactVerifyPhone_Input, ContactVerifyPhone_Output]{NSID: "app.bsky.contact.verifyPhone"}
-
-type ContactVerifyPhone_Input struct {
-	Code  string `json:"code"`
-	Phone string `json:"phone"`
-	Extra `json:"-"`
-}
-type ContactVerifyPhone_Output struct {
-	Token string `json:"token"`
-	Extra `json:"-"`
-}
