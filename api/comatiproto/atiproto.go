@@ -12,9 +12,11 @@ type Actions_Create struct {
 
 	Collection string `json:"collection"`
 
-	Rkey   *string  `json:"rkey,omitzero"`
+	Rkey *string `json:"rkey,omitzero"`
+
 	Record data.Raw `json:"record"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_Delete struct {
 	Name string `json:"name"`
@@ -23,15 +25,17 @@ type Actions_Delete struct {
 
 	Collection string  `json:"collection"`
 	SwapCommit *string `json:"swapCommit,omitzero"`
-	Extra      `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_Error struct {
 	Action  string `json:"action"`
 	Message string `json:"message"`
 
-	Code  *string `json:"code,omitzero"`
-	Name  *string `json:"name,omitzero"`
-	Extra `json:"-"`
+	Code *string `json:"code,omitzero"`
+	Name *string `json:"name,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_InboundWorkflow struct {
 	Intent string `json:"intent"`
@@ -39,31 +43,37 @@ type Actions_InboundWorkflow struct {
 	Error *Actions_Error `json:"error,omitzero"`
 
 	Responses []Actions_Response `json:"responses"`
-	Extra     `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_OutboundWorkflow struct {
 	Intent string `json:"intent"`
 
 	Actions []Actions_OutboundWorkflow_Actions_Elem `json:"actions"`
-	Extra   `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_OutboundWorkflow_Actions_Elem = data.Union[func(*Actions_Create, *Actions_Update, *Actions_Delete, *Actions_Raise)]
 type Actions_Raise struct {
-	Message string  `json:"message"`
-	Code    *string `json:"code,omitzero"`
-	Extra   `json:"-"`
+	Message string `json:"message"`
+
+	Code *string `json:"code,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_RecordResult struct {
-	Uri   string  `json:"uri"`
-	Cid   *string `json:"cid,omitzero"`
-	Extra `json:"-"`
+	Uri string  `json:"uri"`
+	Cid *string `json:"cid,omitzero"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_Response struct {
 	Name   string `json:"name"`
 	Action string `json:"action"`
 
 	Result Actions_RecordResult `json:"result"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 type Actions_Update struct {
 	Name string `json:"name"`
@@ -74,7 +84,8 @@ type Actions_Update struct {
 	SwapCommit *string `json:"swapCommit,omitzero"`
 
 	Record data.Raw `json:"record"`
-	Extra  `json:"-"`
+
+	Extra Extra `json:"-"`
 }
 
 func (*Actions_Create) LexType() string { return "com.atiproto.actions#create" }
