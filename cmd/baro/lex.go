@@ -37,7 +37,7 @@ func newLex(e *env) *cobra.Command {
 	}
 	cmd.AddCommand(
 		newLexNew(e), newLexLint(e), newLexBreaking(e), newLexStatus(e), newLexDiff(e), newLexCheckDNS(e), newLexPublish(e), newLexUnpublish(e),
-		newLexPull(e), newLexInstall(e), newLexResolve(e), newLexLs(e), newLexValidate(e), newLexGen(e), newLexParse(e),
+		newLexPull(e), newLexInstall(e), newLexResolve(e), newLexLs(e), newLexValidate(e), newLexGen(e), newLexSite(e), newLexParse(e),
 	)
 	return cmd
 }
