@@ -38,13 +38,25 @@ func newPDS(e *env) *cobra.Command {
 					return err
 				}
 			}
+			if c.AppViewURL != "" {
+				if c.AppView == "" {
+					return usagef("--appview is missing: which service, did#service, is at %s?", c.AppViewURL)
+				}
+				if err := serviceURLs("appview-url", &c.AppViewURL); err != nil {
+					return err
+				}
+			}
 			if c.PublicURL == "" && !isLoopback("http://"+s.listen) {
 				return usagef("--public-url is missing: how do others reach a server that listens on %s?", s.listen)
 			}
 			if (c.PublicURL == "" || isLoopback(c.PublicURL)) && !e.config.given(cmd, "plc") {
 				return usagef("--plc is missing: accounts that only this machine can reach do not belong into the public directory ('baro plc' runs one; --public-url is for a server that others reach)")
 			}
-			return e.serve(cmd.Context(), s, append([]string{c.PLCURL}, c.Relays...), func(url, dir string, w world.World) (server, error) {
+			named := append([]string{c.PLCURL}, c.Relays...)
+			if c.AppViewURL != "" {
+				named = append(named, c.AppViewURL)
+			}
+			return e.serve(cmd.Context(), s, named, func(url, dir string, w world.World) (server, error) {
 				c := c
 				c.Dir, c.Memory, c.Version = dir, s.memory, version().Version
 				if c.PublicURL == "" {
@@ -67,6 +79,9 @@ func newPDS(e *env) *cobra.Command {
 	fl.StringSliceVar(&c.HandleDomains, "handle-domain", nil, "domain below which accounts get handles (repeat for more; default on localhost: .test)")
 	fl.StringVar(&c.PLCURL, "plc", identity.DefaultPLC, "PLC directory")
 	fl.StringSliceVar(&c.Relays, "relay", nil, "URL of a relay that is asked to crawl this server (repeat for more)")
+	fl.StringVar(&c.AppView, "appview", "", "service, did#service, that methods of app.bsky go to; refused without one")
+	fl.StringVar(&c.AppViewURL, "appview-url", "", "URL of the AppView (default: what its DID document says)")
+	fl.BoolVar(&c.BareAudience, "bare-audience", false, "name only the DID in tokens for services that requests are passed on to, as services before 2026 want it")
 	fl.BoolVar(&c.InviteRequired, "invite-required", false, "make accounts only with an invite code")
 	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin; no administration without one")
 	fl.StringVar(&c.ContactEmail, "contact-email", "", "told by describeServer")

@@ -20,7 +20,7 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// Until there is an AppView, clients get their own profile and preferences here: they ask for them at sign-in. Profiles are those of the
+// Preferences are kept here. Without an AppView, clients also get their own profile here: they ask for them at sign-in. Profiles are those of the
 // accounts on this server, made from their records.
 
 // getProfile is app.bsky.actor.getProfile.

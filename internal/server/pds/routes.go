@@ -12,7 +12,7 @@ import (
 
 // routes puts all methods together. Each handler authenticates by itself.
 func (s *Service) routes() *xrpc.Server {
-	x := xrpc.NewServer(xrpc.ServerOptions{Log: s.world.Log, Before: s.throttle})
+	x := xrpc.NewServer(xrpc.ServerOptions{Log: s.world.Log, Before: s.before, Fallback: http.HandlerFunc(s.proxyHTTP)})
 	s.routesAccounts(x)
 
 	one := xrpc.RouteOptions{Auth: s.authWrite, MaxBody: maxRecordBody}

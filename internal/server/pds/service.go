@@ -2,7 +2,8 @@
 //
 // One ordered key-value store holds everything: account rows, tree nodes and records in export order, blob references, and the event
 // log, so that a commit, its blocks, its blob references and its event are one batch and one grouped fsync. A 2xx answer means that the
-// batch is on disk. Blob bytes are files beside the store. It does not do OAuth, e-mail or proxying to an AppView.
+// batch is on disk. Blob bytes are files beside the store. Methods that it does not have go to the service that
+// the caller names. It does not do OAuth or e-mail.
 //
 //	s, err := pds.New(pds.Config{Dir: dir, PublicURL: "http://localhost:2583", PLCURL: plc}, w)
 //	if err != nil { … }
@@ -61,6 +62,18 @@ type Config struct {
 	// ContactEmail, PrivacyPolicyURL and TermsURL are shown by describeServer when set.
 	ContactEmail, PrivacyPolicyURL, TermsURL string
 
+	// AppView is the service, as did#service, that methods of app.bsky go to when their caller names none. Without it they are refused.
+	AppView string
+	// AppViewURL is where the AppView can be reached; looked up in its DID document when empty.
+	AppViewURL string
+	// BareAudience makes the tokens for services that requests are passed on to name the DID alone, without #service, as services before
+	// 2026 want it.
+	BareAudience bool
+	// ProxyTimeout is how long another service may take for a whole answer; 30 seconds by default.
+	ProxyTimeout time.Duration
+	// MaxProxyBytes is the largest body that is passed on, in either direction; 10 MiB by default.
+	MaxProxyBytes int64
+
 	// Relays are the base URLs of the relays that are asked to crawl this server.
 	Relays []string
 	// CrawlInterval is the least time between two successful requests to one relay; 20 minutes by default.
@@ -111,10 +124,12 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.MaxImportBytes, 2<<30)
 	def(&c.MaxImportParkedBytes, 256<<20)
 	def(&c.EventBytes, 4<<30)
+	def(&c.MaxProxyBytes, 10<<20)
 	def(&c.CacheBytes, 16<<20)
 	dur(&c.TempBlobAge, 6*time.Hour)
 	dur(&c.EventRetention, 72*time.Hour)
 	dur(&c.CrawlInterval, 20*time.Minute)
+	dur(&c.ProxyTimeout, 30*time.Second)
 	if c.OpenRepos <= 0 {
 		c.OpenRepos = 256
 	}
@@ -136,6 +151,16 @@ func (c Config) withDefaults() (Config, error) {
 	if _, err := syntax.ParseDID(string(c.DID)); err != nil {
 		return c, fmt.Errorf("pds: service DID: %w", err)
 	}
+	if c.AppViewURL != "" {
+		u, err := url.Parse(c.AppViewURL)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "" {
+			return c, fmt.Errorf("pds: AppView URL %q: want http(s)://host[:port]", c.AppViewURL)
+		}
+		if c.AppView == "" {
+			return c, errors.New("pds: the AppView has a URL but no DID")
+		}
+		c.AppViewURL = u.Scheme + "://" + u.Host
+	}
 	c.HandleDomains = slices.Clone(c.HandleDomains)
 	for i, d := range c.HandleDomains {
 		if !strings.HasPrefix(d, ".") {
@@ -155,6 +180,9 @@ type Service struct {
 	log     *eventlog.Log
 	files   *blob.Store
 	schemas *schemas
+
+	appView     serviceRef
+	proxyClient *http.Client
 
 	lexicons  *lexres.Resolver // of schemas that this server doesn't know by itself
 	published published
@@ -235,6 +263,9 @@ func (s *Service) open() error {
 		return err
 	}
 	if err := s.openAccounts(); err != nil {
+		return err
+	}
+	if err := s.openProxy(); err != nil {
 		return err
 	}
 	s.openLexicons()

@@ -141,8 +141,12 @@ func (s *Service) getServiceAuth(_ context.Context, r *xrpc.Request, p *comatpro
 	if err != nil {
 		return nil, err
 	}
-	did, service, named := strings.Cut(p.Aud, "#")
-	if _, err := syntax.ParseDID(did); err != nil || (named && (service == "" || strings.ContainsAny(service, "# \t\r\n"))) {
+	if strings.Contains(p.Aud, "#") {
+		_, err = parseServiceRef(p.Aud)
+	} else {
+		_, err = syntax.ParseDID(p.Aud)
+	}
+	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "aud: want a DID, with #service or without")
 	}
 	lxm := value(p.Lxm)
@@ -151,13 +155,15 @@ func (s *Service) getServiceAuth(_ context.Context, r *xrpc.Request, p *comatpro
 		if err != nil {
 			return nil, refuse(http.StatusBadRequest, "InvalidRequest", "lxm: want the NSID of a method")
 		}
-		lxm = string(n)
+		lxm = string(n.Normalize())
 	}
 	switch {
 	case protectedMethods[lxm]:
 		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "no token is made for %s: it manages the account", lxm)
 	case info.Scope == scopeTakendown && lxm != methodCreateAccount:
 		return nil, refuse(http.StatusBadRequest, "InvalidToken", "an account that was taken down can only move")
+	case info.Scope == scopeAppPass && lxm == "":
+		return nil, refuse(http.StatusBadRequest, "InvalidToken", "this app password does not allow every method: name one in lxm")
 	case info.Scope == scopeAppPass && privilegedMethod(lxm):
 		return nil, refuse(http.StatusBadRequest, "InvalidToken", "this app password does not allow %s", lxm)
 	}
