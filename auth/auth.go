@@ -12,10 +12,13 @@
 //
 //	a, err = m.Account(ctx, did) // in another process, later
 //
-// The package doesn't find out which PDS an account is on (package identity does), speaks no OAuth, and never keeps a
-// password. Tokens are opaque to it but for their expiry, which is read and not verified.
+// Requests between services carry tokens of another kind, signed with an account's or a service's own key:
+// [ServiceToken.Sign] makes one, a [ServiceValidator] checks it, and a [ServiceAuth] sends them.
 //
-// Limits: a token of at most 16 KiB.
+// The package doesn't find out which PDS an account is on (package identity does), speaks no OAuth, and never keeps a
+// password. The tokens of a session are opaque to it but for what they say of themselves, which is read and not verified.
+//
+// Limits: a token of at most 16 KiB in a session, of 4 KiB between services.
 package auth
 
 import (
@@ -39,6 +42,8 @@ const DefaultEarly = 5 * time.Minute
 var (
 	// ErrLoginRequired says that there is no session, or that the server ended it: only the password helps.
 	ErrLoginRequired = errors.New("login required")
+	// ErrFactorTokenRequired says that the server has mailed a code, with which to log in again as [Credentials.Token].
+	ErrFactorTokenRequired = comatproto.ErrAuthFactorTokenRequired
 	// ErrOtherHost says that credentials were not sent because the request went to another host than the account's PDS.
 	ErrOtherHost = errors.New("credentials are for another host")
 )
@@ -118,7 +123,7 @@ func (c Credentials) String() string { return "credentials of " + c.Identifier }
 func (c Credentials) GoString() string { return c.String() }
 
 // Login makes a session at a PDS, given as an http or https URL, and keeps it. A server that wants a second factor answers
-// with [comatproto.ErrAuthFactorTokenRequired].
+// with [ErrFactorTokenRequired].
 func (m *Manager) Login(ctx context.Context, pds string, c Credentials) (*Account, error) {
 	origin, err := originOf(pds)
 	if err != nil {
@@ -167,6 +172,9 @@ func (m *Manager) Import(ctx context.Context, s Session) (*Account, error) {
 		return nil, err
 	}
 	s.PDS = origin
+	if c, ok := s.AccessClaims(); ok && strings.HasPrefix(c.Subject, "did:") && c.Subject != string(s.DID) {
+		return nil, fmt.Errorf("a session of %s with a token of %s", s.DID, c.Subject)
+	}
 	return m.add(ctx, s, EventImported)
 }
 

@@ -462,7 +462,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 func TestCompatString(t *testing.T) {
 	for _, tt := range []struct{ in, out, pds string }{
 		{in: "alice.test:::" + string(did) + ":::acc:::ref:::https://pds.example", pds: "https://pds.example"},
-		{in: "alice.test:::" + string(did) + ":::acc:::ref:::https://pds.example/xrpc", out: "alice.test:::" + string(did) + ":::acc:::ref:::https://pds.example", pds: "https://pds.example"},
+		{in: "alice.test:::" + string(did) + ":::acc:::ref:::https://pds.example/xrpc", pds: "https://pds.example"},
 		{in: "alice.test:::" + string(did) + ":::acc:::ref", out: "alice.test:::" + string(did) + ":::acc:::ref:::https://bsky.social", pds: "https://bsky.social"},
 	} {
 		s, err := auth.ParseCompatString(tt.in + "\n")

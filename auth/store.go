@@ -11,12 +11,14 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 
+	"github.com/barograph/baro/internal/filelock"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -86,17 +88,19 @@ func sortSessions(s []Session) {
 }
 
 const (
-	filePrefix  = "session-"
-	fileSuffix  = ".json"
-	tmpPrefix   = "tmp-"
-	maxFile     = 64 << 10 // bytes of a session file
-	fileVersion = 1
+	filePrefix = "session-"
+	fileSuffix = ".json"
+	tmpPrefix  = "tmp-"
+	maxFile    = 64 << 10 // bytes of a session file
+	lockName   = "lock"
 )
 
 // FileStore keeps each session in a file that only its owner may read, in a folder that the caller opened. A file is
-// replaced as a whole: written, synced and renamed.
+// replaced as a whole: written, synced and renamed. Processes that share a folder renew one at a time. (Keyrings of desktops
+// are not used: they ask people things, and a session on a server has nobody to ask.)
 type FileStore struct {
 	root *os.Root
+	own  bool // to be closed here
 	tmp  atomic.Int64
 }
 
@@ -106,17 +110,86 @@ func NewFileStore(root *os.Root) *FileStore { return &FileStore{root: root} }
 var (
 	_ Store = (*MemoryStore)(nil)
 	_ Store = (*FileStore)(nil)
+
+	_ Locker = (*FileStore)(nil)
 )
+
+// StateFolder returns the folder for the sessions of an application, by the XDG rules for what programs keep between runs:
+// below $XDG_STATE_HOME if that is an absolute path, and else below ~/.local/state. Getenv is os.Getenv.
+func StateFolder(getenv func(string) string, application string) (string, error) {
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, application, "sessions"), nil
+	}
+	home := getenv("HOME")
+	if home == "" {
+		home = getenv("USERPROFILE")
+	}
+	if !filepath.IsAbs(home) {
+		return "", errors.New("there is no home folder to keep sessions in: set XDG_STATE_HOME")
+	}
+	return filepath.Join(home, ".local", "state", application, "sessions"), nil
+}
+
+// OpenFileStore returns the store in a folder, which it makes if need be, with mode 0700. Close it when done.
+func OpenFileStore(folder string) (*FileStore, error) {
+	fail := func(err error) (*FileStore, error) {
+		return nil, fmt.Errorf("opening the folder of sessions: %w", err)
+	}
+	folder, err := filepath.Abs(folder)
+	if err != nil {
+		return fail(err)
+	}
+	// From the nearest folder above that is there.
+	above := folder
+	root, err := os.OpenRoot(above)
+	for errors.Is(err, fs.ErrNotExist) && filepath.Dir(above) != above {
+		above = filepath.Dir(above)
+		root, err = os.OpenRoot(above)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	rest, err := filepath.Rel(above, folder)
+	if err == nil && rest != "." {
+		defer root.Close()
+		if err = root.MkdirAll(rest, 0o700); err == nil {
+			var inner *os.Root
+			if inner, err = root.OpenRoot(rest); err == nil {
+				return &FileStore{root: inner, own: true}, nil
+			}
+		}
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return &FileStore{root: root, own: true}, nil
+}
+
+// Close closes a folder that [OpenFileStore] opened.
+func (f *FileStore) Close() error {
+	if !f.own {
+		return nil
+	}
+	return f.root.Close()
+}
+
+// Lock implements [Locker]: by a lock of the operating system on a file in the folder, which ends with the process. All
+// accounts share it, as a renewal takes no longer than one request.
+func (f *FileStore) Lock(ctx context.Context, _ syntax.DID) (unlock func(), err error) {
+	h, err := f.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lock of the sessions: %w", err)
+	}
+	if err := filelock.Lock(ctx, h); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return func() { _ = h.Close() }, nil // closing unlocks, whatever it returns
+}
 
 // fileName is made of the DID's hash, since a DID may hold anything that a file system trips over.
 func fileName(did syntax.DID) string {
 	h := sha256.Sum256([]byte(did))
 	return filePrefix + hex.EncodeToString(h[:8]) + fileSuffix
-}
-
-type sessionFile struct {
-	Version int `json:"version"`
-	Session
 }
 
 // Load implements [Store].
@@ -143,7 +216,7 @@ func (f *FileStore) read(name string) (Session, error) {
 	if err != nil {
 		return Session{}, fmt.Errorf("reading the session file %s: %w", name, err)
 	}
-	var s sessionFile
+	var s sessionText
 	if len(b) > maxFile {
 		return Session{}, fmt.Errorf("the session file %s has more than %d bytes", name, maxFile)
 	}
@@ -151,15 +224,15 @@ func (f *FileStore) read(name string) (Session, error) {
 		// Not the error itself: it may quote a token.
 		return Session{}, fmt.Errorf("the session file %s is damaged: log in again", name)
 	}
-	if s.Version != fileVersion {
-		return Session{}, fmt.Errorf("the session file %s has version %d, this program knows %d", name, s.Version, fileVersion)
+	if s.Version != textVersion {
+		return Session{}, fmt.Errorf("the session file %s has version %d, this program knows %d", name, s.Version, textVersion)
 	}
 	return s.Session, nil
 }
 
 // Save implements [Store].
 func (f *FileStore) Save(_ context.Context, s Session) (err error) {
-	b, err := json.Marshal(sessionFile{Version: fileVersion, Session: s})
+	b, err := json.Marshal(sessionText{textVersion, s})
 	if err != nil {
 		return fmt.Errorf("encoding a session: %w", err)
 	}
