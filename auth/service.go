@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
-	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
@@ -157,22 +156,9 @@ const (
 	ErrTokenExpired      xrpc.ErrorName = "JwtExpired"
 )
 
-// KeySource finds the key of a fragment such as "#atproto" in a DID's document; fresh if the one known before doesn't fit.
+// KeySource finds the key of a fragment such as "#atproto" in a DID's document, nil if there is none; fresh if the one known
+// before doesn't fit. The method Key of a directory of package identity is one.
 type KeySource func(ctx context.Context, did syntax.DID, fragment string, fresh bool) (*keys.PublicKey, error)
-
-// DirectoryKeys is the KeySource of a directory.
-func DirectoryKeys(d *identity.Directory) KeySource {
-	return func(ctx context.Context, did syntax.DID, fragment string, fresh bool) (*keys.PublicKey, error) {
-		doc, err := d.ResolveDID(ctx, did)
-		if fresh && err == nil {
-			doc, _, err = d.Refresh(ctx, did)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return doc.Key(fragment), nil
-	}
-}
 
 // OneKey is the KeySource that knows one DID's key, and needs no network.
 func OneKey(did syntax.DID, key *keys.PublicKey) KeySource {
@@ -198,6 +184,13 @@ type ServiceValidator struct {
 	seen  map[string]time.Time // issuer and ID of tokens, until they expire
 	swept time.Time
 }
+
+// Fragments of a DID document.
+const (
+	fragmentKey    = "#atproto"
+	fragmentLabel  = "#atproto_label"
+	serviceLabeler = "#atproto_labeler"
+)
 
 // maxSeen bounds the memory for tokens that were used. They live minutes; beyond it new ones are refused.
 const maxSeen = 1 << 20
@@ -232,10 +225,10 @@ func (v *ServiceValidator) Validate(ctx context.Context, token string, method sy
 		Issued: moment(j.claims.Iat), Expires: moment(j.claims.Exp), ID: j.claims.Jti, KeyID: j.header.Kid,
 	}
 	// Labelers have a key of their own, all others sign with the account's.
-	fragment := identity.FragmentKey
+	fragment := fragmentKey
 	if service != "" {
-		if t.Service = "#" + service; t.Service == identity.FragmentLabeler {
-			fragment = identity.FragmentLabel
+		if t.Service = "#" + service; t.Service == serviceLabeler {
+			fragment = fragmentLabel
 		}
 	}
 	switch {

@@ -119,6 +119,7 @@ func TestServiceTokens(t *testing.T) {
 			t.Errorf("%s, once more: %v", x.name, err)
 		}
 	}
+	var _ auth.KeySource = (*identity.Directory)(nil).Key
 	v := &auth.ServiceValidator{Audiences: []string{service}, Keys: source, Now: func() time.Time { return now }}
 	stranger := sign(key, func(x *auth.ServiceToken) { x.Issuer = "did:web:stranger.test" })
 	if _, err := v.Validate(t.Context(), stranger, skel); identity.KindOf(err) != identity.KindNotFound {

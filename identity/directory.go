@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/barograph/baro/identity/internal/cache"
+	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -174,6 +175,20 @@ func (d *Directory) ResolveDID(ctx context.Context, did syntax.DID) (*Document, 
 func (d *Directory) Refresh(ctx context.Context, did syntax.DID) (doc *Document, fresh bool, err error) {
 	a := d.document(ctx, did, d.o.MinRefresh)
 	return a.Value, a.Err == nil && a.Asked, a.Err
+}
+
+// Key returns the key of a fragment such as "#atproto" in the document of a DID, nil if there is no valid one. If fresh is
+// set, the document is fetched again, as by Refresh. It is what package auth checks tokens between services with.
+func (d *Directory) Key(ctx context.Context, did syntax.DID, fragment string, fresh bool) (*keys.PublicKey, error) {
+	minAge := time.Duration(-1)
+	if fresh {
+		minAge = d.o.MinRefresh
+	}
+	a := d.document(ctx, did, minAge)
+	if a.Err != nil {
+		return nil, a.Err
+	}
+	return a.Value.Key(fragment), nil
 }
 
 // Purge forgets the document of a DID and the handle it claims. It is for #identity events.

@@ -408,6 +408,28 @@ func TestRefresh(t *testing.T) {
 	step("down, not asked again", 3, false)
 }
 
+func TestKey(t *testing.T) {
+	w := newWorld(t, nil)
+	where := "plc.test/" + string(alice)
+	w.text(where, document(alice))
+	for _, x := range []struct {
+		fragment  string
+		wait      time.Duration
+		fresh     bool
+		want      bool
+		documents int
+	}{{"#atproto", 0, false, true, 1}, {"#atproto", 0, false, true, 1}, {"#atproto", 0, true, true, 1}, {"#atproto", 2 * time.Minute, true, true, 2}, {"#atproto_label", 0, false, false, 2}} {
+		w.advance(x.wait)
+		k, err := w.dir.Key(t.Context(), alice, x.fragment, x.fresh)
+		if err != nil || (k != nil) != x.want || w.count(where) != x.documents {
+			t.Errorf("%+v: %v, %v after %d requests", x, k, err, w.count(where))
+		}
+	}
+	if _, err := w.dir.Key(t.Context(), bob, "#atproto", false); identity.KindOf(err) != identity.KindNotFound {
+		t.Error(err)
+	}
+}
+
 func TestSingleFlight(t *testing.T) {
 	w := newWorld(t, nil)
 	where := "plc.test/" + string(alice)
