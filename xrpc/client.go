@@ -211,29 +211,36 @@ func encodeInput(in any, accepts string) (*Body, error) {
 	return &Body{Reader: bytes.NewReader(b), Type: typeJSON, Length: int64(len(b))}, nil
 }
 
-func call[O any](ctx context.Context, c *Client, method, nsid, query string, in *Body, accept string) (*O, error) {
-	out := new(O)
-	decoded := false
+// call is [Client.call] for one type of output. There is little in it, because the compiler makes one of it for each.
+func call[O any](ctx context.Context, c *Client, method, nsid, query string, in *Body, accept string) (out *O, err error) {
+	err = c.call(ctx, method, nsid, query, in, accept, func() any { out = new(O); return out })
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// call fills an output, a new one for each try.
+func (c *Client) call(ctx context.Context, method, nsid, query string, in *Body, accept string, fresh func() any) error {
+	var decoded any
 	err := c.try(ctx, method, nsid, query, in, accept, func(s *Stream, m *Meta) error {
-		switch out := any(out).(type) {
+		switch out := fresh().(type) {
 		case *Stream:
 			*out = *s
 			return nil
 		case *None:
 			return s.Body.Close()
+		default:
+			decoded = out
+			return c.decode(s, out, m)
 		}
-		out, decoded = new(O), true
-		return c.decode(s, out, m)
 	})
-	if err != nil {
-		return nil, err
-	}
-	if c.Validate != nil && decoded {
-		if err := c.Validate(nsid, out); err != nil {
-			return nil, fmt.Errorf("calling %s: the answer is invalid: %w", nsid, err)
+	if err == nil && c.Validate != nil && decoded != nil {
+		if err := c.Validate(nsid, decoded); err != nil {
+			return fmt.Errorf("calling %s: the answer is invalid: %w", nsid, err)
 		}
 	}
-	return out, nil
+	return err
 }
 
 // decode reads a JSON answer.

@@ -55,30 +55,38 @@ func (g *PageGuard) Next(items int, cursor string) (bool, error) {
 func (q Query[P, O]) Pages(ctx context.Context, c *Client, p P) iter.Seq2[*O, error] {
 	return func(yield func(*O, error) bool) {
 		p := p // each loop over the sequence begins anew
-		var guard PageGuard
-		for {
-			out, err := q.Call(ctx, c, &p)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if !yield(out, nil) {
-				return
-			}
-			next, ok := cursor(out)
-			last, ok2 := cursor(&p)
-			if !ok || !ok2 || next.IsNil() {
-				return
-			}
-			more, err := guard.Next(items(out), next.Elem().String())
-			if err != nil {
-				yield(nil, fmt.Errorf("paging %s: %w", q.NSID, err))
-			}
-			if !more {
-				return
-			}
-			last.Set(next)
+		pages(q.NSID, &p, func() (any, error) { return q.Call(ctx, c, &p) }, func(out any, err error) bool {
+			page, _ := out.(*O)
+			return yield(page, err)
+		})
+	}
+}
+
+// pages is what Pages does, for all types.
+func pages(nsid string, params any, call func() (any, error), yield func(any, error) bool) {
+	var guard PageGuard
+	for {
+		out, err := call()
+		if err != nil {
+			yield(nil, err)
+			return
 		}
+		if !yield(out, nil) {
+			return
+		}
+		next, ok := cursor(out)
+		last, ok2 := cursor(params)
+		if !ok || !ok2 || next.IsNil() {
+			return
+		}
+		more, err := guard.Next(items(out), next.Elem().String())
+		if err != nil {
+			yield(nil, fmt.Errorf("paging %s: %w", nsid, err))
+		}
+		if !more {
+			return
+		}
+		last.Set(next)
 	}
 }
 
