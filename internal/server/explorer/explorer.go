@@ -29,10 +29,10 @@ import (
 	"time"
 
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/identity/lexres"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/lexicon"
-	"github.com/barograph/baro/lexicons"
 )
 
 // Bounds of what a page asks for, holds and shows.
@@ -58,9 +58,13 @@ const (
 	ringEvents    = 400      // events kept for the tail
 	rowsPerEvent  = 10       // operations shown of one commit
 	cacheEntries  = 2048     // of each small cache
+	maxSchemas    = 64       // that a schema may refer to
+	maxFindings   = 30       // of one record
 	maxConcurrent = 8        // requests that one page has out at the same time
 	statusTTL     = time.Minute
 )
+
+const userAgent = "barograph-explorer"
 
 // Config says where the explorer looks.
 type Config struct {
@@ -77,6 +81,8 @@ type Config struct {
 
 	Version string        // told in the footer and by /_health
 	Timeout time.Duration // for all that a page asks others; default 8 s
+	// SchemaTimeout is how long a page waits for a published schema, which takes DNS and a proof; default 2 s.
+	SchemaTimeout time.Duration
 	// Backlog is how many past events are read from the relay at the start, for the tail and the trace; default 2,000,
 	// negative: none.
 	Backlog int64
@@ -88,12 +94,14 @@ type Service struct {
 	w   world.World
 	log *slog.Logger
 
-	dir     *identity.Directory
-	http    *http.Client // small answers
-	files   *http.Client // proofs and blobs, whose readers bound them
-	pages   *pages
-	tail    *tail
-	catalog func() *lexicon.Catalog
+	dir      *identity.Directory
+	http     *http.Client // small answers
+	files    *http.Client // proofs and blobs, whose readers bound them
+	pages    *pages
+	tail     *tail
+	catalog  func() *lexicon.Catalog
+	graph    func() *lexicon.Graph // of the catalog
+	resolver *lexres.Resolver      // of schemas that it doesn't hold
 
 	names    *cache[string, Actor]    // by DID
 	profiles *cache[string, *Profile] // by DID
@@ -116,6 +124,9 @@ func New(cfg Config, w world.World) (*Service, error) {
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 8 * time.Second
+	}
+	if cfg.SchemaTimeout == 0 {
+		cfg.SchemaTimeout = min(2*time.Second, cfg.Timeout)
 	}
 	if cfg.Backlog == 0 {
 		cfg.Backlog = 2000
@@ -144,25 +155,22 @@ func New(cfg Config, w world.World) (*Service, error) {
 		started:  w.Clock.Now(),
 		closed:   make(chan struct{}),
 	}
-	agent := "barograph-explorer"
-	s.http = w.HTTPClient(netguard.ClientOptions{Timeout: cfg.Timeout, MaxBody: maxAnswer, UserAgent: agent, IdleConns: maxConcurrent})
-	s.files = w.HTTPClient(netguard.ClientOptions{Timeout: 2 * cfg.Timeout, MaxBody: maxBlob + 1, UserAgent: agent, Redirects: 2})
+	s.http = w.HTTPClient(netguard.ClientOptions{Timeout: cfg.Timeout, MaxBody: maxAnswer, UserAgent: userAgent, IdleConns: maxConcurrent})
+	s.files = w.HTTPClient(netguard.ClientOptions{Timeout: 2 * cfg.Timeout, MaxBody: maxBlob + 1, UserAgent: userAgent, Redirects: 2})
 	if s.dir == nil {
 		s.dir = identity.New(identity.Options{
-			HTTP: w.HTTPClient(netguard.ClientOptions{MaxBody: identity.MaxDocument + 1, Redirects: 3, UserAgent: agent}), Resolver: w.Resolver, Now: w.Clock.Now,
+			HTTP: w.HTTPClient(netguard.ClientOptions{MaxBody: identity.MaxDocument + 1, Redirects: 3, UserAgent: userAgent}), Resolver: w.Resolver, Now: w.Clock.Now,
 			PLC: cfg.PLCURL, AllowLocalhost: cfg.AllowLocalhost,
 		})
 	}
+	s.resolver = newResolver(s, w)
 	s.catalog = sync.OnceValue(func() *lexicon.Catalog {
 		if cfg.Catalog != nil {
 			return cfg.Catalog
 		}
-		c := lexicon.NewCatalog().With(lexicon.Options{AllowLegacyBlobs: true})
-		if err := c.AddFS(lexicons.FS); err != nil { // the schemas are part of the program, and tested
-			s.log.Error("reading the embedded schemas", "err", err)
-		}
-		return c
+		return s.embedded()
 	})
+	s.graph = sync.OnceValue(func() *lexicon.Graph { return s.catalog().Graph() })
 	s.tail = newTail(w.Clock.Now)
 	var err error
 	if s.pages, err = newPages(s); err != nil {

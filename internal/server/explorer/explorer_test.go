@@ -66,7 +66,7 @@ func TestPages(t *testing.T) {
 	html = page(t, s, linksHref(uri, "app.bsky.feed.like:subject.uri", ""), 200)
 	contains(t, html, "Likes", "bob.test", bob.did)
 	html = page(t, s, "/lexicon/app.bsky.feed.post", 200)
-	contains(t, html, "A record of", "maxGraphemes")
+	contains(t, html, `<span class="tag k-record">record</span>`, "maxGraphemes")
 	page(t, s, "/lexicon/com.example.unknown", 200)
 	page(t, s, "/search", 200)
 	html = page(t, s, "/search?q=what+is+this", 404)
@@ -333,7 +333,7 @@ func TestDirtyRecord(t *testing.T) { // signed bytes that no JSON can say: shown
 	b = cbor.AppendText(cbor.AppendText(b, "$type"), "com.example.odd")
 	n.putRaw(alice, "com.example.odd/a", b)
 	html := page(t, n.explorer(), "/at/alice.test/com.example.odd/a", 200)
-	contains(t, html, ">Verified<", "not valid in the data model")
+	contains(t, html, ">Verified<", "not valid in the data model", "What breaks the data model", "no CID&#34;", "&#34;$link")
 }
 
 func TestPaging(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 var (
 	tags = set(`html head meta title link script noscript body a header div svg circle path span nav form label input kbd button main footer p
 		section strong h1 h2 h3 dl dt dd ol ul li time bdi em b img figure figcaption g rect text table thead tbody tr th td details summary pre
-		blockquote datalist option`)
+		blockquote datalist option article wbr caption code`)
 	attributes = set(`lang charset name content rel href type title defer src class id aria-label aria-current aria-hidden aria-labelledby viewbox width
 		height cx cy r d action role for value placeholder autocomplete autocapitalize spellcheck maxlength tabindex datetime alt loading decoding
 		x y text-anchor data-live data-max data-last data-rate data-state data-state-text data-pause data-chart data-line data-area data-half

@@ -2,6 +2,7 @@ package explorer
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -15,7 +16,6 @@ import (
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/internal/netguard"
-	"github.com/barograph/baro/lexicon"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
 )
@@ -38,11 +38,19 @@ type RecordPage struct {
 	Links      []Source    `json:"links"`
 	LinksKnown bool        `json:"linksKnown"`
 
+	// Violations are the rules of the data model that the signed bytes break. Such a record has no Value: Lenient is what can be
+	// shown of it.
+	Violations     []Violation     `json:"violations,omitempty"`
+	MoreViolations bool            `json:"moreViolations,omitempty"`
+	Lenient        json.RawMessage `json:"lenient,omitempty"`
+
 	Type     string `json:"type,omitempty"`
 	Lede     string `json:"-"` // what a reader wants to see first
 	Tree     *Node  `json:"-"`
 	JSON     string `json:"-"`
 	JSONSize int    `json:"-"`
+
+	signedSize int // bytes of a record with violations
 }
 
 // Images are the blobs that are shown.
@@ -54,13 +62,6 @@ func (p *RecordPage) Images() []*BlobView {
 		}
 	}
 	return out
-}
-
-// SchemaCheck is how a record stands to its schema.
-type SchemaCheck struct {
-	Known   bool   `json:"known"`
-	Valid   bool   `json:"valid"`
-	Problem string `json:"problem,omitempty"`
 }
 
 // Proof is the chain from the account to the record, as it was checked for this page.
@@ -122,11 +123,15 @@ func (s *Service) record(ctx context.Context, r *http.Request) (*View, error) {
 			return nil
 		})
 	}
+	var schema *knownSchema
+	var schemaErr error
+	g.Go(func() error { schema, schemaErr = s.schema(gctx, nsid); return nil })
 	_ = g.Wait() // no function returns an error
 
 	v := &View{Title: path + " of " + p.Actor.ID(), Nav: "accounts", Name: "record", Data: p, URI: p.URI}
 	if p.Found {
-		s.describe(p, nsid, rkey)
+		s.describe(p)
+		s.checkSchema(p, nsid, rkey, schema, schemaErr)
 	} else if p.Proof.Absent {
 		v.Status = http.StatusNotFound
 	} else {
@@ -140,33 +145,16 @@ func (s *Service) record(ctx context.Context, r *http.Request) (*View, error) {
 }
 
 // describe reads the value for people.
-func (s *Service) describe(p *RecordPage, nsid syntax.NSID, rkey syntax.RecordKey) {
+func (s *Service) describe(p *RecordPage) {
 	did := p.Actor.DID
 	p.Size, p.Type = len(p.Value), foreign.Line(data.TypeOf(p.Value), 320)
 	p.Tree, _ = tree(p.Value, did) // nil: the JSON is shown alone
-	p.JSON, p.JSONSize = rawJSON(p.Value)
+	if p.JSON, p.JSONSize = rawJSON(p.Value); p.Lenient != nil {
+		p.Size, p.JSONSize = p.signedSize, len(p.Lenient)
+		p.JSON = string(p.Lenient[:min(len(p.Lenient), maxRaw)])
+	}
 	p.Blobs = blobViews(p.Value, did)
 	p.Lede = lede(p.Value)
-	cat := s.catalog()
-	if cat.Schema(nsid) == nil {
-		return
-	}
-	p.Schema.Known = true
-	err := cat.ValidateRecord(nsid, p.Value)
-	if err == nil {
-		err = cat.ValidateRecordKey(nsid, rkey)
-	}
-	if err == nil {
-		err = data.CheckRecord(p.Value)
-	}
-	switch {
-	case err == nil:
-		p.Schema.Valid = true
-	case errors.Is(err, lexicon.ErrUnknownSchema):
-		p.Schema.Known = false
-	default:
-		p.Schema.Problem = foreign.Line(err.Error(), 300)
-	}
 }
 
 // lede is the text that a reader wants first.
@@ -324,6 +312,8 @@ func (s *Service) prove(ctx context.Context, id *identity.Identity, path string,
 	}
 	if _, err := data.AppendJSON(nil, checked.Record); err != nil {
 		// The bytes are as signed, but no JSON can say what they say.
+		p.Violations, p.MoreViolations, p.Lenient = violations(checked.Record)
+		p.signedSize = len(checked.Record)
 		n.add("Record", "It is not valid in the data model, so it can’t be shown whole: "+foreign.Line(err.Error(), 200)+".")
 	} else {
 		p.Value = checked.Record

@@ -7,9 +7,7 @@ import (
 	"strings"
 
 	"github.com/barograph/baro/cid"
-	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/internal/foreign"
-	"github.com/barograph/baro/lexicons"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -143,47 +141,4 @@ func urlTarget(q string) string {
 		}
 	}
 	return ""
-}
-
-// LexiconPage is a schema.
-type LexiconPage struct {
-	NSID   string   `json:"nsid"`
-	Known  bool     `json:"known"`
-	Kind   string   `json:"kind,omitempty"` // of its main definition
-	Schema data.Raw `json:"schema,omitempty"`
-	Tree   *Node    `json:"-"`
-	Live   LiveList `json:"live"`
-}
-
-// lexiconRef is the page of a reference to a definition, "" if it is none.
-func lexiconRef(ref string) string {
-	nsid, _, _ := strings.Cut(ref, "#")
-	if !syntax.ValidNSID(nsid) {
-		return ""
-	}
-	return lexiconHref(nsid)
-}
-
-func (s *Service) lexicon(_ context.Context, r *http.Request) (*View, error) {
-	name := bare(r, "nsid")
-	nsid, err := syntax.ParseNSID(name)
-	if err != nil {
-		return nil, badRequest("“"+foreign.Line(name, 100)+"” is not the name of a lexicon.", "It looks like app.bsky.feed.post.")
-	}
-	p := &LexiconPage{NSID: string(nsid)}
-	p.Live = LiveList{Collection: p.NSID, Max: 12, Events: s.named(s.tail.recent(12, filter(p.NSID, "")))}
-	p.Live.Href = "/live/events" + strings.TrimPrefix(liveHref(p.NSID, ""), "/live")
-	if schema := s.catalog().Schema(nsid); schema != nil {
-		p.Known = true
-		if def := s.catalog().Resolve(p.NSID); def != nil {
-			p.Kind = string(def.Type)
-		}
-	}
-	if j, err := lexicons.Schema(p.NSID); err == nil {
-		if b, err := data.AppendCBOR(nil, j); err == nil {
-			p.Schema = b
-			p.Tree, _ = tree(b, "")
-		}
-	}
-	return &View{Title: p.NSID, Nav: "", Name: "lexicon", Data: p, Query: p.NSID}, nil
 }

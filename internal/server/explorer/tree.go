@@ -208,7 +208,7 @@ func (b *treeBuilder) links(n *Node) {
 		switch {
 		case child.Key == "$type" && child.Kind == nodeText:
 			if child.Text != "blob" {
-				child.Href, child.Outside = lexiconRef(child.Text), false
+				child.Href, child.Outside = schemaHref(child.Text), false
 			}
 		case child.Key == "uri" && child.Kind == nodeText:
 			uri = child
