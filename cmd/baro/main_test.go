@@ -26,6 +26,8 @@ func TestMain(m *testing.M) {
 //	network [demo]   brings up a local network in the data directory that baro looks in
 //	code N command   runs a command that has to end with the exit code N
 //	hostile          writes files that are wrong in one way each
+//	mock VAR SCRIPT  serves a script of workflows, and sets a variable to the URL
+//	runid VAR TEXT   sets a variable to the ID of the first workflow in the last output, of lines of JSON, that has TEXT
 //	zone NAME FILE   has the local network's DNS name the DID that is in a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -50,6 +52,8 @@ func TestScripts(t *testing.T) {
 			"code":    wantCode,
 			"hostile": hostileFiles,
 			"zone":    addToZone,
+			"mock":    startMock,
+			"runid":   findRunID,
 		},
 	})
 }
