@@ -73,19 +73,21 @@ func (a *account) active() bool { return a.Status == hostingActive }
 //	a/f/ did / code          → empty: codes that belong to an account
 //	a/s/ did / session       → session
 //	a/p/ did                 → preferences
+//	a/w/ did / name          → app password
 //	a/t/ did / purpose       → hash and expiry of a confirmation token
 const (
-	rowAccount  = "a/d/"
-	rowHandle   = "a/h/"
-	rowEmail    = "a/e/"
-	rowReserved = "a/k/"
-	rowReserver = "a/K/"
-	rowInvite   = "a/i/"
-	rowUse      = "a/u/"
-	rowOwnCodes = "a/f/"
-	rowSession  = "a/s/"
-	rowPrefs    = "a/p/"
-	rowToken    = "a/t/"
+	rowAccount     = "a/d/"
+	rowHandle      = "a/h/"
+	rowEmail       = "a/e/"
+	rowReserved    = "a/k/"
+	rowReserver    = "a/K/"
+	rowInvite      = "a/i/"
+	rowUse         = "a/u/"
+	rowOwnCodes    = "a/f/"
+	rowSession     = "a/s/"
+	rowPrefs       = "a/p/"
+	rowAppPassword = "a/w/"
+	rowToken       = "a/t/"
 )
 
 // errNoAccount means that no account of that name is hosted here.
@@ -230,7 +232,7 @@ func (a *account) erase(b kv.Batch) {
 	if a.Email != "" {
 		b.Delete([]byte(rowEmail + normalizeEmail(a.Email)))
 	}
-	for _, prefix := range []string{rowSession, rowToken, rowPrefs} {
+	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword} {
 		lo := []byte(prefix + did + "/")
 		b.DeleteRange(lo, kv.PrefixEnd(lo))
 	}

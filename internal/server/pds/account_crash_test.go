@@ -27,7 +27,7 @@ var accountCrashPoints = []struct {
 	hits []int
 }{
 	{"pds/account/before-plc", []int{1}}, {"pds/account/after-plc", []int{1}}, {"pds/account/durable", []int{1}}, {"pds/handle/after-plc", []int{1}},
-	{"eventlog/before-apply", []int{1, 2, 3, 4, 5}}, {"eventlog/after-apply", []int{1, 2, 3, 4, 5}},
+	{"eventlog/before-apply", []int{1, 2, 3, 4, 5, 6, 7, 8}}, {"eventlog/after-apply", []int{1, 2, 3, 4, 5, 6, 7, 8}},
 }
 
 // crashNetwork is a PDS on a real folder and a PLC directory that outlives it.
@@ -100,6 +100,15 @@ func accountCrashChild(t *testing.T, dir string) {
 	say("refresh", s.str("refreshJwt"))
 	want(t, n.call("com.atproto.identity.updateHandle", s.str("accessJwt"), map[string]any{"handle": "alicia.test"}), 200, "")
 	say("handle", "alicia.test")
+	p := n.call("com.atproto.server.createAppPassword", s.str("accessJwt"), map[string]any{"name": "bot"})
+	want(t, p, 200, "")
+	say("app", p.str("password"))
+	app := n.signIn("alicia.test", p.str("password"))
+	want(t, app, 200, "")
+	say("appRefresh", app.str("refreshJwt"))
+	say("revoking", "bot")
+	want(t, n.call("com.atproto.server.revokeAppPassword", s.str("accessJwt"), map[string]any{"name": "bot"}), 200, "")
+	say("revoked", "bot")
 	n.testPDS.stop()
 }
 
@@ -135,6 +144,17 @@ func afterAccountCrash(t *testing.T, n *network, out *bytes.Buffer) {
 	}
 	if acked["handle"] != nil && s.str("handle") != "alicia.test" {
 		t.Fatalf("acknowledged handle is lost: %s", s.str("handle"))
+	}
+	// An app password and its session are there together or gone together.
+	if acked["app"] != nil && acked["appRefresh"] != nil {
+		in := n.signIn(string(did), acked["app"][0])
+		refreshed := n.call("com.atproto.server.refreshSession", acked["appRefresh"][0], nil)
+		there := in.Status == 200
+		if there != (refreshed.Status == 200) || (acked["revoking"] == nil && !there) || (acked["revoked"] != nil && there) {
+			t.Errorf("app password: %s, its session: %s", in.Body, refreshed.Body)
+		}
+	} else if acked["app"] != nil {
+		want(t, n.signIn(string(did), acked["app"][0]), 200, "")
 	}
 	want(t, n.call("com.atproto.identity.updateHandle", s.str("accessJwt"), map[string]any{"handle": "alicia.test"}), 200, "")
 	if got := n.plc.state(t, did).Handle(); got != "alicia.test" {

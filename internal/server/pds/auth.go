@@ -109,6 +109,11 @@ func (s *Service) readToken(r *http.Request, expired bool, scopes ...scope) (aut
 		}
 		info.session, info.jti = sid, c.Jti
 	}
+	if info.Scope.isApp() {
+		if err := s.checkAppSession(info, c.Jti); err != nil {
+			return authInfo{}, err
+		}
+	}
 	return info, nil
 }
 
@@ -176,7 +181,9 @@ func refuse(status int, name, format string, args ...any) *xrpc.Error {
 // session is a signed-in client: one refresh token is current at a time, and the one before it still works for a moment, so that two
 // requests of the client that refresh at once both get the same successor.
 type session struct {
-	Scope    scope     `json:"scope"`
+	Scope scope `json:"scope"`
+	// App is the name of the app password that made the session.
+	App      string    `json:"app,omitempty"`
 	Current  string    `json:"current"`
 	Previous string    `json:"previous,omitempty"`
 	Rotated  time.Time `json:"rotated"`
@@ -193,9 +200,14 @@ func sessionKey(did syntax.DID, sid string) []byte {
 
 // newSession makes a session and the rows it needs; it exists once those rows are durable.
 func (s *Service) newSession(did syntax.DID, sc scope) (tokens, func(kv.Batch), error) {
+	return s.newAppSession(did, sc, "")
+}
+
+// newAppSession is newSession for the app password of a name. The caller holds the account's app passwords until the rows are durable.
+func (s *Service) newAppSession(did syntax.DID, sc scope, app string) (tokens, func(kv.Batch), error) {
 	sid := s.randomName(12)
 	now := s.world.Clock.Now()
-	row := session{Scope: sc, Current: sid + "." + s.randomName(16), Rotated: now, Created: now, Expires: now.Add(refreshLife)}
+	row := session{Scope: sc, App: app, Current: sid + "." + s.randomName(16), Rotated: now, Created: now, Expires: now.Add(refreshLife)}
 	t, err := s.issue(did, &row)
 	if err != nil {
 		return tokens{}, nil, err
@@ -224,8 +236,13 @@ func (row *session) put(b kv.Batch, did syntax.DID, sid string) {
 func (s *Service) issue(did syntax.DID, row *session) (tokens, error) {
 	now := s.world.Clock.Now().Unix()
 	aud := string(s.cfg.DID)
+	jti := s.randomName(8)
+	if row.Scope.isApp() { // the token is good for as long as its session is there
+		sid, _, _ := strings.Cut(row.Current, ".")
+		jti = sid + "." + jti
+	}
 	access, err := signSession(s.accounts.secrets.session, typAccess,
-		jwtClaims{Scope: string(row.Scope), Sub: string(did), Aud: aud, Iat: now, Exp: now + int64(accessLife/time.Second), Jti: s.randomName(8)})
+		jwtClaims{Scope: string(row.Scope), Sub: string(did), Aud: aud, Iat: now, Exp: now + int64(accessLife/time.Second), Jti: jti})
 	if err != nil {
 		return tokens{}, err
 	}
@@ -273,15 +290,17 @@ func (s *Service) staleSessions(did syntax.DID) ([][]byte, error) {
 
 // rotate exchanges a refresh token for the next pair. A token that was exchanged before is refused, and takes its whole session with it:
 // either its holder or the holder of the successor stole it.
-func (s *Service) rotate(ctx context.Context, info authInfo) (tokens, error) {
+func (s *Service) rotate(ctx context.Context, info authInfo) (tokens, scope, error) {
 	defer s.accounts.sessions.lock(info.session)()
+	// A password that is revoked meanwhile takes the session along, instead of having it written again.
+	defer s.lockAppPasswords(info.DID)()
 	revoked := refuse(http.StatusBadRequest, "ExpiredToken", "the token has been revoked")
 	row, err := s.loadSession(info.DID, info.session)
 	if err != nil {
-		return tokens{}, err
+		return tokens{}, "", err
 	}
 	if row == nil {
-		return tokens{}, revoked
+		return tokens{}, "", revoked
 	}
 	now := s.world.Clock.Now()
 	switch {
@@ -289,19 +308,20 @@ func (s *Service) rotate(ctx context.Context, info authInfo) (tokens, error) {
 		row.Previous, row.Current = row.Current, info.session+"."+s.randomName(16)
 		row.Rotated, row.Expires = now, now.Add(refreshLife)
 	case info.jti == row.Previous && now.Sub(row.Rotated) <= s.refreshGrace():
-		return s.issue(info.DID, row)
+		t, err := s.issue(info.DID, row)
+		return t, row.Scope, err
 	default:
 		if err := s.endSession(ctx, info.DID, info.session); err != nil {
-			return tokens{}, err
+			return tokens{}, "", err
 		}
 		s.world.Log.Warn("refresh token used twice: session ended", "did", info.DID)
-		return tokens{}, revoked
+		return tokens{}, "", revoked
 	}
 	t, err := s.issue(info.DID, row)
 	if err != nil {
-		return tokens{}, err
+		return tokens{}, "", err
 	}
-	return t, s.write(ctx, func(b kv.Batch) { row.put(b, info.DID, info.session) })
+	return t, row.Scope, s.write(ctx, func(b kv.Batch) { row.put(b, info.DID, info.session) })
 }
 
 func (s *Service) refreshGrace() time.Duration {

@@ -28,6 +28,7 @@ var limitRules = map[string][]limitRule{
 	"refreshIdentity": {{60, 5 * time.Minute}},
 	"resolveLexicon":  {{300, 5 * time.Minute}},
 	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}},
+	"appPasswords":    {{60, time.Hour}},
 	"deleteAccount":   {{50, 5 * time.Minute}},
 	"admin":           {{600, 5 * time.Minute}},
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
@@ -56,28 +57,45 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 	if err != nil {
 		return nil, passwordFailure(err)
 	}
+	sc, app, unlock := scopeAccess, "", func() {}
+	if !ok && a != nil {
+		// After the slow hash, so that the time tells neither which kind a password is nor whether there is an account.
+		unlock = sync.OnceFunc(s.lockAppPasswords(a.DID))
+		defer unlock()
+		if app, sc, ok, err = s.findAppPassword(a.DID, in.Password); err != nil {
+			return nil, err
+		}
+	}
 	if !ok {
 		return nil, refuse(http.StatusUnauthorized, "AuthenticationRequired", "wrong name or password")
 	}
-	sc := scopeAccess
 	if a.Status == hostingTakendown || a.Status == hostingSuspended {
-		if !value(in.AllowTakendown) {
+		if !value(in.AllowTakendown) || sc.isApp() {
 			return nil, refuse(http.StatusUnauthorized, "AccountTakedown", "the account has been taken down")
 		}
 		sc = scopeTakendown
 	}
-	t, put, err := s.newSession(a.DID, sc)
+	t, put, err := s.newAppSession(a.DID, sc, app)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.write(ctx, put); err != nil {
 		return nil, err
 	}
-	return &comatproto.ServerCreateSession_Output{
+	unlock() // finding the document may take longer
+	return s.sessionOutput(ctx, a, sc, t), nil
+}
+
+// sessionOutput tells a client about its session. An app password doesn't learn the e-mail address.
+func (s *Service) sessionOutput(ctx context.Context, a *account, sc scope, t tokens) *comatproto.ServerCreateSession_Output {
+	out := &comatproto.ServerCreateSession_Output{
 		AccessJwt: t.access, RefreshJwt: t.refresh, Handle: string(a.Handle), Did: string(a.DID), DidDoc: s.sessionDocument(ctx, a.DID),
-		Email: optional(a.Email), EmailConfirmed: new(a.EmailConfirmed), EmailAuthFactor: new(false),
-		Active: new(a.active()), Status: optional(string(a.Status)),
-	}, nil
+		EmailAuthFactor: new(false), Active: new(a.active()), Status: optional(string(a.Status)),
+	}
+	if !sc.isApp() {
+		out.Email, out.EmailConfirmed = optional(a.Email), new(a.EmailConfirmed)
+	}
+	return out
 }
 
 // getSession is com.atproto.server.getSession.
@@ -113,15 +131,11 @@ func (s *Service) refreshSession(ctx context.Context, r *xrpc.Request, _ *xrpc.N
 			return nil, refuse(http.StatusUnauthorized, "AccountTakedown", "the account has been taken down")
 		}
 	}
-	t, err := s.rotate(ctx, info)
+	t, sc, err := s.rotate(ctx, info)
 	if err != nil {
 		return nil, err
 	}
-	return &comatproto.ServerRefreshSession_Output{
-		AccessJwt: t.access, RefreshJwt: t.refresh, Handle: string(a.Handle), Did: string(a.DID), DidDoc: s.sessionDocument(ctx, a.DID),
-		Email: optional(a.Email), EmailConfirmed: new(a.EmailConfirmed), EmailAuthFactor: new(false),
-		Active: new(a.active()), Status: optional(string(a.Status)),
-	}, nil
+	return s.sessionOutput(ctx, a, sc, t), nil
 }
 
 // deleteSession is com.atproto.server.deleteSession: with any refresh token of a session, the session ends. An expired one does as well: who
