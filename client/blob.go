@@ -57,14 +57,17 @@ func (b *BlobReader) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.body.Read(p)
-	b.sum.Write(p[:n])
-	if b.left -= int64(n); b.left < 0 {
+	if int64(n) > b.left {
+		n = int(b.left)
 		err = fmt.Errorf("fetching the blob %s: %w", b.CID, ErrTooLarge)
-	} else if err == io.EOF {
+	}
+	b.sum.Write(p[:n])
+	b.left -= int64(n)
+	if err == io.EOF {
 		if got := cid.FromDigest(cid.Raw, [32]byte(b.sum.Sum(nil))); got != b.CID {
 			err = &HashError{What: "blob", Want: b.CID, Got: got}
 		}
-	} else if err != nil {
+	} else if err != nil && !errors.Is(err, ErrTooLarge) {
 		err = fmt.Errorf("fetching the blob %s: %w", b.CID, err)
 	}
 	b.err = err

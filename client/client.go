@@ -17,7 +17,8 @@
 // [Client.Repo].
 //
 // The package doesn't find out where an account is or what its key is (package identity does), doesn't validate records
-// against their schemas (package lexicon does), and doesn't retry but for what an [xrpc.Refresher] asks for.
+// against their schemas (package lexicon does), and doesn't retry but by Options.Retry and for what
+// an [xrpc.Refresher] asks for.
 //
 // Limits: see [Options]; 16 MiB for an answer in JSON, 4 MiB for a proof.
 package client
@@ -55,8 +56,8 @@ var (
 	ErrPaging = xrpc.ErrPaging
 	// ErrStalled says that a server stopped sending, or sends too slowly.
 	ErrStalled = errors.New("the server stopped sending")
-	// ErrTooLarge says that an answer is larger than was allowed.
-	ErrTooLarge = errors.New("the answer is too large")
+	// ErrTooLarge is [xrpc.ErrTooLarge], also of streams.
+	ErrTooLarge = xrpc.ErrTooLarge
 	// ErrNoKey says that a signature can't be verified, for want of a key.
 	ErrNoKey = errors.New("no signing key to verify with")
 	// ErrNoAccount says that a write needs an account.
@@ -80,6 +81,8 @@ type Options struct {
 	HTTP *http.Client // nil: the standard transport
 	Auth xrpc.Auth    // nil: without credentials
 	DID  syntax.DID   // the account that writes go to
+
+	Retry *xrpc.Retry // nil: calls are not repeated
 
 	Timeout time.Duration // of a call that answers in JSON; 0: [DefaultTimeout]; negative: none but the context's
 	// Stall is how long a repository or blob may send nothing. 0: [DefaultStall].
@@ -107,7 +110,7 @@ func New(host string, o Options) *Client {
 	if o.MinRate == 0 {
 		o.MinRate = DefaultMinRate
 	}
-	return &Client{x: &xrpc.Client{Host: host, HTTP: o.HTTP, Auth: o.Auth, MaxResponse: maxJSON}, o: o}
+	return &Client{x: &xrpc.Client{Host: host, HTTP: o.HTTP, Auth: o.Auth, MaxResponse: maxJSON, Retry: o.Retry}, o: o}
 }
 
 // ForAccount returns a client of an account's PDS that writes to that account. HTTP may be nil for the account's own.
@@ -196,11 +199,14 @@ func (w *watched) Close() error {
 }
 
 // readAll reads a body of at most max bytes, and closes it.
-func readAll(body io.ReadCloser, max int64) ([]byte, error) {
+func readAll(nsid string, body io.ReadCloser, max int64) ([]byte, error) {
 	defer body.Close()
 	b, err := io.ReadAll(io.LimitReader(body, max+1))
 	if err == nil && int64(len(b)) > max {
 		err = fmt.Errorf("%w: more than %d bytes", ErrTooLarge, max)
 	}
-	return b, err
+	if err != nil {
+		return nil, &xrpc.TransportError{NSID: nsid, Sent: true, Err: err}
+	}
+	return b, nil
 }

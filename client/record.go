@@ -237,7 +237,7 @@ func (c *Client) Proof(ctx context.Context, uri syntax.ATURI, key *keys.PublicKe
 	if err != nil {
 		return nil, because(ctx, notFound(err))
 	}
-	b, err := readAll(s.Body, maxProof)
+	b, err := readAll(comatproto.SyncGetRecord.NSID, s.Body, maxProof)
 	if err != nil {
 		return nil, because(ctx, fmt.Errorf("reading the proof: %w", err))
 	}
@@ -347,7 +347,7 @@ func (c *Client) listPage(ctx context.Context, p *comatproto.RepoListRecords_Par
 	if err != nil {
 		return nil, because(ctx, err)
 	}
-	body, err := readAll(s.Body, maxJSON)
+	body, err := readAll(comatproto.RepoListRecords.NSID, s.Body, maxJSON)
 	if err != nil {
 		return nil, because(ctx, err)
 	}
