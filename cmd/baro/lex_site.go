@@ -174,9 +174,10 @@ func (e *env) siteSchemas(ctx context.Context, args []string, f siteFlags) ([]*l
 	for id := range have {
 		roots = append(roots, id)
 	}
+	ask := len(ids) > 0
 	// What files refer to is for examples and lint, so it may be missing; what was asked for by name must be there.
 	found, failed, err := lexres.Closure(ctx, append(roots, ids...), 0, func(_ context.Context, id syntax.NSID) (*lexicon.Schema, []syntax.NSID, error) {
-		if s := known.asPublished(id, len(ids) > 0); s != nil {
+		if s := known.asPublished(id, &ask); s != nil {
 			return s, s.Dependencies(), nil
 		}
 		s, err := known.Lookup(id)
@@ -227,16 +228,16 @@ func (e *env) siteSchemas(ctx context.Context, args []string, f siteFlags) ([]*l
 }
 
 // asPublished is the schema of a name as its author published it: those that are part of this program lack the texts for people.
-// It is nil if there is a file of it, if nobody may be asked, or if it can't be had; after the network failed once, nobody is asked.
-func (c *lexCatalog) asPublished(id syntax.NSID, ask bool) *lexicon.Schema {
+// It is nil if there is a file of it, if nobody may be asked, or if it can't be had; after the network failed once, ask is false.
+func (c *lexCatalog) asPublished(id syntax.NSID, ask *bool) *lexicon.Schema {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !ask || c.offline || c.own[id.Normalize()] != nil || c.bad[id.Normalize()] != nil {
+	if !*ask || c.offline || c.own[id.Normalize()] != nil || c.bad[id.Normalize()] != nil {
 		return nil
 	}
 	s, err := c.resolve(id)
 	if err != nil {
-		c.offline = lexres.KindOf(err) == lexres.KindUnreachable
+		*ask = lexres.KindOf(err) != lexres.KindUnreachable
 		return nil
 	}
 	c.own[id.Normalize()] = s
