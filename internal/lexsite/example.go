@@ -54,11 +54,11 @@ type maker struct {
 	stack []string // references on the way here
 }
 
-// examples makes an example with all fields near the top, and, if that isn't valid, one of what is required only. It is nil if
+// example makes an example with all fields near the top, and, if that isn't valid, one of what is required only. It is nil if
 // neither is: every example was validated.
-func example(cat *lexicon.Catalog, make func(m *maker) (any, bool), valid func(raw []byte) error) []byte {
+func example(cat *lexicon.Catalog, build func(m *maker) (any, bool), valid func(raw []byte) error) []byte {
 	for _, extra := range []int{exampleExtra, 1, 0} {
-		v, ok := make(&maker{cat: cat, left: exampleValues, extra: extra})
+		v, ok := build(&maker{cat: cat, left: exampleValues, extra: extra})
 		if !ok {
 			continue
 		}
