@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/barograph/baro/api/appbsky"
 	"github.com/barograph/baro/cid"
@@ -202,8 +204,8 @@ const (
 	maxPreferenceBytes = 512 << 10
 )
 
-// preferences reads the preferences of an account, each one a CBOR map with its type.
-func (s *Service) preferences(did syntax.DID) ([]data.Raw, error) {
+// preferences reads the preferences of an account, each one a JSON object with its type, byte for byte as it came.
+func (s *Service) preferences(did syntax.DID) ([]json.RawMessage, error) {
 	v, err := s.store.Get([]byte(rowPrefs + string(did)))
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, nil
@@ -211,7 +213,7 @@ func (s *Service) preferences(did syntax.DID) ([]data.Raw, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading preferences of %s: %w", did, err)
 	}
-	var list []data.Raw
+	var list []json.RawMessage
 	if err := json.Unmarshal(v, &list); err != nil {
 		return nil, fmt.Errorf("preferences of %s: %w", did, errCorrupt)
 	}
@@ -220,6 +222,27 @@ func (s *Service) preferences(did syntax.DID) ([]data.Raw, error) {
 
 // fullAccessPreference is a preference that an app password neither sees nor changes.
 const fullAccessPreference = "app.bsky.actor.defs#personalDetailsPref"
+
+// preferenceType is the type of a preference, "" if it has none. Names are compared exactly, so that there are no two opinions on it.
+func preferenceType(p json.RawMessage) (typ string) {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(p, &fields) != nil || json.Unmarshal(fields["$type"], &typ) != nil {
+		return ""
+	}
+	return typ
+}
+
+// joinPreferences makes a JSON array. Package json would spell the values anew.
+func joinPreferences(list []json.RawMessage) []byte {
+	out := []byte{'['}
+	for i, p := range list {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, p...)
+	}
+	return append(out, ']')
+}
 
 // getPreferences is app.bsky.actor.getPreferences.
 func (s *Service) getPreferences(w http.ResponseWriter, r *xrpc.Request) error {
@@ -231,20 +254,11 @@ func (s *Service) getPreferences(w http.ResponseWriter, r *xrpc.Request) error {
 	if err != nil {
 		return err
 	}
-	out := struct {
-		Preferences []data.Raw `json:"preferences"`
-	}{[]data.Raw{}}
-	for _, p := range list {
-		if p.Type() != fullAccessPreference || info.Scope == scopeAccess {
-			out.Preferences = append(out.Preferences, p)
-		}
-	}
-	b, err := json.Marshal(out)
-	if err != nil {
-		return err
+	if info.Scope != scopeAccess {
+		list = slices.DeleteFunc(list, func(p json.RawMessage) bool { return preferenceType(p) == fullAccessPreference })
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, err = w.Write(b)
+	_, err = fmt.Fprintf(w, `{"preferences":%s}`, joinPreferences(list))
 	return err
 }
 
@@ -255,7 +269,7 @@ func (s *Service) putPreferences(w http.ResponseWriter, r *xrpc.Request) error {
 		return err
 	}
 	var in struct {
-		Preferences *[]data.Raw `json:"preferences"`
+		Preferences *[]json.RawMessage `json:"preferences"`
 	}
 	body := http.MaxBytesReader(w, r.Body, maxPreferenceBytes)
 	b, err := io.ReadAll(body)
@@ -269,6 +283,9 @@ func (s *Service) putPreferences(w http.ResponseWriter, r *xrpc.Request) error {
 		}
 		return invalid("the body is not valid: %v", err)
 	}
+	if !utf8.Valid(b) {
+		return invalid("the body is not valid UTF-8")
+	}
 	if in.Preferences == nil {
 		return invalid("preferences are missing")
 	}
@@ -276,7 +293,7 @@ func (s *Service) putPreferences(w http.ResponseWriter, r *xrpc.Request) error {
 		return invalid("want at most %d preferences", maxPreferences)
 	}
 	for _, p := range *in.Preferences {
-		switch typ := p.Type(); {
+		switch typ := preferenceType(p); {
 		case typ == "":
 			return invalid("every preference needs a $type")
 		case !strings.HasPrefix(typ, "app.bsky."):
@@ -293,15 +310,12 @@ func (s *Service) putPreferences(w http.ResponseWriter, r *xrpc.Request) error {
 			return err
 		}
 		for _, p := range old {
-			if p.Type() == fullAccessPreference {
+			if preferenceType(p) == fullAccessPreference {
 				list = append(list, p)
 			}
 		}
 	}
-	row, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
+	row := joinPreferences(list)
 	if err := s.write(r.Context(), func(b kv.Batch) { b.Set([]byte(rowPrefs+string(info.DID)), row) }); err != nil {
 		return err
 	}

@@ -283,6 +283,22 @@ func TestActor(t *testing.T) {
 		want(t, n.call("app.bsky.actor.putPreferences", tok, map[string]any{"preferences": bad}), 400, "InvalidRequest")
 	}
 	want(t, n.query("app.bsky.actor.getPreferences", ""), 401, "AuthMissing")
+
+	// What this server doesn't know stays as it is to the byte: order, spaces, numbers and spellings.
+	exact := `{"z":1.50, "$type":"app.bsky.actor.defs#new","a":"<\u0026>", "big":12345678901234567890,"e":1e2,"n":null}`
+	putRaw := func(list string) answerOf {
+		return n.do(http.MethodPost, "app.bsky.actor.putPreferences", tok, "application/json", strings.NewReader(`{"preferences":[`+list+`]}`))
+	}
+	want(t, putRaw(exact+" , "+exact), 200, "")
+	n.restart()
+	if got := n.query("app.bsky.actor.getPreferences", tok); string(got.Body) != `{"preferences":[`+exact+`,`+exact+`]}` {
+		t.Errorf("preferences: %s", got.Body)
+	}
+	for _, bad := range []string{`{"$Type":"app.bsky.x"}`, `{"$type":"com.example.x","$TYPE":"app.bsky.x"}`, `{"$type":7}`, `null`, `[]`, "{\"$type\":\"app.bsky.x\",\"a\":\"\xff\"}"} {
+		want(t, putRaw(bad), 400, "InvalidRequest")
+	}
+	want(t, putRaw(`{"$type":"app.bsky.x","a":"`+strings.Repeat("x", maxPreferenceBytes)+`"}`), 413, "PayloadTooLarge")
+	want(t, putRaw(strings.Repeat(`{"$type":"app.bsky.x"},`, maxPreferences)+`{"$type":"app.bsky.x"}`), 400, "InvalidRequest")
 }
 
 func TestWellKnown(t *testing.T) {
