@@ -34,6 +34,45 @@ func TestExportsAreLimited(t *testing.T) {
 	want(t, <-got, 200, "")
 }
 
+// One address can't have all turns, and gets its own back.
+func TestExportsAreShared(t *testing.T) {
+	t.Parallel()
+	p := startPDS(t, testWorld(3), Config{Memory: true, MaxExports: 4})
+	from := func(addr string) (func(), error) {
+		r, err := http.NewRequest(http.MethodGet, "/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.RemoteAddr = addr
+		return p.exportTurn(r)
+	}
+	var leave []func()
+	for _, addr := range []string{"198.51.100.1:1", "198.51.100.1:2", "[2001:db8::1]:1", "[2001:db8::2]:1"} {
+		done, err := from(addr)
+		if err != nil {
+			t.Fatalf("%s: %v", addr, err)
+		}
+		leave = append(leave, done)
+		if addr == "198.51.100.1:2" {
+			if _, err := from("198.51.100.1:3"); err == nil {
+				t.Fatal("a third turn for one address")
+			}
+		}
+	}
+	if _, err := from("[2001:db8::3]:1"); err == nil {
+		t.Fatal("a third turn for one network")
+	}
+	if _, err := from("203.0.113.1:1"); err == nil {
+		t.Fatal("a fifth turn")
+	}
+	for _, done := range leave {
+		done()
+	}
+	if n := len(p.exporters.of); n != 0 {
+		t.Errorf("%d addresses are remembered", n)
+	}
+}
+
 // What a file makes the import put aside is limited at any time, not in sum, and a refused file leaves nothing.
 func TestImportParksLittle(t *testing.T) {
 	a, body := exported(t, "alice", 2000)

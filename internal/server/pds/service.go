@@ -189,13 +189,14 @@ type Service struct {
 
 	tids syntax.TIDClock
 
-	engine  engine
-	uploads uploads
-	imports chan struct{}
-	exports chan struct{}
-	crawl   *crawler
-	streams *stream.Handler
-	mux     *xrpc.Server
+	engine    engine
+	uploads   uploads
+	imports   chan struct{}
+	exports   chan struct{}
+	exporters exporters
+	crawl     *crawler
+	streams   *stream.Handler
+	mux       *xrpc.Server
 
 	stop    context.CancelCauseFunc // ends Run: a failed disk, or Close
 	running context.Context

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
@@ -87,7 +88,19 @@ func sendCAR(w http.ResponseWriter, body []byte) error {
 const exportWait = 2 * time.Second
 
 // exportTurn waits for one of the turns to send a repository: an export holds a snapshot of the store, and with a slow client for long.
-func (s *Service) exportTurn(ctx context.Context) (done func(), err error) {
+// One address gets half of the turns at most, so that it can't keep them all from others.
+func (s *Service) exportTurn(r *http.Request) (done func(), err error) {
+	ctx, leave := r.Context(), func() {}
+	if addr := s.clientAddr(r); !s.unlimited(addr) {
+		if leave, err = s.exporters.enter(addressKey(addr), max(1, s.cfg.MaxExports/2)); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			leave()
+		}
+	}()
 	select {
 	case s.exports <- struct{}{}:
 	default:
@@ -104,7 +117,34 @@ func (s *Service) exportTurn(ctx context.Context) (done func(), err error) {
 			return nil, e
 		}
 	}
-	return func() { <-s.exports }, nil
+	return func() { <-s.exports; leave() }, nil
+}
+
+// exporters counts the turns that each address has or waits for.
+type exporters struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (e *exporters) enter(who string, most int) (leave func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.of[who] >= most {
+		err := refuse(http.StatusTooManyRequests, "RateLimitExceeded", "you get %d repositories at once already: wait for one of them", most)
+		err.Header = http.Header{"Retry-After": {"10"}}
+		return nil, err
+	}
+	if e.of == nil {
+		e.of = map[string]int{}
+	}
+	e.of[who]++
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.of[who]--; e.of[who] <= 0 {
+			delete(e.of, who)
+		}
+	}, nil
 }
 
 // getRepo is com.atproto.sync.getRepo.
@@ -117,7 +157,7 @@ func (s *Service) getRepo(w http.ResponseWriter, r *xrpc.Request) error {
 		}
 	}
 	if r.Method != http.MethodHead {
-		done, err := s.exportTurn(r.Context())
+		done, err := s.exportTurn(r.Request)
 		if err != nil {
 			return err
 		}
