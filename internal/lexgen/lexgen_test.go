@@ -169,14 +169,7 @@ func schemas(t *testing.T, docs ...string) *lexicon.Catalog {
 // compile type-checks the packages of an output, and returns its code without runs of white space, by path.
 func compile(t *testing.T, module string, files []File) map[string]string {
 	t.Helper()
-	im := &outputImporter{module: module, files: files, fset: token.NewFileSet(), done: map[string]*types.Package{}}
-	im.rest = importer.ForCompiler(im.fset, "gc", func(at string) (io.ReadCloser, error) {
-		f, ok := exports()[at]
-		if !ok {
-			return nil, fmt.Errorf("no package %s", at)
-		}
-		return os.Open(f)
-	})
+	im := newImporter(module, files)
 	flat := map[string]string{}
 	for _, f := range files {
 		flat[f.Path] = strings.Join(strings.Fields(string(f.Data)), " ")
@@ -202,6 +195,20 @@ var exports = sync.OnceValue(func() map[string]string {
 	}
 	return files
 })
+
+var compiled = sync.OnceValue(func() types.Importer {
+	return importer.ForCompiler(token.NewFileSet(), "gc", func(at string) (io.ReadCloser, error) {
+		f, ok := exports()[at]
+		if !ok {
+			return nil, fmt.Errorf("no package %s", at)
+		}
+		return os.Open(f)
+	})
+})
+
+func newImporter(module string, files []File) *outputImporter {
+	return &outputImporter{module: module, files: files, fset: token.NewFileSet(), done: map[string]*types.Package{}, rest: compiled()}
+}
 
 // outputImporter finds the packages of an output, and leaves others to the standard one.
 type outputImporter struct {
@@ -461,4 +468,59 @@ func TestDiff(t *testing.T) {
 	if n := strings.Count(b.String(), "\n-a"); n != maxDiff+1 || !strings.HasSuffix(b.String(), "\n+b\n") {
 		t.Errorf("%d lines", n)
 	}
+}
+
+// FuzzGenerate wants an error or Go that compiles, of any schema.
+func FuzzGenerate(f *testing.F) {
+	for _, name := range []string{"app/bsky/feed/post.json", "com/atproto/repo/applyWrites.json", "com/atproto/sync/subscribeRepos.json", "app/bsky/authFullApp.json"} {
+		b, err := lexicons.FS.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, true)
+	}
+	f.Add([]byte(`{"lexicon":1,"id":"a.b.c","defs":{"main":{"type":"object","required":["a"],"properties":{"a":{"type":"ref","ref":"#main"},"A":{"type":"union","refs":["#x"]}}},"x":{"type":"object","properties":{}},"mainA":{"type":"array","items":{"type":"ref","ref":"#mainA"}}}}`), false)
+	whole := lexicon.NewCatalog()
+	if err := whole.AddFS(lexicons.FS); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, comments bool) {
+		cat := lexicon.NewCatalog()
+		for _, id := range whole.NSIDs() {
+			cat.Add(whole.Schema(id))
+		}
+		s, err := cat.AddJSON(b)
+		if err != nil {
+			return
+		}
+		files, err := Generate(Config{Catalog: cat, NSIDs: []string{string(s.ID)}, Module: module2, Comments: comments})
+		var e *lexicon.SchemaError
+		if errors.As(err, &e) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		im := newImporter(module2, files)
+		for _, f := range files {
+			if _, err := im.Import(module2 + "/" + path.Dir(f.Path)); err != nil {
+				t.Fatalf("%v\n%s", err, f.Data)
+			}
+		}
+	})
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"version":1,"lexicons":["com.example.a"]}`))
+	f.Add([]byte(`{"lexicon":1,"description":"x","defs":{"title":{"type":"string"}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if ids, err := Manifest(b); err != nil && ids != nil {
+			t.Errorf("%v with %v", ids, err)
+		}
+		if out, err := strip(b); err == nil {
+			if again, err := strip(out); err != nil || !bytes.Equal(again, out) {
+				t.Errorf("%s became %s (%v)", out, again, err)
+			}
+		}
+	})
 }
