@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/rogpeppe/go-internal/lockedfile"
 	"golang.org/x/term"
 
 	"github.com/barograph/baro/auth"
@@ -39,17 +38,8 @@ type sessions struct {
 	root *os.Root
 	// managers has one manager for each network, since each has its own guard.
 	managers map[*network]*auth.Manager
-	store    *lockedStore
+	store    *auth.FileStore
 }
-
-// lockedStore lets one process at a time renew the sessions of a folder.
-type lockedStore struct {
-	*auth.FileStore
-	mutex *lockedfile.Mutex
-}
-
-// Lock implements [auth.Locker]. It waits for a process that renews, which takes no longer than its requests may.
-func (l *lockedStore) Lock(context.Context, syntax.DID) (func(), error) { return l.mutex.Lock() }
 
 // sessions opens the folder of sessions.
 func (e *env) sessions(ctx context.Context, f networkFlags) (*sessions, error) {
@@ -72,7 +62,7 @@ func (e *env) sessions(ctx context.Context, f networkFlags) (*sessions, error) {
 	}
 	return &sessions{
 		ns: ns, dir: dir, root: root, managers: map[*network]*auth.Manager{},
-		store: &lockedStore{auth.NewFileStore(root), lockedfile.MutexAt(filepath.Join(dir, "lock"))},
+		store: auth.NewFileStore(root),
 	}, nil
 }
 
