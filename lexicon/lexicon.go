@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"slices"
 	"strings"
 
 	"github.com/barograph/baro/syntax"
@@ -83,11 +84,12 @@ type Schema struct {
 }
 
 // Def returns the definition with that name, nil if there is none.
-func (s *Schema) Def(name string) *Def {
-	for i := range s.Defs {
-		if s.Defs[i].Name == name {
-			return s.Defs[i].Def
-		}
+func (s *Schema) Def(name string) *Def { return find(s.Defs, name) }
+
+// find searches what is sorted by name.
+func find(list []Named, name string) *Def {
+	if i, ok := slices.BinarySearchFunc(list, name, func(n Named, name string) int { return strings.Compare(n.Name, name) }); ok {
+		return list[i].Def
 	}
 	return nil
 }
@@ -162,29 +164,13 @@ type Def struct {
 }
 
 // Property returns the property with that name, nil if there is none.
-func (d *Def) Property(name string) *Def {
-	for i := range d.Properties {
-		if d.Properties[i].Name == name {
-			return d.Properties[i].Def
-		}
-	}
-	return nil
-}
+func (d *Def) Property(name string) *Def { return find(d.Properties, name) }
 
 // IsRequired reports whether the property with that name must be there.
-func (d *Def) IsRequired(name string) bool { return contains(d.Required, name) }
+func (d *Def) IsRequired(name string) bool { return slices.Contains(d.Required, name) }
 
 // IsNullable reports whether the property with that name may be null.
-func (d *Def) IsNullable(name string) bool { return contains(d.Nullable, name) }
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
-}
+func (d *Def) IsNullable(name string) bool { return slices.Contains(d.Nullable, name) }
 
 // Body is the input or output of a method.
 type Body struct {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -128,7 +129,7 @@ func (c *Catalog) ValidateMessage(id syntax.NSID, t string, raw []byte) error {
 	if strings.HasPrefix(t, "#") {
 		t = string(id) + t
 	}
-	if !contains(d.Message.Refs, t) {
+	if !slices.Contains(d.Message.Refs, t) {
 		if d.Message.Closed {
 			return c.only(&Error{Rule: RuleUnion, Detail: fmt.Sprintf("%.320q isn't among the messages", t)})
 		}
@@ -158,7 +159,7 @@ func (c *Catalog) ValidateError(id syntax.NSID, name string) error {
 			return nil
 		}
 	}
-	if contains(anyMethodErrors, name) {
+	if slices.Contains(anyMethodErrors, name) {
 		return nil
 	}
 	return c.only(&Error{Rule: RuleErrorName, Detail: fmt.Sprintf("%.80q isn't declared", name)})
