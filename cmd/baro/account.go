@@ -24,7 +24,9 @@ func newAccount(e *env) *cobra.Command {
 			"accounts may be logged in: the one of the last login is used unless --as names another.",
 		Example: "  baro account create carol.test\n  baro account login alice.test\n  baro account ls",
 	}
-	cmd.AddCommand(newAccountCreate(e), newAccountLogin(e), newAccountLogout(e), newAccountLs(e), newAccountUse(e))
+	cmd.AddCommand(newAccountCreate(e), newAccountLogin(e), newAccountLogout(e), newAccountLs(e), newAccountUse(e),
+		newAccountStatus(e), newAccountCheckAuth(e), newAccountMissingBlobs(e), newAccountServiceAuth(e),
+		newAccountUpdateHandle(e), newAccountActivate(e), newAccountDeactivate(e))
 	return cmd
 }
 

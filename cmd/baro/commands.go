@@ -8,7 +8,7 @@ var groups = []struct {
 	commands []func(*env) *cobra.Command
 }{
 	{"A network on this machine", []func(*env) *cobra.Command{newUp}},
-	{"Read, check and write", []func(*env) *cobra.Command{newGet, newLs, newRepo, newFirehose, newLex, newWorkflow, newAccount}},
+	{"Read, check and write", []func(*env) *cobra.Command{newGet, newLs, newRecord, newResolve, newXRPC, newRepo, newBlob, newFirehose, newLex, newWorkflow, newAccount, newBsky, newSyntax, newKey}},
 	{"The servers, each alone", []func(*env) *cobra.Command{newPLC, newPDS, newRelay, newLinks, newExplorer}},
 	{"About baro", []func(*env) *cobra.Command{newBench, newConfig, newVersion, newMan}},
 }

@@ -260,8 +260,17 @@ type account struct {
 	pds string // the PDS to ask: the one of the document, or the user's choice
 }
 
-// lookup finds an account: a handle under .test in the local network, another one in the public one, and a DID in either.
+// lookup finds an account that has a PDS.
 func (ns *networks) lookup(ctx context.Context, id syntax.AtIdentifier) (*account, error) {
+	a, err := ns.identify(ctx, id)
+	if err == nil && a.pds == "" {
+		return nil, fmt.Errorf("%s has no PDS in its DID document: it may have been deleted", id)
+	}
+	return a, err
+}
+
+// identify finds an account: a handle under .test in the local network, another one in the public one, and a DID in either.
+func (ns *networks) identify(ctx context.Context, id syntax.AtIdentifier) (*account, error) {
 	test := id.Handle().TLD() == testDomain && !id.IsDID()
 	var last error
 	for _, n := range ns.list {
@@ -270,11 +279,7 @@ func (ns *networks) lookup(ctx context.Context, id syntax.AtIdentifier) (*accoun
 		}
 		found, err := n.dir.Lookup(ctx, id)
 		if err == nil {
-			a := &account{Identity: found, net: n, pds: cmp.Or(ns.f.pds, found.PDS)}
-			if a.pds == "" {
-				return nil, fmt.Errorf("%s has no PDS in its DID document: it may have been deleted", id)
-			}
-			return a, nil
+			return &account{Identity: found, net: n, pds: cmp.Or(ns.f.pds, found.PDS)}, nil
 		}
 		if last = err; identity.KindOf(err) != identity.KindNotFound {
 			if dns, ok := errors.AsType[*net.DNSError](err); ok && test && dns.UnwrapErr != nil {
