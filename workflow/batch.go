@@ -78,7 +78,9 @@ func (r *run) batch(ctx context.Context, w data.Raw, planned []PlannedAction, ma
 				if ctx.Err() != nil {
 					return nil, &InterruptedError{Run: r.id, Err: err}
 				}
-				return r.refuse(ctx, err, actions)
+				if actions[0].Verb != Raise { // there is nothing to refuse about an end
+					return r.refuse(ctx, err, actions)
+				}
 			}
 		}
 		for i, p := range plan.Actions {

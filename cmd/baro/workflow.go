@@ -214,7 +214,7 @@ func (w *worker) onPlan(ctx context.Context, p *workflow.Plan) error {
 	if _, err := w.e.stderr.Write(planText(p, colorsOf(w.e.stderr))); err != nil {
 		return err
 	}
-	if p.Refused != nil || w.answers == nil {
+	if p.Refused != nil || w.answers == nil || p.Actions[0].Verb == workflow.Raise {
 		return nil
 	}
 	fmt.Fprint(w.e.stderr, "Carry it out? [y/N] ")
