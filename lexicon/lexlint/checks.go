@@ -237,7 +237,7 @@ func (l *linter) checkLengths(at *site) {
 		bytes := strconv.FormatInt(min(*d.MaxGraphemes, maxSafe/10)*10, 10)
 		l.found(at, "graphemes-without-bytes", "a grapheme can have any number of bytes: set maxLength too").
 			fix("set maxLength to ten times maxGraphemes", setMember(text, at.node, "maxGraphemes", "maxLength", bytes))
-	case d.Format == "" && d.MaxGraphemes != nil && *d.MaxGraphemes > 0 && (*d.MaxLength / *d.MaxGraphemes < 10 || *d.MaxLength / *d.MaxGraphemes > 20):
+	case d.Format == "" && d.MaxGraphemes != nil && *d.MaxGraphemes > 0 && (*d.MaxLength / *d.MaxGraphemes < 10 || *d.MaxLength / *d.MaxGraphemes > 20 && *d.MaxGraphemes > 10): // one emoji may need 64 bytes
 		l.found(at, "graphemes-ratio", "maxLength is %.1f times maxGraphemes; 10 to 20 is advised", float64(*d.MaxLength)/float64(*d.MaxGraphemes))
 	}
 	if d.MaxLength != nil && *d.MaxLength > large {

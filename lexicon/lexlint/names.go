@@ -60,7 +60,7 @@ func lastWord(name string) string {
 }
 
 // singularS are endings of words in s that are no plurals.
-var singularS = []string{"ss", "us", "is", "as", "os", "news", "series", "species", "settings", "preferences", "lens", "gps", "dns", "tls", "css"}
+var singularS = []string{"ss", "us", "is", "canvas", "atlas", "alias", "chaos", "news", "series", "species", "settings", "preferences", "lens", "gps", "dns", "tls", "css"}
 
 // plural guesses whether a name ends in a plural.
 func plural(name string) bool {

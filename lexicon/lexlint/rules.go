@@ -38,7 +38,7 @@ var rules = []Rule{
 	{"field-name-syntax", Warn, false, "names of fields are made of ASCII letters and digits and don't start with a digit"},
 	{"file-path", Warn, false, "the path of the file is the NSID with slashes for dots"},
 	{"format-and-length", Warn, true, "a string with a format needs no limits of length"},
-	{"graphemes-ratio", Warn, false, "maxLength is 10 to 20 times maxGraphemes"},
+	{"graphemes-ratio", Warn, false, "maxLength is 10 to 20 times maxGraphemes, or more if those are few"},
 	{"graphemes-without-bytes", Warn, true, "a string with maxGraphemes has maxLength too"},
 	{"invalid-nsid", Error, false, "id is an NSID"},
 	{"known-string-local-ref", Warn, true, "tokens among known values are written with their NSID"},
