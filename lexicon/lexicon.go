@@ -3,13 +3,18 @@
 // Specification: https://atproto.com/specs/lexicon and https://atproto.com/specs/permission (permission sets).
 //
 // [ParseSchema] reads one schema, strictly. A [Catalog] holds many and resolves references between them; it compiles a
-// schema when it is first used, and validates DAG-CBOR bytes in one pass, without decoding them into Go values.
+// schema when it is first used, and validates DAG-CBOR bytes without decoding them into Go values: valid ones in one pass,
+// without an allocation. [NewResolvingCatalog] asks for schemas when data needs them.
 //
 //	cat := lexicon.NewCatalog()
 //	err := cat.AddFS(schemas)                                  // every .json file in an fs.FS
 //	err = cat.ValidateRecord("app.bsky.feed.post", record)     // *lexicon.Error{Path, Rule}
 //	err = cat.ValidateRecordKey("app.bsky.actor.profile", "self")
 //	err = cat.ValidateParams("app.bsky.feed.getFeed", r.URL.Query())
+//	err = cat.With(lexicon.Options{Findings: 20}).ValidateRecord(id, record) // all that is wrong, as lexicon.Errors
+//
+// [Schema.Links], [Graph], [Def.Fields] and [Def.Limits] are for documentation and tools; mistakes, style and breaking
+// changes are the business of package lexlint below.
 //
 // Fields that a schema doesn't know are accepted, and so are unknown variants of open unions, knownValues and formats of
 // a newer language. Whether a value obeys the data model where the schema says nothing (a malformed blob deep in an
