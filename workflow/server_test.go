@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -38,7 +39,9 @@ type tips struct {
 	*httptest.Server
 	charges, calls atomic.Int32
 	mangle         func(body []byte) []byte // what the agent, or somebody between, makes of a report
-	answers        [][]byte
+
+	mu      sync.Mutex
+	answers [][]byte
 }
 
 func newTips(t *testing.T, w *world, store Store, verified bool) *tips {
@@ -90,7 +93,9 @@ func newTips(t *testing.T, w *world, store Store, verified bool) *tips {
 		}
 		rec := httptest.NewRecorder()
 		srv.ServeHTTP(rec, r)
+		s.mu.Lock()
 		s.answers = append(s.answers, rec.Body.Bytes())
+		s.mu.Unlock()
 		for k, v := range rec.Header() {
 			rw.Header()[k] = v
 		}
