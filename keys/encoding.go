@@ -144,6 +144,8 @@ type JWK struct {
 	Use string `json:"use,omitempty"`
 }
 
+const coordinateSize = (scalarSize*8 + 5) / 6 // characters of base64url
+
 // JWK returns the public key as a JSON Web Key.
 func (p *PublicKey) JWK() JWK {
 	full, crv := p.Uncompressed(), "secp256k1"
@@ -178,7 +180,7 @@ func (j JWK) Public() (*PublicKey, error) {
 	point[0] = 4
 	for _, c := range [2]string{j.X, j.Y} {
 		b, err := base64.RawURLEncoding.Strict().DecodeString(c)
-		if err != nil || len(b) != scalarSize {
+		if err != nil || len(b) != scalarSize || len(c) != coordinateSize { // the decoder passes over line breaks
 			return nil, fmt.Errorf("%w: coordinate is not 32 bytes of base64url", ErrInvalidKey)
 		}
 		point = append(point, b...)
@@ -218,7 +220,7 @@ func ParsePrivateJWK(b []byte) (*PrivateKey, error) {
 		return nil, err
 	}
 	d, err := base64.RawURLEncoding.Strict().DecodeString(j.D)
-	if err != nil {
+	if err != nil || len(j.D) != coordinateSize {
 		return nil, fmt.Errorf("%w: private part is not base64url", ErrInvalidKey)
 	}
 	k, err := NewPrivate(pub.curve, d)

@@ -229,6 +229,28 @@ func TestThumbprint(t *testing.T) {
 	}
 }
 
+// A coordinate has one spelling: base64url without unused bits, and without the line breaks that the decoder passes over.
+func TestJWKSpelling(t *testing.T) {
+	k := generate(t, K256, 1)
+	for name, change := range map[string]func(j *JWK){
+		"line break":  func(j *JWK) { j.X = j.X[:9] + "\n" + j.X[9:] },
+		"return":      func(j *JWK) { j.Y += "\r" },
+		"private":     func(j *JWK) { j.D = "\n" + j.D },
+		"padding":     func(j *JWK) { j.X += "=" },
+		"unused bits": func(j *JWK) { j.Y = j.Y[:42] + string(j.Y[42]+1) },
+	} {
+		j := k.JWK()
+		change(&j)
+		b, err := json.Marshal(j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParsePrivateJWK(b); !errors.Is(err, ErrInvalidKey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func FuzzBase58(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 0, 1, 255})
