@@ -13,5 +13,6 @@
 //
 //	cd interop && go test ./difftest
 //	cd interop && go test ./difftest -fuzz FuzzCBOR -fuzztime 5m
-//	cd interop && go test ./difftest -run TestDifferences -v      # prints the table
+//
+// The list of differences is interop/results/differences.md, which TestDifferences holds against the tables.
 package difftest

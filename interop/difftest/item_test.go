@@ -611,13 +611,7 @@ func (it *item) mutate(r *rand.Rand) {
 	case 15:
 		*at = *object(text("cid"), text(pick(r, cid.Sum(cid.Raw, nil).String(), "x", "Qmb", "/ipfs/"+cid.Sum(cid.Raw, nil).String())), text("mimeType"), text("image/png"))
 	case 16: // a copy of something elsewhere
-		k := *list[r.IntN(len(list))]
-		var buf = k.append(nil)
-		if len(buf) < 1000 {
-			if c, _, err := parseItem(buf, 0); err == nil {
-				*at = *c
-			}
-		}
+		*at = *list[r.IntN(len(list))].clone()
 	default: // a lie about the size
 		if at.info < 23 && at.major >= mBytes && at.major <= mMap {
 			at.arg += uint64(r.IntN(3)) - 1
@@ -629,8 +623,20 @@ func (it *item) mutate(r *rand.Rand) {
 	}
 }
 
-// put adds an entry to a map, in order, replacing one with the same key.
+// clone returns a deep copy.
+func (it *item) clone() *item {
+	c := *it
+	c.body = bytes.Clone(it.body)
+	c.kids = make([]*item, len(it.kids))
+	for i, k := range it.kids {
+		c.kids[i] = k.clone()
+	}
+	return &c
+}
+
+// put adds a copy of v to a map, in order, in place of an entry with the same key.
 func (it *item) put(key string, v *item) {
+	v = v.clone() // it may be within v
 	for i := 0; i < len(it.kids); i += 2 {
 		switch c := compareKeys(key, string(it.kids[i].body)); {
 		case c == 0:

@@ -499,7 +499,7 @@ func mutateJSON(b []byte, seed uint64) []byte {
 	case 0:
 		out = append(out, pick(r, "x", "{}", ",", "\x00", " ")...)
 	case 1:
-		out = out[:r.IntN(len(out))]
+		out = out[:r.IntN(len(out)+1)]
 	case 2:
 		out = scramble(out, r)
 	}

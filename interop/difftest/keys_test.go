@@ -205,31 +205,68 @@ var keyForms = []struct {
 			}
 			return k.DIDKey(), nil
 		},
-		table: jwkTable,
+		table: table[string]{list: []difference[string]{
+			{
+				name: "unused bits or line breaks in base64url", right: open, rule: "one spelling for each number, RFC 4648 sections 3.3 and 3.5; whether to insist is left open",
+				holds: jwkHas(func(_, part string, b []byte) bool { return base64.RawURLEncoding.EncodeToString(b) != part }),
+				shown: []string{strings.Replace(jwkOf(0), `","y"`, `\n","y"`, 1), jwkOf(1)[:len(jwkOf(1))-3] + string(jwkOf(1)[len(jwkOf(1))-3]+1) + `"}`},
+			},
+			{
+				name: "numbers of P-256 that aren't of 32 bytes", right: ours, rule: "the full size of a coordinate, with leading zeros, RFC 7518 section 6.2.1.2",
+				holds: jwkHas(func(crv, _ string, b []byte) bool { return crv == "P-256" && len(b) != 32 }),
+				shown: []string{strings.Replace(jwkOf(0), `"x":"`, `"x":"AAAA`, 1)},
+			},
+			{
+				name: "members that aren't of the form of a JWK", right: ours, rule: "alg and d are texts where they are there, RFC 7517 section 4.4, RFC 7518 section 6.2.2.1",
+				holds: func(s string, mine, peer answer) bool {
+					v, _ := examineJSON([]byte(s))
+					if mine.err == nil || peer.err != nil || v == nil {
+						return false
+					}
+					for i, k := range v.keys {
+						if k = unquote(k, faults{}); (strings.EqualFold(k, "alg") || strings.EqualFold(k, "d")) && v.kids[i].kind != '"' && v.kids[i].kind != 'n' {
+							return true
+						}
+					}
+					return false
+				},
+				shown: []string{strings.Replace(jwkOf(0), `{`, `{"alg":1,`, 1)},
+			},
+		}},
 	},
 }
 
-// jwk gives the fields of a JWK as encoding/json finds them in a map: by their exact names, the last one of a kind.
-func jwk(s string) (kty, crv string, x, y []byte, ok bool) {
-	var m map[string]any
-	if json.Unmarshal([]byte(s), &m) != nil {
-		return
-	}
-	kty, _ = m["kty"].(string)
-	crv, _ = m["crv"].(string)
-	xs, _ := m["x"].(string)
-	ys, _ := m["y"].(string)
-	x, xerr := base64.RawURLEncoding.DecodeString(xs)
-	y, yerr := base64.RawURLEncoding.DecodeString(ys)
-	return kty, crv, x, y, xerr == nil && yerr == nil
+// jwkOf gives the JWK of a signer, its y last.
+func jwkOf(i int) string {
+	j := signers[i].Public().JWK()
+	return `{"kty":"EC","crv":"` + j.Crv + `","x":"` + j.X + `","y":"` + j.Y + `"}`
 }
 
-var jwkTable = table[string]{}
+// jwkHas makes the predicate that a coordinate of a JWK that indigo accepts, and we don't, is of some kind.
+func jwkHas(kind func(crv, part string, b []byte) bool) func(s string, mine, peer answer) bool {
+	return func(s string, mine, peer answer) bool {
+		var j struct{ Crv, X, Y string }
+		if mine.err == nil || peer.err != nil || json.Unmarshal([]byte(s), &j) != nil {
+			return false
+		}
+		for _, part := range []string{j.X, j.Y} {
+			if b, err := base64.RawURLEncoding.DecodeString(part); err == nil && kind(j.Crv, part, b) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func init() {
+	for i := range keyForms {
+		keyForms[i].table.name = "indigo " + keyForms[i].name
+	}
+}
 
 func compareKey(t testing.TB, i int, s string) string {
 	t.Helper()
 	k := &keyForms[i]
-	k.table.name = k.name
 	return k.table.judge(t, s, ask(func() (any, error) { return k.ours(s) }), ask(func() (any, error) { return k.theirs(s) }))
 }
 

@@ -16,15 +16,19 @@ import (
 // peerTree builds indigo's tree from a map.
 func peerTree(t testing.TB, m map[string]cid.CID) *peermst.Tree {
 	t.Helper()
-	theirs := map[string]gocid.Cid{}
-	for k, v := range m {
-		theirs[k] = goCID(v)
-	}
-	tree, err := peermst.LoadTreeFromMap(theirs)
+	tree, err := peermst.LoadTreeFromMap(toGo(m))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return tree
+}
+
+func toGo(m map[string]cid.CID) map[string]gocid.Cid {
+	out := map[string]gocid.Cid{}
+	for k, v := range m {
+		out[k] = goCID(v)
+	}
+	return out
 }
 
 // FuzzNode compares nodes of the tree on their own: with the slow model in everything, and with indigo.

@@ -248,6 +248,12 @@ var syntaxTypes = []struct {
 	},
 }
 
+func init() {
+	for i := range syntaxTypes {
+		syntaxTypes[i].table.name = "indigo " + syntaxTypes[i].name
+	}
+}
+
 var irregularTag = regexp.MustCompile(`(?i)^(en-GB-oed|i-(ami|bnn|default|enochian|hak|klingon|lux|mingo|navajo|pwn|tao|tay|tsu)|sgn-(BE-FR|BE-NL|CH-DE))$`)
 
 // languageTag is the grammar of RFC 5646 with a primary language as the protocol's list of cases wants it: two or three
@@ -302,7 +308,6 @@ func compareSyntax(t testing.TB, i int, s string) string {
 func TestSyntaxMutations(t *testing.T) {
 	for i := range syntaxTypes {
 		k := &syntaxTypes[i]
-		k.table.name = k.name
 		t.Run(k.name, func(t *testing.T) {
 			for _, s := range syntaxSeeds(t, i) {
 				compareSyntax(t, i, s)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -122,7 +123,7 @@ func show(in any) string {
 }
 
 // check runs the inputs that should show each difference, and fails if one doesn't, if an entry says too little, or if
-// two have the same name. It logs the table.
+// two have the same name.
 func (tb *table[In]) check(t *testing.T, run func(t testing.TB, in In) string) {
 	t.Helper()
 	var names []string
@@ -142,8 +143,19 @@ func (tb *table[In]) check(t *testing.T, run func(t testing.TB, in In) string) {
 				t.Errorf("%s: %s should show %q and shows %q", tb.name, show(in), d.name, got)
 			}
 		}
-		t.Logf("%-14s %-52s right: %-6s %s", tb.name, d.name, d.right, d.rule)
 	}
+}
+
+// markdown appends the table in Markdown.
+func (tb *table[In]) markdown(b []byte) []byte {
+	if len(tb.list) == 0 {
+		return b
+	}
+	b = fmt.Appendf(b, "\n## %s\n\n| difference | right | rule |\n|---|---|---|\n", tb.name)
+	for _, d := range tb.list {
+		b = fmt.Appendf(b, "| %s | %s | %s |\n", d.name, d.right, strings.ReplaceAll(d.rule, "|", "\\|"))
+	}
+	return b
 }
 
 // seeded returns the source of randomness for one mutation.
