@@ -4,24 +4,16 @@
 //   node lex.mjs FOLDER [NSID] '{"plc": URL, "pds": URL}'
 //
 // The network's own DNS answers _lexicon.alice.test by the handle alice.test, and so does the hook.
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { LexInstaller } from '@atproto/lex-installer'
+import { install } from '@atproto/lex-installer'
 
 const { plc, pds } = JSON.parse(process.argv.at(-1))
-const [folder, ...additions] = process.argv.slice(2, -1)
+const [folder, ...add] = process.argv.slice(2, -1)
 console.debug = console.error // what it tells on the way
 
-const file = join(folder, 'lexicons.json')
-let manifest
-try {
-  manifest = JSON.parse(readFileSync(file, 'utf8'))
-} catch {
-  // the first time there is none
-}
-const installer = new LexInstaller({
+const options = {
   lexicons: join(folder, 'lexicons'),
-  manifest: file,
+  manifest: join(folder, 'lexicons.json'),
   plcDirectoryUrl: plc,
   allowHttp: true,
   hooks: {
@@ -31,7 +23,14 @@ const installer = new LexInstaller({
       return (await (await fetch(url)).json()).did
     },
   },
-})
-await installer.install({ additions: new Set(additions), manifest })
-if (additions.length > 0) await installer.save()
-console.log(JSON.stringify({ equal: manifest !== undefined && installer.equals(manifest) }))
+}
+if (add.length > 0) await install({ ...options, add, save: true })
+// With ci the tool fails if what the manifest says and what is published and in the folder differ.
+let equal = true
+try {
+  await install({ ...options, ci: true })
+} catch (err) {
+  console.error(err)
+  equal = false
+}
+console.log(JSON.stringify({ equal }))
