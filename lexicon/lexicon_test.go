@@ -86,7 +86,7 @@ func TestReferenceSchemas(t *testing.T) {
 	}
 }
 
-func interop(t *testing.T) *lexicon.Catalog {
+func interop(t testing.TB) *lexicon.Catalog {
 	t.Helper()
 	c := lexicon.NewCatalog()
 	if err := c.AddFS(os.DirFS(fixtures.Path(t, "atproto-interop/lexicon/catalog"))); err != nil {
@@ -629,6 +629,18 @@ func FuzzParseSchema(f *testing.F) {
 	f.Add([]byte(schemaHead + `"main":{"type":"record","key":"any","record":{"type":"object","properties":{"p":{"type":"integer"}}}}}}`))
 	f.Add([]byte(schemaHead + `"main":{"type":"query","parameters":{"type":"params","properties":{"p":{"type":"array","items":{"type":"integer"}}}},"output":{"encoding":"*/*"}}}}`))
 	f.Add([]byte(schemaHead + `"main":{"type":"permission-set","permissions":[{"type":"permission","resource":"repo","collection":["a.b.c"]}]}}}`))
+	for _, name := range []string{"lexicon-valid", "lexicon-invalid"} {
+		var cases []struct{ Lexicon json.RawMessage }
+		if err := json.Unmarshal(fixtures.Read(f, "atproto-interop/lexicon/"+name+".json"), &cases); err != nil {
+			f.Fatal(err)
+		}
+		for _, c := range cases {
+			f.Add([]byte(c.Lexicon))
+		}
+	}
+	for _, name := range []string{"record", "query", "procedure", "subscription", "permission-set"} {
+		f.Add(fixtures.Read(f, "atproto-interop/lexicon/catalog/"+name+".json"))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := lexicon.ParseSchema(b)
 		if err != nil {
