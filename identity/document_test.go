@@ -1,10 +1,12 @@
 package identity_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -100,10 +102,33 @@ func TestClaimed(t *testing.T) {
 func FuzzParseDocument(f *testing.F) {
 	f.Add([]byte(document(alice, "at://a.test")))
 	f.Add([]byte(`{"id":"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa","alsoKnownAs":[],"verificationMethod":[{}],"service":[null]}`))
+	a := string(alice)
+	f.Add([]byte(`{"id":"` + a + `","verificationMethod":[` + method("#atproto", "EcdsaSecp256k1VerificationKey2019", a, legacyKey) + "," + method(a+"#atproto_label", "Multikey", a, key) + `],
+		"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":"https://PDS.test:443/"},{"id":"#atproto_labeler","type":"AtprotoLabeler","serviceEndpoint":"http://[::1]:80"}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		doc, err := identity.ParseDocument(alice, b)
-		if err == nil && (doc.DID != alice || doc.Claimed != "" && !syntax.ValidHandle(doc.Claimed)) {
+		if err != nil {
+			return
+		}
+		if doc.DID != alice || doc.Claimed != "" && !syntax.ValidHandle(doc.Claimed) || string(doc.Raw) != string(b) {
 			t.Errorf("%+v", doc)
+		}
+		// What was understood, written as plainly as can be, is understood alike.
+		plain := `{"id":"` + a + `","alsoKnownAs":["at://` + string(doc.Claimed) + `"],"verificationMethod":[`
+		sep := ""
+		for fragment, k := range map[string]*keys.PublicKey{"#atproto": doc.SigningKey, "#atproto_label": doc.LabelKey} {
+			if k != nil {
+				plain += sep + method(fragment, "Multikey", a, k.Multikey())
+				sep = ","
+			}
+		}
+		pds, _ := json.Marshal(doc.PDS)
+		labeler, _ := json.Marshal(doc.Labeler)
+		plain += `],"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":` + string(pds) + `},{"id":"#atproto_labeler","type":"AtprotoLabeler","serviceEndpoint":` + string(labeler) + `}]}`
+		same := func(x, y *keys.PublicKey) bool { return x == nil && y == nil || x != nil && y != nil && x.Equal(y) }
+		again, err := identity.ParseDocument(alice, []byte(plain))
+		if err != nil || again.Claimed != doc.Claimed || again.PDS != doc.PDS || again.Labeler != doc.Labeler || !same(again.SigningKey, doc.SigningKey) || !same(again.LabelKey, doc.LabelKey) {
+			t.Errorf("%+v, %v\nfrom %s\nwhich was %+v", again, err, plain, doc)
 		}
 	})
 }
