@@ -171,13 +171,13 @@ const (
 	mUnchanged fault = "update that changes nothing" // which is no fault
 )
 
-// aboutMessage says what is wrong with a message, but for the inversion.
+// aboutMessage says what is wrong with a message, but for the inversion. What the model can't take apart is of another form,
+// and no more is said of it.
 func aboutMessage(b []byte) faults {
 	f := faults{}
 	it, g := examine(b)
 	if len(g) > 0 || it.major != mMap {
-		f[mPayload] = true
-		return f
+		return faults{mPayload: true}
 	}
 	m := map[string]*item{}
 	for i := 0; i < len(it.kids); i += 2 {
@@ -185,14 +185,12 @@ func aboutMessage(b []byte) faults {
 	}
 	for k, major := range map[string]byte{"rev": mText, "repo": mText, "time": mText, "seq": mUint, "blocks": mBytes, "commit": mTag, "ops": mArray} {
 		if m[k] == nil || m[k].major != major {
-			f[mPayload] = true
-			return f
+			return faults{mPayload: true}
 		}
 	}
 	for k, major := range map[string]byte{"rebase": mSimple, "tooBig": mSimple, "since": mText, "prevData": mTag, "blobs": mArray} {
 		if v := m[k]; v != nil && (v.major != major && !((k == "since" || k == "prevData") && v.null()) || major == mSimple && v.null()) {
-			f[mPayload] = true
-			return f
+			return faults{mPayload: true}
 		}
 	}
 	if m["blobs"] != nil {
@@ -247,23 +245,20 @@ func aboutMessage(b []byte) faults {
 	for _, k := range m["ops"].kids {
 		op := map[string]*item{}
 		if k.major != mMap {
-			f[mPayload] = true
-			return f
+			return faults{mPayload: true}
 		}
 		for i := 0; i < len(k.kids); i += 2 {
 			op[string(k.kids[i].body)] = k.kids[i+1]
 		}
 		action, path := op["action"], op["path"]
 		if action == nil || path == nil || action.major != mText || path.major != mText {
-			f[mPayload] = true
-			return f
+			return faults{mPayload: true}
 		}
 		var c, prev []byte
 		for name, to := range map[string]*[]byte{"cid": &c, "prev": &prev} {
 			if v := op[name]; v != nil && !v.null() {
 				if *to = v.link(); *to == nil {
-					f[mPayload] = true
-					return f
+					return faults{mPayload: true}
 				}
 			}
 		}
