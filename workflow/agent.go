@@ -231,7 +231,7 @@ func (a *Agent) Run(ctx context.Context, req Request) (*Result, error) {
 	}
 	defer log.Close()
 	r := &run{a: a, x: x, id: id, log: log, req: req, atomic: a.Atomic}
-	err = r.note(ctx, Entry{State: StateBegin, Account: a.DID, Service: req.Service, Method: req.Method, Params: req.Params, Input: req.Input, Query: req.Query, Atomic: a.Atomic})
+	err = r.note(ctx, Entry{State: StateBegin, Account: a.DID, Service: req.Service, Method: req.Method, Params: req.Params, Input: req.Input, Query: req.Query, Atomic: a.Atomic, Allow: a.Policy.Allow})
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ const (
 	OutcomeRaised    Outcome = "raised"    // the server ended it with an error
 	OutcomeFailed    Outcome = "failed"    // the call, or an action of a query's answer, failed
 	OutcomeAttention Outcome = "attention" // a person has to look: see [AttentionError]
+	OutcomeAbandoned Outcome = "abandoned" // the user gave it up: see [Agent.Abandon]
 )
 
 // Entry is one line of a journal. Which fields it has depends on its state.
@@ -61,6 +62,7 @@ type Entry struct {
 	Input   data.Raw    `json:"input,omitempty"`
 	Query   bool        `json:"query,omitempty"`
 	Atomic  bool        `json:"atomic,omitempty"`
+	Allow   []string    `json:"allow,omitempty"` // of the policy: for who resumes it with the same
 
 	// batch
 	Step     int      `json:"step,omitempty"`

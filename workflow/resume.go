@@ -23,32 +23,15 @@ var ErrOtherAccount = errors.New("the workflow is another account's")
 //
 // Results and errors are those of [Agent.Run].
 func (a *Agent) Resume(ctx context.Context, id string) (*Result, error) {
-	log, all, err := a.journal().Open(ctx, id)
+	r, all, err := a.reopen(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: %s was given up before it began", ErrFinished, id)
-	}
-	begin := all[0]
-	switch {
-	case begin.State != StateBegin:
-		return nil, fmt.Errorf("%w: %s begins with %q", ErrJournal, id, begin.State)
-	case begin.Account != a.DID:
-		return nil, fmt.Errorf("%w: %s", ErrOtherAccount, begin.Account)
-	case all[len(all)-1].State == StateFinal:
-		return nil, fmt.Errorf("%w: %s", ErrFinished, all[len(all)-1].Outcome)
-	}
-	x, err := a.connect(begin.Service)
-	if err != nil {
+	defer r.log.Close()
+	if r.x, err = a.connect(r.req.Service); err != nil {
 		return nil, err
 	}
-	r := &run{
-		a: a, x: x, id: id, log: log, seq: len(all), atomic: begin.Atomic,
-		req: Request{Service: begin.Service, Method: begin.Method, Query: begin.Query, Params: begin.Params, Input: begin.Input},
-	}
-	b, err := r.replay(all[1:])
+	b, err := r.replay(all)
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +61,73 @@ func (a *Agent) Resume(ctx context.Context, id string) (*Result, error) {
 		return nil, err
 	}
 	return r.follow(ctx, answer)
+}
+
+// reopen locks a workflow that has not ended. It returns what the journal has after the first entry.
+func (a *Agent) reopen(ctx context.Context, id string) (r *run, all []Entry, err error) {
+	log, all, err := a.journal().Open(ctx, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			log.Close()
+		}
+	}()
+	if len(all) == 0 {
+		return nil, nil, fmt.Errorf("%w: %s was given up before it began", ErrFinished, id)
+	}
+	begin := all[0]
+	switch {
+	case begin.State != StateBegin:
+		return nil, nil, fmt.Errorf("%w: %s begins with %q", ErrJournal, id, begin.State)
+	case begin.Account != a.DID:
+		return nil, nil, fmt.Errorf("%w: %s", ErrOtherAccount, begin.Account)
+	case all[len(all)-1].State == StateFinal:
+		return nil, nil, fmt.Errorf("%w: %s", ErrFinished, all[len(all)-1].Outcome)
+	}
+	return &run{
+		a: a, id: id, log: log, seq: len(all), atomic: begin.Atomic,
+		req: Request{Service: begin.Service, Method: begin.Method, Query: begin.Query, Params: begin.Params, Input: begin.Input},
+	}, all[1:], nil
+}
+
+// Abandon ends a workflow that was interrupted and is not to go on, because its service is gone, for example. What may have
+// been sent is looked for in the repository, so that the journal knows what was done; nothing is written, and the service
+// is told nothing. The result is what was done, for [Agent.Undo]. A write that is still on its way to the PDS, from a
+// process that ended a moment ago, may arrive after the look.
+//
+// Errors: an [*InterruptedError] if the repository can't be looked at, and then nothing has ended; [ErrFinished], [ErrNoRun],
+// [ErrRunning] and [ErrOtherAccount].
+func (a *Agent) Abandon(ctx context.Context, id string) ([]Done, error) {
+	r, all, err := a.reopen(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer r.log.Close()
+	b, err := r.replay(all)
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		for i := range b.planned {
+			p := &b.planned[i]
+			if !p.sent || p.over || p.CID == p.Before {
+				continue
+			}
+			now, _, err := r.look(ctx, p.URI)
+			if err != nil {
+				return nil, &InterruptedError{Run: id, Err: fmt.Errorf("finding out what is there: %w", err)}
+			}
+			if now != p.CID {
+				continue
+			}
+			if err := r.succeeded(ctx, i, p); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r.done, r.note(ctx, Entry{State: StateFinal, Outcome: OutcomeAbandoned, Message: "given up by the user"})
 }
 
 // underway is the batch at the end of a journal.

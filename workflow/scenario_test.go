@@ -394,6 +394,84 @@ func TestPlanRefused(t *testing.T) {
 	}
 }
 
+// TestAbandon: a process dies at any entry of its journal, the answers to its writes being lost or not, and the service is gone
+// afterwards. Giving up tells exactly what was written, and taking that back leaves the repository as it was.
+func TestAbandon(t *testing.T) {
+	w := newWorld(t)
+	for _, atomically := range []bool{false, true} {
+		for at := 1; ; at++ {
+			w.clear()
+			for i := range 3 {
+				w.put(fmt.Sprint("old", i), fmt.Sprint("old", i))
+			}
+			before := w.notes()
+			svc := newService(t, script(batchJSON("s", w.create("a", "", "new"), w.update("b", "old0", "changed"), w.remove("c", "old1"), w.update("d", "old2", "old2")), `{"ok":true}`))
+			journal := &mortal{Journal: &MemoryJournal{}, at: (at + 1) / 2, after: at%2 == 0}
+			a := w.agent(&faults{next: w.net.HTTP().Transport, what: func(int, *http.Request) fault { return lostAfter }}, journal, svc.URL)
+			a.Atomic = atomically
+			_, err := a.Run(t.Context(), Request{Service: "test", Method: testMethod})
+			if err == nil {
+				if at < 20 {
+					t.Fatalf("it ended before entry %d", at)
+				}
+				break
+			}
+			svc.Close()
+			names := must(journal.Runs(t.Context()))
+			if len(must(journal.Entries(t.Context(), names[0]))) == 0 {
+				continue // it had not begun
+			}
+			b := w.agent(nil, journal.Journal, svc.URL)
+			other := *b
+			other.DID = "did:web:other.test"
+			if _, err := other.Abandon(t.Context(), names[0]); !errors.Is(err, ErrOtherAccount) {
+				t.Errorf("another account gave it up: %v", err)
+			}
+			unreachable := w.agent(roundTrip(func(*http.Request) (*http.Response, error) { return nil, errCut }), journal.Journal, svc.URL)
+			if _, err := unreachable.Abandon(t.Context(), names[0]); err != nil && !errors.Is(err, ErrFinished) {
+				var stopped *InterruptedError
+				if st := must(StatusOf(t.Context(), journal.Journal, names[0])); !errors.As(err, &stopped) || st.Outcome != "" {
+					t.Errorf("entry %d, without a PDS: %v, ended as %q", at, err, st.Outcome)
+				}
+			}
+			done, err := b.Abandon(t.Context(), names[0])
+			if st := must(StatusOf(t.Context(), journal.Journal, names[0])); errors.Is(err, ErrFinished) && st.Outcome != "" {
+				done, err = st.Done, nil // ended before, as far as is known
+			}
+			if err != nil {
+				t.Fatalf("entry %d: %v", at, err)
+			}
+			changed := map[string]bool{}
+			for _, d := range done {
+				if d.CID != d.Before {
+					changed[string(d.URI.RecordKey())] = true
+				}
+			}
+			now, want := w.notes(), map[string]bool{}
+			for key, text := range now {
+				want[key] = before[key] != text
+			}
+			for key := range before {
+				want[key] = before[key] != now[key]
+			}
+			for key, is := range want {
+				if is != changed[key] {
+					t.Errorf("entry %d, atomically %v: of %s the record says changed: %v, the agent %v", at, atomically, key, is, changed[key])
+				}
+			}
+			if _, err := b.Resume(t.Context(), names[0]); !errors.Is(err, ErrFinished) {
+				t.Errorf("entry %d: resumed with %v", at, err)
+			}
+			if _, err := b.Undo(t.Context(), done); err != nil || !equal(w.notes(), before) {
+				t.Errorf("entry %d: %v; there is %v and not %v", at, err, w.notes(), before)
+			}
+		}
+	}
+	if _, err := w.agent(nil, nil, "http://127.0.0.1:1").Abandon(t.Context(), "3kaaaaaaaaa2c"); !errors.Is(err, ErrNoRun) {
+		t.Errorf("of an unknown one: %v", err)
+	}
+}
+
 func TestFileJournal(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)

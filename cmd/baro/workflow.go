@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,8 @@ func newWorkflow(e *env) *cobra.Command {
 		Example: "  baro workflow run com.example.tips.send --service did:web:tips.example#tips -i tip.json --plan\n" +
 			"  baro workflow log\n  baro workflow mock script.json",
 	}
-	cmd.AddCommand(newWorkflowRun(e), newWorkflowResume(e), newWorkflowLog(e), newWorkflowUndo(e), newWorkflowMock(e))
+	cmd.AddCommand(newWorkflowRun(e), newWorkflowResume(e), newWorkflowAbandon(e),
+		newWorkflowLog(e), newWorkflowUndo(e), newWorkflowMock(e))
 	return cmd
 }
 
@@ -376,8 +378,8 @@ func newWorkflowResume(e *env) *cobra.Command {
 		Short: "Go on with a workflow that was interrupted",
 		Long: "Goes on from where the journal says, as the account that began it: what may have been written is looked for in the\n" +
 			"repository first, and what was reported is reported again in the same words, so that nothing happens twice. Without an\n" +
-			"ID it is the workflow that has not ended, if there is one only. A batch that was agreed to is not asked for again;\n" +
-			"--allow has to be given again for those that follow.",
+			"ID it is the workflow that has not ended, if there is one only. A batch that was agreed to is not asked for again. What\n" +
+			"--allow named at the beginning stays allowed, and more may be named.",
 		Example: "  baro workflow resume\n  baro workflow resume 3l6oveex3ii2l --yes",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -402,6 +404,7 @@ func (e *env) workflowResume(ctx context.Context, args []string, f workflowFlags
 	if err != nil {
 		return err
 	}
+	f.allow = append(slices.Clone(st.Begin.Allow), f.allow...)
 	ctx, w, err := e.worker(ctx, string(st.Begin.Account), f)
 	if err != nil {
 		return err
@@ -409,6 +412,55 @@ func (e *env) workflowResume(ctx context.Context, args []string, f workflowFlags
 	defer w.close()
 	res, err := w.agent.Resume(ctx, st.Run)
 	return w.finish(ctx, res, err)
+}
+
+func newWorkflowAbandon(e *env) *cobra.Command {
+	var f networkFlags
+	cmd := &cobra.Command{
+		Use:   "abandon [ID]",
+		Short: "End a workflow that was interrupted and is not to go on",
+		Long: "Ends a workflow, the one that has not ended if there is one only: because its service is gone, for example. What may\n" +
+			"have been written is looked for in the repository, and listed; nothing is written, and the service is told nothing.\n" +
+			"'baro workflow undo' takes back what was done.",
+		Example: "  baro workflow abandon\n  baro workflow abandon 3l6oveex3ii2l && baro workflow undo 3l6oveex3ii2l",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return advise(e.workflowAbandon(cmd.Context(), args, f))
+		},
+	}
+	f.add(cmd.Flags(), false)
+	return cmd
+}
+
+func (e *env) workflowAbandon(ctx context.Context, args []string, f networkFlags) error {
+	j, closeJournal, err := e.journal()
+	if err != nil {
+		return err
+	}
+	defer closeJournal()
+	st, err := findRun(ctx, j, args)
+	if err != nil {
+		return err
+	}
+	ctx, w, err := e.worker(ctx, string(st.Begin.Account), workflowFlags{networkFlags: f, yes: true})
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	done, err := w.agent.Abandon(ctx, st.Run)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return e.printOutcome(outcomeLine{Run: st.Run, Outcome: workflow.OutcomeAbandoned}, done)
+	}
+	e.printDone(done)
+	if len(done) == 0 {
+		fmt.Fprintln(e.stderr, "given up; nothing had been written")
+	} else {
+		fmt.Fprintf(e.stderr, "given up; 'baro workflow undo %s' takes back what was written\n", st.Run)
+	}
+	return nil
 }
 
 // findRun finds a workflow in the journal: the one that is named, or the one that has not ended.

@@ -156,7 +156,7 @@ func (e *env) workflowUndo(ctx context.Context, args []string, f networkFlags) e
 		return err
 	}
 	if st.Outcome == "" {
-		return withHint(errors.New("the workflow has not ended: what it wrote last may not be known yet"), "end it first with 'baro workflow resume %s'", st.Run)
+		return withHint(errors.New("the workflow has not ended: what it wrote last may not be known yet"), "end it first with 'baro workflow resume %s', or 'baro workflow abandon %[1]s'", st.Run)
 	}
 	ctx, w, err := e.worker(ctx, string(st.Begin.Account), workflowFlags{networkFlags: f, yes: true})
 	if err != nil {
