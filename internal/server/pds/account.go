@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/internal/eventlog"
 	"github.com/barograph/baro/internal/kv"
 	"github.com/barograph/baro/keys"
@@ -98,7 +99,7 @@ type accountState struct {
 	secrets   secrets
 	passwords *passwords
 	directory *identity.Directory
-	plc       *plcClient
+	plc       *plcdir.Client
 	limits    limits
 	traffic   limits // apart, because everybody's requests are counted in it
 	replay    replayCache

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
@@ -19,9 +20,9 @@ func (s *Service) openIdentity() error {
 	host := s.hostname()
 	addr, err := netip.ParseAddr(host)
 	local := host == "localhost" || strings.HasSuffix(host, ".localhost") || (err == nil && addr.IsLoopback())
-	s.accounts.plc = &plcClient{
-		base: trimURL(s.cfg.PLCURL),
-		http: s.world.HTTPClient(netguard.ClientOptions{Timeout: plcTimeout, MaxBody: maxPLCBody, UserAgent: "barograph-pds"}),
+	s.accounts.plc = &plcdir.Client{
+		URL:  trimURL(s.cfg.PLCURL),
+		HTTP: s.world.HTTPClient(netguard.ClientOptions{Timeout: plcTimeout, MaxBody: maxPLCBody, UserAgent: "barograph-pds"}),
 	}
 	s.accounts.directory = identity.New(identity.Options{
 		HTTP:           s.world.HTTPClient(netguard.ClientOptions{Redirects: 3, MaxBody: identity.MaxDocument, UserAgent: "barograph-pds"}),

@@ -279,7 +279,7 @@ func (s *Service) submitPlcOperation(ctx context.Context, r *xrpc.Request, in *c
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := s.accounts.plc.submit(ctx, info.DID, op); err != nil {
+	if err := s.accounts.plc.Submit(ctx, info.DID, op); err != nil {
 		return nil, plcFailure(err)
 	}
 	s.forgetIdentity(info.DID, info.Account.Handle)

@@ -54,7 +54,7 @@ func (s *Service) checkIdentity(ctx context.Context, a *account) error {
 		return refuse(http.StatusBadRequest, "InvalidRequest", format, args...)
 	}
 	if a.DID.Method() == "plc" {
-		last, err := s.accounts.plc.last(ctx, a.DID)
+		last, err := s.accounts.plc.Last(ctx, a.DID)
 		if err != nil {
 			return plcFailure(err)
 		}

@@ -273,7 +273,7 @@ func (s *Service) signUp(ctx context.Context, n *newAccount) (*comatproto.Server
 	}
 	if op != nil {
 		crashpoint.Hit("pds/account/before-plc")
-		if err := s.accounts.plc.submit(ctx, n.DID, op); err != nil {
+		if err := s.accounts.plc.Submit(ctx, n.DID, op); err != nil {
 			s.world.Log.Warn("registering an identity failed", "handle", string(n.Handle), "err", err)
 			return nil, plcFailure(err)
 		}
