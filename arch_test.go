@@ -31,6 +31,9 @@ const hashing = "internal/sha256x"
 // locking is the one package of internal that the SDK imports: locks between processes.
 const locking = "internal/filelock"
 
+// guarding is the package of internal that keeps what identity asks for, at names from the network, off private addresses.
+const guarding = "internal/netguard"
+
 // core are the packages of the protocol core, with what of this module and of others they import. "core" stands for all
 // of them.
 var core = map[string]struct {
@@ -189,7 +192,7 @@ func forbidden(from, to string) string {
 			return ""
 		}
 		return "generated types import only the core and xrpc"
-	case slices.Contains(sdk, top(from)) && to == locking:
+	case slices.Contains(sdk, top(from)) && to == locking, top(from) == "identity" && to == guarding:
 		return ""
 	case slices.Contains(sdk, top(from)):
 		only, ok := sdkOnly[from]
@@ -324,7 +327,7 @@ func machinery(rel, imp string) bool {
 		return true
 	case rel == "stream" && imp == "net": // what an application without a guard dials with; servers pass their own dialer
 		return true
-	case rel == "bsky" && (imp == "time" || imp == "net"): // what people type first works without being given a clock and a resolver
+	case rel == "bsky" && imp == "time", rel == "identity" && (imp == "time" || imp == "net"): // what people type first works without being given a clock and a resolver
 		return true
 	case imp == "os": // tools for developers, which write source files
 		return strings.HasPrefix(rel, "internal/lexgen")

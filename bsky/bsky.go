@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -47,7 +46,7 @@ type Options struct {
 	VideoService string
 
 	HTTP     *http.Client        // nil: the standard transport. A server that acts for others gives a guarded one
-	Identity *identity.Directory // nil: the public network's, asked through HTTP
+	Identity *identity.Directory // nil: the public network's, asked through HTTP if that is given
 	Now      func() time.Time    // nil: the system's clock
 }
 
@@ -55,11 +54,15 @@ func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	switch {
+	case o.Identity != nil:
+	case o.HTTP == nil:
+		o.Identity = identity.Default()
+	default:
+		o.Identity = identity.New(identity.Options{HTTP: o.HTTP, Now: o.Now})
+	}
 	if o.HTTP == nil {
 		o.HTTP = &http.Client{}
-	}
-	if o.Identity == nil {
-		o.Identity = identity.New(identity.Options{HTTP: o.HTTP, Resolver: net.DefaultResolver, Now: o.Now})
 	}
 	if o.VideoService == "" {
 		o.VideoService = DefaultVideoService

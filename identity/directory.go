@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,11 +27,14 @@ type Resolver interface {
 
 var _ Resolver = (*net.Resolver)(nil)
 
-// Options tune a [Directory]. HTTP, Resolver and Now must be set.
+// Options tune a [Directory]. The zero value is one for the public network.
 type Options struct {
-	HTTP     *http.Client // guarded against private addresses; its CheckRedirect is asked too
-	Resolver Resolver
-	Now      func() time.Time
+	// HTTP makes the requests; its CheckRedirect is asked too. nil: a client of [Guarded], which connects to no private
+	// address but those of Allow and the PLC directory's.
+	HTTP     *http.Client
+	Allow    []string         // host:port pairs for the client that stands in for a nil HTTP
+	Resolver Resolver         // nil: the system's
+	Now      func() time.Time // nil: the system's clock
 
 	PLC string // base URL of the PLC directory; default DefaultPLC
 	// AllowLocalhost permits did:web:localhost, with or without a port, over plain HTTP: for local networks.
@@ -59,8 +63,18 @@ type Directory struct {
 
 // New returns a directory.
 func New(o Options) *Directory {
-	if o.HTTP == nil || o.Resolver == nil || o.Now == nil {
-		panic("identity: Options need HTTP, Resolver and Now")
+	if o.HTTP == nil {
+		allow := o.Allow
+		if o.PLC != "" {
+			allow = append(slices.Clip(allow), hostPort(o.PLC)) // whoever chose it may run it
+		}
+		o.HTTP = Guarded(allow...)
+	}
+	if o.Resolver == nil {
+		o.Resolver = net.DefaultResolver
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	def(&o.PLC, DefaultPLC)
 	def(&o.TTL, time.Hour)
@@ -108,19 +122,36 @@ func (d *Directory) Lookup(ctx context.Context, id syntax.AtIdentifier) (*Identi
 
 // LookupHandle resolves a handle to its DID and the DID to its document, which must claim the handle.
 func (d *Directory) LookupHandle(ctx context.Context, h syntax.Handle) (*Identity, error) {
-	did, err := d.ResolveHandle(ctx, h)
-	if err != nil {
-		return nil, err
+	led := d.handle(ctx, h)
+	if led.Err != nil {
+		return nil, led.Err
 	}
-	a := d.document(ctx, did, -1)
+	a := d.document(ctx, led.Value, -1)
 	if a.Err != nil {
 		return nil, a.Err
 	}
 	if a.Value.Claimed != h.Normalize() {
-		err := fmt.Errorf("the document of %s claims %q", did, a.Value.Claimed)
+		err := fmt.Errorf("the document of %s claims %q", led.Value, a.Value.Claimed)
 		return nil, &Error{"looking up", string(h), KindHandleMismatch, err}
 	}
-	return &Identity{Document: a.Value, Handle: a.Value.Claimed, Fetched: a.At, Stale: a.Stale}, nil
+	id := d.identity(a)
+	id.confirm(h, led)
+	return id, nil
+}
+
+// identity is what a document alone gives.
+func (d *Directory) identity(a cache.Answer[*Document]) *Identity {
+	return &Identity{Document: a.Value, Handle: syntax.InvalidHandle, Fetched: a.At, Age: max(0, d.o.Now().Sub(a.At)), Stale: a.Stale}
+}
+
+// confirm notes that the handle leads back, and how old that knowledge is.
+func (id *Identity) confirm(h syntax.Handle, led cache.Answer[syntax.DID]) {
+	id.Handle = h.Normalize()
+	id.Stale = id.Stale || led.Stale
+	if older := id.Fetched.Sub(led.At); older > 0 {
+		id.Fetched = led.At
+		id.Age += older
+	}
 }
 
 // LookupDID resolves a DID to its document and the document's handle back to the DID. If that fails, the identity has
@@ -130,22 +161,22 @@ func (d *Directory) LookupDID(ctx context.Context, did syntax.DID) (*Identity, e
 	if a.Err != nil {
 		return nil, a.Err
 	}
-	id := &Identity{Document: a.Value, Handle: syntax.InvalidHandle, Fetched: a.At, Stale: a.Stale}
+	id := d.identity(a)
 	h := a.Value.Claimed
 	if h == "" {
 		id.HandleErr = &Error{"looking up", string(did), KindNotFound, errors.New("the document claims no handle")}
 		return id, nil
 	}
-	back, err := d.ResolveHandle(ctx, h)
+	back := d.handle(ctx, h)
 	switch {
-	case err == nil && back == did:
-		id.Handle = h
-	case err == nil:
-		id.HandleErr = &Error{"looking up", string(did), KindHandleMismatch, fmt.Errorf("its handle %s leads to %s", h, back)}
+	case back.Err == nil && back.Value == did:
+		id.confirm(h, back)
+	case back.Err == nil:
+		id.HandleErr = &Error{"looking up", string(did), KindHandleMismatch, fmt.Errorf("its handle %s leads to %s", h, back.Value)}
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	default:
-		id.HandleErr = err
+		id.HandleErr = back.Err
 	}
 	return id, nil
 }
@@ -153,21 +184,39 @@ func (d *Directory) LookupDID(ctx context.Context, did syntax.DID) (*Identity, e
 // ResolveHandle returns the DID that a handle leads to. Whether the DID's document claims the handle is not checked:
 // [Directory.LookupHandle] does that.
 func (d *Directory) ResolveHandle(ctx context.Context, h syntax.Handle) (syntax.DID, error) {
+	a := d.handle(ctx, h)
+	return a.Value, a.Err
+}
+
+func (d *Directory) handle(ctx context.Context, h syntax.Handle) cache.Answer[syntax.DID] {
 	h = h.Normalize()
 	if !syntax.ValidHandle(h) {
-		return "", &Error{"resolving handle", string(h), KindMalformed, nil}
+		return cache.Answer[syntax.DID]{Err: &Error{"resolving handle", string(h), KindMalformed, nil}}
 	}
 	if h.Reserved() {
-		return "", &Error{"resolving handle", string(h), KindNotFound, errors.New("no name under this top-level domain resolves")}
+		err := errors.New("no name under this top-level domain resolves")
+		return cache.Answer[syntax.DID]{Err: &Error{"resolving handle", string(h), KindNotFound, err}}
 	}
-	a := d.handles.Get(ctx, string(h), -1, func(ctx context.Context) (syntax.DID, error) { return d.fetchHandle(ctx, h) })
-	return a.Value, a.Err
+	return d.handles.Get(ctx, string(h), -1, func(ctx context.Context) (syntax.DID, error) { return d.fetchHandle(ctx, h) })
 }
 
 // ResolveDID returns the document of a DID, and leaves handles alone.
 func (d *Directory) ResolveDID(ctx context.Context, did syntax.DID) (*Document, error) {
 	a := d.document(ctx, did, -1)
 	return a.Value, a.Err
+}
+
+// ResolvePDS returns the origin of an account's PDS, such as "https://pds.example". A document that names none is a
+// [KindNotFound].
+func (d *Directory) ResolvePDS(ctx context.Context, did syntax.DID) (string, error) {
+	a := d.document(ctx, did, -1)
+	if a.Err != nil {
+		return "", a.Err
+	}
+	if a.Value.PDS == "" {
+		return "", &Error{"resolving DID", string(did), KindNotFound, errors.New("the document names no PDS")}
+	}
+	return a.Value.PDS, nil
 }
 
 // Refresh fetches the document of a DID again, unless that was done less than MinRefresh ago: then it returns what is
@@ -197,6 +246,9 @@ func (d *Directory) Purge(did syntax.DID) {
 		d.handles.Purge(string(doc.Claimed))
 	}
 }
+
+// Close gives back the connections that the directory keeps for later. It may still be used.
+func (d *Directory) Close() { d.http.CloseIdleConnections() }
 
 // PurgeHandle forgets where a handle leads.
 func (d *Directory) PurgeHandle(h syntax.Handle) { d.handles.Purge(string(h.Normalize())) }

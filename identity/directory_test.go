@@ -542,3 +542,10 @@ func ExampleDirectory() {
 	// did:plc:aaaaaaaaaaaaaaaaaaaaaaaa alice.test https://pds.test true
 	// not found
 }
+
+func ExampleLookup() {
+	// "alice.local" can't be anybody's handle, so that this example asks nobody.
+	_, err := identity.Lookup(context.Background(), "alice.local")
+	fmt.Println(err)
+	// Output: resolving handle "alice.local": not found: no name under this top-level domain resolves
+}

@@ -2,14 +2,16 @@
 //
 // Specification: https://atproto.com/specs/handle and https://atproto.com/specs/did.
 //
-// A [Directory] is given its HTTP client, DNS resolver and clock, so that a service can guard them and a test can fake
-// them. Handles are resolved by DNS TXT and by HTTPS at once, DNS wins; did:plc through a configurable PLC directory;
-// did:web at the host it names. [Directory.Lookup] confirms a handle both ways.
+// Handles are resolved by DNS TXT and by HTTPS at once, DNS wins; did:plc through a configurable PLC directory; did:web at
+// the host it names. [Lookup] confirms a handle both ways.
 //
-//	dir := identity.New(identity.Options{HTTP: guarded, Resolver: dns, Now: clock.Now})
-//	id, err := dir.Lookup(ctx, "alice.example.com")
+//	id, err := identity.Lookup(ctx, "alice.example.com")
 //	fmt.Println(id.DID, id.PDS, id.SigningKey.DIDKey())
 //
+// The functions of the package ask [Default]. A [Directory] of one's own may be given an HTTP client, a DNS resolver and a
+// clock, as services and tests do; without, it takes the system's, and connects to no private address.
+//
+//	dir := identity.New(identity.Options{PLC: "http://localhost:2582"})
 //	doc, err := dir.ResolveDID(ctx, did)        // without the handle: what verification needs
 //	doc, fresh, err := dir.Refresh(ctx, did)    // after a bad signature: asks again, but not too often
 //	dir.Purge(did)                              // after #identity
@@ -87,7 +89,10 @@ type Identity struct {
 	*Document
 	// Handle is the document's handle if it leads back to the DID, [syntax.InvalidHandle] otherwise.
 	Handle    syntax.Handle
-	HandleErr error     // why Handle is invalid; nil if it isn't
-	Fetched   time.Time // when the document was fetched
-	Stale     bool      // the document should have been fetched again, but that failed
+	HandleErr error // why Handle is invalid; nil if it isn't
+	// Fetched is when the older of document and handle was asked for, and Age how long ago that was at the lookup.
+	Fetched time.Time
+	Age     time.Duration
+	// Stale says that one of them should have been asked for again, but that failed: see Options.StaleIfError.
+	Stale bool
 }
