@@ -237,7 +237,14 @@ func (d *Directory) Key(ctx context.Context, did syntax.DID, fragment string, fr
 	if a.Err != nil {
 		return nil, a.Err
 	}
-	return a.Value.Key(fragment), nil
+	switch doc := a.Value; fragment { // those two are parsed already
+	case FragmentKey:
+		return doc.SigningKey, nil
+	case FragmentLabel:
+		return doc.LabelKey, nil
+	default:
+		return doc.Key(fragment), nil
+	}
 }
 
 // Purge forgets the document of a DID and the handle it claims. It is for #identity events.

@@ -75,6 +75,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Temporary reports whether the same question may be answered later: the other side was not reached, or was asked too much.
+func (e *Error) Temporary() bool { return e.Kind == KindUnreachable || e.Kind == KindLimited }
+
 // KindOf returns the kind of the [*Error] in err, "" if there is none.
 func KindOf(err error) Kind {
 	var e *Error

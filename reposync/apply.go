@@ -3,76 +3,18 @@ package reposync
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
-)
 
-// pending is an event that was read and isn't dealt with yet.
-type pending struct {
-	seq  int64
-	size int
-	done bool
-}
+	"github.com/barograph/baro/stream"
+)
 
 // maxUndone bounds the bytes of events that were read and aren't dealt with: a slow sink slows the stream down.
 const maxUndone = 64 << 20
 
-// tracker knows up to which event of the stream everything is dealt with, in whatever order that happens.
-type tracker struct {
-	mu    sync.Mutex
-	queue []*pending // in the order of the stream
-	bytes int
-	low   int64 // every event up to this one is done
-	room  chan struct{}
-}
-
-// add notes an event that was read. It waits while too much is undone.
-func (t *tracker) add(ctx context.Context, seq int64, size int) (*pending, error) {
-	p := &pending{seq: seq, size: size}
-	for {
-		t.mu.Lock()
-		if t.bytes == 0 || t.bytes+size <= maxUndone {
-			t.queue, t.bytes = append(t.queue, p), t.bytes+size
-			t.mu.Unlock()
-			return p, nil
-		}
-		room := make(chan struct{})
-		t.room = room
-		t.mu.Unlock()
-		select {
-		case <-room:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// done notes that events are dealt with, and returns the low-water mark.
-func (t *tracker) done(ps ...*pending) int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range ps {
-		p.done = true
-		t.bytes -= p.size
-	}
-	n := 0
-	for n < len(t.queue) && t.queue[n].done {
-		t.low = t.queue[n].seq
-		t.queue[n] = nil
-		n++
-	}
-	t.queue = t.queue[n:]
-	if t.room != nil {
-		close(t.room)
-		t.room = nil
-	}
-	return t.low
-}
-
 // result is the outcome of a task: a change to store, an event that is dealt with, and what to do when that is stored.
 type result struct {
 	change  *Change
-	pending *pending
+	pending *stream.Tracked
 	then    func()
 }
 
@@ -85,8 +27,8 @@ const (
 // apply stores results in the order in which they came, many at once when the sink is the slower side.
 func (s *Syncer) apply(ctx context.Context) error {
 	var rs []result
-	var ps []*pending
-	stored := s.track.done() // as loaded
+	var ps []*stream.Tracked
+	stored := s.track.Cursor() // as loaded
 	low := stored
 	timer := time.NewTimer(cursorEvery)
 	timer.Stop()
@@ -128,7 +70,7 @@ func (s *Syncer) apply(ctx context.Context) error {
 			}
 		}
 		if len(ps) > 0 {
-			low = s.track.done(ps...)
+			low = s.track.Done(ps...)
 		}
 		if len(b.Changes) == 0 && !late {
 			if low > stored && idle {

@@ -29,6 +29,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -168,7 +169,7 @@ type Syncer struct {
 	sink     Sink
 	workers  []*worker
 	results  chan result
-	track    tracker
+	track    *stream.Tracker
 	sched    *scheduler
 	stats    stats
 	held     atomic.Int64 // bytes of commits that wait for fetches
@@ -202,7 +203,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the cursor: %w", err)
 	}
-	s.track.low = cursor
+	s.track = stream.NewTracker(cursor, math.MaxInt, maxUndone)
 	s.stats.cursor.Store(cursor)
 	s.stats.lastSeq.Store(cursor)
 	for r, err := range repos {
@@ -282,7 +283,7 @@ func (s *Syncer) read(ctx context.Context, f stream.Frame) error {
 		return nil
 	}
 	s.stats.lastSeq.Store(f.Seq)
-	p, err2 := s.track.add(ctx, f.Seq, len(f.Raw))
+	p, err2 := s.track.Add(ctx, f.Seq, len(f.Raw))
 	if err2 != nil {
 		return err2
 	}

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/barograph/baro/car"
-	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/repo"
@@ -88,7 +86,7 @@ func (w *worker) entry(did syntax.DID) (*entry, error) {
 }
 
 // emit sends the state of e, with what comes along with it, to the sink. A fetch is scheduled once that is stored.
-func (w *worker) emit(ctx context.Context, e *entry, c Change, p *pending, then func()) error {
+func (w *worker) emit(ctx context.Context, e *entry, c Change, p *stream.Tracked, then func()) error {
 	c.Repo = e.repo
 	e.stored = true
 	w.s.stats.unstored.Add(1) // before it is counted as what it will be
@@ -119,7 +117,7 @@ type event struct {
 	did       syntax.DID
 	msg       stream.Message
 	frameSize int
-	pending   *pending
+	pending   *stream.Tracked
 }
 
 func (t *event) run(ctx context.Context, w *worker) error {
@@ -289,13 +287,7 @@ func (w *worker) commit(ctx context.Context, e *entry, t *event, m *stream.Commi
 		w.recheck(e)
 		return w.dropped(ctx, t, "inactive", nil)
 	}
-	msg := repo.CommitMessage{
-		Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData, Blocks: m.Blocks,
-		TooBig: m.TooBig, Rebase: m.Rebase, FrameSize: t.frameSize,
-	}
-	for _, op := range m.Ops {
-		msg.Ops = append(msg.Ops, repo.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev})
-	}
+	msg := m.Verifiable(t.frameSize)
 	var prev *repo.State
 	if r.State == Synchronized {
 		prev = &repo.State{Rev: r.Rev, Data: r.Data}
@@ -319,7 +311,7 @@ func (w *worker) commit(ctx context.Context, e *entry, t *event, m *stream.Commi
 	if !v.prevData.Defined() && v.whole {
 		v.prevData = repo.EmptyRoot
 	}
-	if v.ops, err = operations(msg); err != nil {
+	if v.ops, err = operations(m); err != nil {
 		return w.dropped(ctx, t, string(repo.ReasonCAR), err) // can't be: it was read a moment ago
 	}
 	before := *r
@@ -350,31 +342,14 @@ func (w *worker) note(at string) {
 }
 
 // operations returns the operations of a verified message with their records.
-func operations(m repo.CommitMessage) ([]Op, error) {
-	blocks := make(map[cid.CID][]byte, len(m.Ops))
-	for _, op := range m.Ops {
-		if op.CID.Defined() {
-			blocks[op.CID] = nil
-		}
-	}
-	_, all, err := car.Parse(m.Blocks, car.Options{Unverified: true}) // verified before
+func operations(m *stream.Commit) ([]Op, error) {
+	records, err := m.Records()
 	if err != nil {
 		return nil, err
 	}
-	for b, err := range all {
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := blocks[b.CID]; ok {
-			blocks[b.CID] = b.Data
-		}
-	}
 	ops := make([]Op, len(m.Ops))
 	for i, op := range m.Ops {
-		ops[i] = Op{Action: op.Action, Path: op.Path, CID: op.CID, Data: blocks[op.CID]}
-		if op.CID.Defined() && ops[i].Data == nil {
-			return nil, errors.New("a record is missing")
-		}
+		ops[i] = Op{Action: op.Action, Path: op.Path, CID: op.CID, Data: records[i]}
 	}
 	return ops, nil
 }
@@ -391,8 +366,7 @@ func (w *worker) sync(ctx context.Context, e *entry, t *event, m *stream.Sync) e
 	}
 	var state repo.State
 	err := w.withKey(ctx, t.did, func(key *keys.PublicKey) (err error) {
-		state, err = repo.VerifySync(repo.SyncMessage{DID: m.DID, Rev: m.Rev, Time: m.Time, Blocks: m.Blocks, FrameSize: t.frameSize},
-			key, prev, repo.VerifyOptions{Now: w.s.o.Now()})
+		state, err = repo.VerifySync(m.Verifiable(t.frameSize), key, prev, repo.VerifyOptions{Now: w.s.o.Now()})
 		return err
 	})
 	if err != nil {

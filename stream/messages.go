@@ -6,13 +6,14 @@ import (
 
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/repo"
 )
 
 // Actions of an [Op].
 const (
-	ActionCreate = "create"
-	ActionUpdate = "update"
-	ActionDelete = "delete"
+	ActionCreate = repo.ActionCreate
+	ActionUpdate = repo.ActionUpdate
+	ActionDelete = repo.ActionDelete
 )
 
 // Statuses of an [Account] that isn't active. Other values are possible.
@@ -52,12 +53,7 @@ type Commit struct {
 }
 
 // Op is one change of a record within a [Commit].
-type Op struct {
-	Action string  // create, update or delete
-	Path   string  // collection "/" record key
-	CID    cid.CID // new record; zero in a delete
-	Prev   cid.CID // record before; zero in a create
-}
+type Op = repo.Op
 
 // Sync is #sync of com.atproto.sync.subscribeRepos: the repository's state, without how it got there.
 type Sync struct {
@@ -169,7 +165,7 @@ func (m *Commit) AppendPayload(b []byte) []byte {
 	b = cbor.AppendText(b, "ops")
 	b = cbor.AppendArray(b, len(m.Ops))
 	for i := range m.Ops {
-		b = m.Ops[i].append(b)
+		b = appendOp(b, &m.Ops[i])
 	}
 	b = appendText(b, "rev", m.Rev)
 	b = appendInt(b, "seq", m.Seq)
@@ -201,7 +197,7 @@ func (m *Commit) AppendPayload(b []byte) []byte {
 	return b
 }
 
-func (o *Op) append(b []byte) []byte {
+func appendOp(b []byte, o *Op) []byte {
 	n := 3
 	if o.Prev.Defined() {
 		n++
@@ -433,14 +429,14 @@ func decodeOps(r *cbor.Reader, t texts) ([]Op, error) {
 	}
 	ops := make([]Op, n)
 	for i := range ops {
-		if err := ops[i].decode(r, t); err != nil {
+		if err := decodeOp(&ops[i], r, t); err != nil {
 			return nil, fmt.Errorf("%d: %w", i, err)
 		}
 	}
 	return ops, nil
 }
 
-func (o *Op) decode(r *cbor.Reader, t texts) error {
+func decodeOp(o *Op, r *cbor.Reader, t texts) error {
 	n, err := r.Map()
 	if err != nil {
 		return err

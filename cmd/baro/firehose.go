@@ -414,9 +414,9 @@ func (c *chainCheck) one(j *firehoseJob, key *keys.PublicKey) (repo.State, error
 	o := repo.VerifyOptions{Now: c.e.world.Clock.Now()}
 	switch m := j.msg.(type) {
 	case *stream.Sync:
-		return repo.VerifySync(syncMessage(m, j.frame), key, prev, o)
+		return repo.VerifySync(m.Verifiable(j.frame), key, prev, o)
 	case *stream.Commit:
-		return repo.VerifyCommit(commitMessage(m, j.frame), key, prev, o)
+		return repo.VerifyCommit(m.Verifiable(j.frame), key, prev, o)
 	}
 	return repo.State{}, nil
 }

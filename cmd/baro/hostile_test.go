@@ -448,10 +448,8 @@ func TestFirehoseFromLiar(t *testing.T) {
 	}
 	frame := func(seq int64, u *repo.Update, since syntax.TID, change func(*stream.Commit)) []byte {
 		m := u.Message(since, syntax.NewDatetime(now))
-		c := &stream.Commit{Seq: seq, Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, Blocks: m.Blocks, PrevData: m.PrevData}
-		for _, op := range m.Ops {
-			c.Ops = append(c.Ops, stream.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev})
-		}
+		c := stream.NewCommit(&m)
+		c.Seq = seq
 		if change != nil {
 			change(c)
 		}

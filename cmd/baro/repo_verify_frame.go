@@ -44,14 +44,14 @@ func (e *env) repoVerifyFrame(ctx context.Context, arg string, f verifyFlags) er
 	switch m := m.(type) {
 	case *stream.Commit:
 		out.Kind = verifiedCommit
-		c := commitMessage(m, size)
+		c := m.Verifiable(size)
 		verify = func(k *keys.PublicKey, o repo.VerifyOptions) (repo.State, error) {
 			return repo.VerifyCommit(c, k, prev, o)
 		}
 		report = func(k *keys.PublicKey, o repo.VerifyOptions) *repo.Report { return repo.ReportCommit(c, k, prev, o) }
 	case *stream.Sync:
 		out.Kind = verifiedSync
-		s := syncMessage(m, size)
+		s := m.Verifiable(size)
 		verify = func(k *keys.PublicKey, o repo.VerifyOptions) (repo.State, error) {
 			return repo.VerifySync(s, k, prev, o)
 		}
@@ -163,22 +163,6 @@ func parseFrame(b []byte) (m stream.Message, size int, err error) {
 		err = fmt.Errorf("a message of an unknown type %q", f.Type)
 	}
 	return m, size, err
-}
-
-// commitMessage and syncMessage are what package repo wants to know of a message.
-func commitMessage(m *stream.Commit, frame int) repo.CommitMessage {
-	ops := make([]repo.Op, len(m.Ops))
-	for i, op := range m.Ops {
-		ops[i] = repo.Op(op)
-	}
-	return repo.CommitMessage{
-		Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData,
-		Ops: ops, Blocks: m.Blocks, TooBig: m.TooBig, Rebase: m.Rebase, FrameSize: frame,
-	}
-}
-
-func syncMessage(m *stream.Sync, frame int) repo.SyncMessage {
-	return repo.SyncMessage{DID: m.DID, Rev: m.Rev, Time: m.Time, Blocks: m.Blocks, FrameSize: frame}
 }
 
 // unread is the report on a frame that isn't one.

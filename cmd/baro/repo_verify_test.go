@@ -57,12 +57,8 @@ func frameOf(m repotest.Message) []byte {
 	if s := m.Sync; s != nil {
 		return stream.AppendFrame(nil, &stream.Sync{Seq: 1, DID: s.DID, Rev: s.Rev, Time: s.Time, Blocks: s.Blocks})
 	}
-	c := &m.Commit
-	out := &stream.Commit{Seq: 1, Repo: c.Repo, Rev: c.Rev, Since: c.Since, Time: c.Time, Commit: c.Commit, Blocks: c.Blocks, PrevData: c.PrevData,
-		TooBig: c.TooBig, Rebase: c.Rebase}
-	for _, op := range c.Ops {
-		out.Ops = append(out.Ops, stream.Op(op))
-	}
+	out := stream.NewCommit(&m.Commit)
+	out.Seq = 1
 	return stream.AppendFrame(nil, out)
 }
 

@@ -191,11 +191,7 @@ func (h *Host) push(frame []byte) {
 // message returns the message of a commit.
 func (h *Host) message(u *repo.Update, since syntax.TID) *stream.Commit {
 	m := u.Message(since, syntax.Datetime(h.time()))
-	out := &stream.Commit{Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData, Blocks: m.Blocks}
-	for _, op := range m.Ops {
-		out.Ops = append(out.Ops, stream.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev})
-	}
-	return out
+	return stream.NewCommit(&m)
 }
 
 // Write makes a commit of several writes and tells of it.

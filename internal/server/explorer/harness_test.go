@@ -245,10 +245,7 @@ func (n *network) putRaw(a *fakeAccount, path string, b []byte) string {
 	a.tree, a.commit = tree, u
 	a.records[path] = b
 	m := u.Message(since, syntax.NewDatetime(n.now))
-	c := &stream.Commit{Repo: a.did, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData, Blocks: m.Blocks}
-	for _, op := range m.Ops {
-		c.Ops = append(c.Ops, stream.Op{Action: op.Action, Path: op.Path, CID: op.CID, Prev: op.Prev})
-	}
+	c := stream.NewCommit(&m)
 	n.log.add(c)
 	return cid.Sum(cid.DagCBOR, b).String()
 }

@@ -325,12 +325,5 @@ func (c *recordChange) write(b kv.Batch, h *headRow) {
 
 // commitEvent is the #commit event of a message, which is encoded when its sequence number is known.
 func commitEvent(m *repo.CommitMessage) event {
-	c := &stream.Commit{
-		Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, Blocks: m.Blocks, PrevData: m.PrevData,
-		Ops: make([]stream.Op, len(m.Ops)),
-	}
-	for i, op := range m.Ops {
-		c.Ops[i] = stream.Op(op)
-	}
-	return event{c}
+	return event{stream.NewCommit(m)}
 }

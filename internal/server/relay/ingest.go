@@ -415,14 +415,7 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 		w.mend(t, a)
 		return dropDesync, nil
 	}
-	msg := repo.CommitMessage{
-		Repo: m.Repo, Rev: m.Rev, Since: m.Since, Time: m.Time, Commit: m.Commit, PrevData: m.PrevData,
-		Blocks: m.Blocks, TooBig: m.TooBig, Rebase: m.Rebase, FrameSize: len(t.frame.Raw),
-		Ops: make([]repo.Op, len(m.Ops)),
-	}
-	for i, op := range m.Ops {
-		msg.Ops[i] = repo.Op(op)
-	}
+	msg := m.Verifiable(len(t.frame.Raw))
 	prev := a.state()
 	o := w.s.verifyOptions()
 	st, reason, err := w.verified(t, a, func(key *keys.PublicKey) (repo.State, error) {
@@ -451,7 +444,7 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 		return dropInactive, nil
 	}
 	prev := a.state()
-	msg := repo.SyncMessage{DID: m.DID, Rev: m.Rev, Time: m.Time, Blocks: m.Blocks, FrameSize: len(t.frame.Raw)}
+	msg := m.Verifiable(len(t.frame.Raw))
 	o := w.s.verifyOptions()
 	st, reason, err := w.verified(t, a, func(key *keys.PublicKey) (repo.State, error) {
 		return repo.VerifySync(msg, key, prev, o)
