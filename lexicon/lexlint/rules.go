@@ -96,5 +96,18 @@ var levels = func() map[string]Level {
 	return m
 }()
 
-// textOf writes a schema as JSON.
-func textOf(s *lexicon.Schema) ([]byte, error) { return data.AppendJSON(nil, s.Raw) }
+// textOf writes a schema as the JSON of a file, without the `$type` that makes it a record when it is published.
+func textOf(s *lexicon.Schema) ([]byte, error) {
+	v, err := data.Decode(s.Raw)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := v.(map[string]any); ok {
+		delete(m, "$type")
+	}
+	raw, err := data.Encode(v)
+	if err != nil {
+		return nil, err
+	}
+	return data.AppendJSON(nil, raw)
+}

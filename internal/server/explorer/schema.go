@@ -17,6 +17,7 @@ import (
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/lexicon"
+	"github.com/barograph/baro/lexicon/lexlint"
 	"github.com/barograph/baro/lexicons"
 	"github.com/barograph/baro/syntax"
 )
@@ -254,6 +255,10 @@ func (s *Service) lexicon(ctx context.Context, r *http.Request) (*View, error) {
 			Fetched: x.Fetched, Stale: x.Stale, Href: atHref(string(x.URI)),
 		}
 		graph = lexicon.NewGraph(f.schema)
+		// Of a schema that somebody published today its readers want to know what is wrong with it; those built in are as they are.
+		for _, x := range lexlint.Lint(lexlint.Schemas(f.schema), lexlint.Options{Source: f.catalog, Level: lexlint.Warn}) {
+			entry.Findings = append(entry.Findings, lexsite.Finding{Level: string(x.Level), Rule: x.Rule, Path: x.Path, Message: x.Message})
+		}
 	} else if text, err := lexicons.Schema(p.NSID); err == nil {
 		entry.JSON = text
 	}

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/barograph/baro/internal/lexsite"
 	"github.com/barograph/baro/internal/world"
 )
 
@@ -39,7 +41,7 @@ func TestPublishedSchema(t *testing.T) {
 	alice, bob := n.account("alice.test"), n.account("bob.test")
 	n.zone("_lexicon.example.com", alice.did)
 	n.publish(alice, "com.example.note", `"description":"Notes, <b>short</b> ones.","defs":{"main":{"type":"record","key":"tid","record":{"type":"object","required":["text"],
-		"properties":{"text":{"type":"string","maxLength":10},"place":{"type":"ref","ref":"com.example.defs#place"}}}}}`)
+		"properties":{"text":{"type":"string","maxLength":10},"title":{"type":"string"},"place":{"type":"ref","ref":"com.example.defs#place"}}}}}`)
 	n.publish(alice, "com.example.defs", `"defs":{"place":{"type":"object","required":["name"],"properties":{"name":{"type":"string"}}}}`)
 	n.put(bob, "com.example.note/3l6oveex3ii2l", `{"$type":"com.example.note","text":"short","place":{"name":"here"}}`)
 	n.put(bob, "com.example.note/3l6oveex3ii2m", `{"$type":"com.example.note","text":"much too long","place":{}}`)
@@ -54,6 +56,15 @@ func TestPublishedSchema(t *testing.T) {
 	if p.State != schemaVerified || p.Kind != "record" || p.Proof == nil || p.Proof.DID != alice.did || len(p.Schema) == 0 || len(p.Page.Defs) != 1 {
 		t.Errorf("%+v", p)
 	}
+	if p := jsonOf[LexiconPage](t, s, "/lexicon/com.example.defs"); len(p.Page.Findings) != 0 {
+		t.Errorf("findings of a schema without faults: %+v", p.Page.Findings)
+	}
+	if !slices.ContainsFunc(p.Page.Findings, func(f lexsite.Finding) bool {
+		return f.Rule == "unlimited-string" && f.Path == "defs.main.record.properties.title"
+	}) {
+		t.Errorf("findings of a schema with a string without a limit: %+v", p.Page.Findings)
+	}
+	contains(t, page(t, s, "/lexicon/com.example.note", 200), "unlimited-string", "What a linter says")
 	if p := jsonOf[LexiconPage](t, s, "/lexicon/app.bsky.feed.post"); p.State != schemaBuiltIn || p.Proof != nil || len(p.Page.In) == 0 {
 		t.Errorf("%+v", p)
 	}
