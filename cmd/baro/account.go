@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/auth"
+	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
 )
@@ -36,28 +38,53 @@ const aboutPasswords = "\n\nThe password is asked for on a terminal, or taken fr
 
 type createFlags struct {
 	networkFlags
-	email, invite string
+	handle, email, invite         string
+	did, recoveryKey, serviceAuth string
 }
 
 func newAccountCreate(e *env) *cobra.Command {
 	var f createFlags
 	cmd := &cobra.Command{
-		Use:   "create HANDLE",
+		Use:   "create [HANDLE]",
 		Short: "Create an account",
 		Long: "Creates an account on a PDS: that of the local network if one runs, or the one that --pds names. The new account is\n" +
-			"logged in." + aboutPasswords,
+			"logged in.\n\n" +
+			"An account that moves keeps its DID: --existing-did names it, and --service-auth is the proof that it wants to come here,\n" +
+			"a token that 'baro account service-auth' has made at the old server. 'baro account migrate' does all steps of a move." + aboutPasswords,
 		Example: "  baro account create carol.test\n" +
 			"  BARO_PASSWORD=… baro account create carol.pds.example --pds https://pds.example --email carol@example.com",
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return advise(e.accountCreate(cmd.Context(), args[0], f))
+			handle, err := oneOf("the handle", "--handle", f.handle, args)
+			if err != nil {
+				return err
+			}
+			return advise(e.accountCreate(cmd.Context(), handle, f))
 		},
 	}
 	fl := cmd.Flags()
+	fl.StringVar(&f.handle, "handle", "", "handle of the account, in place of the argument")
+	alsoVariable(fl, "handle", "NEW_ACCOUNT_HANDLE")
 	fl.StringVar(&f.email, "email", "", "e-mail address, which many servers want")
+	alsoVariable(fl, "email", "NEW_ACCOUNT_EMAIL")
 	fl.StringVar(&f.invite, "invite-code", "", "invite code, which some servers want")
+	fl.StringVar(&f.did, "existing-did", "", "DID that the account has already, if it moves")
+	fl.StringVar(&f.recoveryKey, "recovery-key", "", "public key (did:key) of yours that may change the identity, beside the server's own")
+	fl.StringVar(&f.serviceAuth, "service-auth", "", "token of the account's old server; others on this machine can see it for the minute that it is good: a variable is better")
 	f.add(fl, false)
+	alsoVariable(fl, "pds", "ATP_PDS_HOST")
 	return cmd
+}
+
+// oneOf is what an argument or a flag in its place says.
+func oneOf(what, flag, value string, args []string) (string, error) {
+	switch {
+	case len(args) == 0 && value == "":
+		return "", usagef("%s is missing: give it as an argument, or with %s", what, flag)
+	case len(args) == 0 || value == "" || value == args[0]:
+		return cmp.Or(value, append(args, "")[0]), nil
+	}
+	return args[0], nil // a variable may be set for good, and the command line wins
 }
 
 func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) error {
@@ -80,11 +107,27 @@ func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) erro
 	if n == nil {
 		return withHint(errors.New("no PDS to create the account on"), "name one with --pds, or start a local network with 'baro up'")
 	}
-	password, err := e.secretFrom(ctx, passwordVariable, "Password", true)
+	in := &comatproto.ServerCreateAccount_Input{Handle: string(handle.Normalize())}
+	if (f.did == "") != (f.serviceAuth == "") {
+		return usagef("an account that moves needs both --existing-did and --service-auth")
+	}
+	if f.did != "" {
+		if _, err := syntax.ParseDID(f.did); err != nil {
+			return usagef("--existing-did %q: %w", f.did, err)
+		}
+		in.Did = &f.did
+	}
+	if f.recoveryKey != "" {
+		if _, err := keys.ParseDIDKey(f.recoveryKey); err != nil {
+			return usagef("--recovery-key: %w: want a public key such as did:key:zQ3sh…", err)
+		}
+		in.RecoveryKey = &f.recoveryKey
+	}
+	password, err := e.secretFrom(ctx, passwordVariable, "Password", true, "NEW_ACCOUNT_PASSWORD")
 	if err != nil {
 		return err
 	}
-	in := &comatproto.ServerCreateAccount_Input{Handle: string(handle.Normalize()), Password: &password}
+	in.Password = &password
 	if f.email != "" {
 		in.Email = &f.email
 	}
@@ -93,7 +136,12 @@ func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	a, err := s.manager(n).Create(ctx, n.pds, in)
+	var a *auth.Account
+	if f.did == "" {
+		a, err = s.manager(n).Create(ctx, n.pds, in)
+	} else {
+		a, err = s.moveIn(ctx, n, in, f.serviceAuth)
+	}
 	switch {
 	case errors.Is(err, comatproto.ErrInvalidInviteCode):
 		return withHint(err, "this server wants an invite code: --invite-code")
@@ -105,6 +153,15 @@ func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) erro
 		return err
 	}
 	return e.loggedIn(s, a, "created")
+}
+
+// moveIn makes an account for a DID that is hosted elsewhere until it is activated here.
+func (s *sessions) moveIn(ctx context.Context, n *network, in *comatproto.ServerCreateAccount_Input, token string) (*auth.Account, error) {
+	out, err := comatproto.ServerCreateAccount.Call(ctx, n.xrpc().WithAuth(xrpc.Bearer(token)), in)
+	if err != nil {
+		return nil, fmt.Errorf("creating the account at %s: %w", n.pds, err)
+	}
+	return s.manager(n).Import(ctx, auth.Session{DID: syntax.DID(out.Did), Handle: syntax.Handle(out.Handle), PDS: n.pds, Access: out.AccessJwt, Refresh: out.RefreshJwt})
 }
 
 // domainsHint tells which handles a PDS gives.
@@ -122,19 +179,28 @@ func domainsHint(ctx context.Context, n *network, refused error) error {
 
 func newAccountLogin(e *env) *cobra.Command {
 	var f networkFlags
+	var name string
 	cmd := &cobra.Command{
-		Use:   "login ACCOUNT",
+		Use:   "login [ACCOUNT]",
 		Short: "Log in",
 		Long: "Logs in to an account, given by handle or DID, at the PDS that its DID document names, or at --pds. An app password is\n" +
 			"better than the account's own. A server that mails a code as a second factor is answered from the terminal or from\n" +
 			"the variable BARO_AUTH_FACTOR_TOKEN." + aboutPasswords,
 		Example: "  baro account login alice.test\n  baro account login alice.example.com < password.txt",
-		Args:    cobra.ExactArgs(1),
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return advise(e.accountLogin(cmd.Context(), args[0], f))
+			who, err := oneOf("the account", "--username", name, args)
+			if err != nil {
+				return err
+			}
+			return advise(e.accountLogin(cmd.Context(), who, f))
 		},
 	}
-	f.add(cmd.Flags(), false)
+	fl := cmd.Flags()
+	fl.StringVarP(&name, "username", "u", "", "the account, in place of the argument")
+	alsoVariable(fl, "username", usernameVariables...)
+	f.add(fl, false)
+	alsoVariable(fl, "pds", "ATP_PDS_HOST")
 	return cmd
 }
 
@@ -152,7 +218,7 @@ func (e *env) accountLogin(ctx context.Context, arg string, f networkFlags) erro
 	if err != nil {
 		return err
 	}
-	password, err := e.secretFrom(ctx, passwordVariable, "Password", false)
+	password, err := e.secretFrom(ctx, passwordVariable, "Password", false, passwordVariables...)
 	if err != nil {
 		return err
 	}
@@ -165,7 +231,7 @@ func (e *env) accountLogin(ctx context.Context, arg string, f networkFlags) erro
 	a, err := login()
 	if errors.Is(err, comatproto.ErrAuthFactorTokenRequired) {
 		fmt.Fprintln(e.stderr, "the server has mailed a code")
-		if c.Token, err = e.secretFrom(ctx, tokenVariable, "Code", false); err != nil {
+		if c.Token, err = e.secretFrom(ctx, tokenVariable, "Code", false, "ATP_AUTH_FACTOR_TOKEN"); err != nil {
 			return err
 		}
 		a, err = login()

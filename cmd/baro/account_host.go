@@ -205,7 +205,9 @@ func newAccountServiceAuth(e *env) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&aud, "audience", "", "DID of the service that the token is for")
+	alsoNamed(fl, "audience", "aud")
 	fl.StringVar(&lxm, "endpoint", "", "method that the token is for (default: any)")
+	alsoNamed(fl, "endpoint", "lxm")
 	fl.IntVar(&seconds, "duration-sec", 60, "how long the token is good, in seconds")
 	return cmd
 }

@@ -39,6 +39,46 @@ type entry struct {
 // this program and before the file.
 const foreignVariables = "foreign-variables"
 
+// otherNames is the annotation of a flag that answers to other names too, see [alsoNamed].
+const otherNames = "other-names"
+
+// alsoVariable lets a variable of another tool set a flag, where neither the command line nor a variable of this one does.
+func alsoVariable(fl *pflag.FlagSet, flag string, names ...string) {
+	f := fl.Lookup(flag)
+	f.Usage += " [" + strings.Join(names, ", ") + "]"
+	names = append(f.Annotations[foreignVariables], names...)
+	_ = fl.SetAnnotation(flag, foreignVariables, names) // the flag is there: its usage was just changed
+}
+
+// alsoNamed has a flag answer to the names that it has in another tool, on the command line only: there it is the same flag.
+func alsoNamed(fl *pflag.FlagSet, flag string, names ...string) {
+	f := fl.Lookup(flag)
+	f.Usage += " (also --" + strings.Join(names, ", --") + ")"
+	_ = fl.SetAnnotation(flag, otherNames, names) // the flag is there: its usage was just changed
+}
+
+// answerToNames gives the flags of a command the names of [alsoNamed]. A command that has a flag of such a name itself keeps it.
+func answerToNames(c *cobra.Command) {
+	other, own := map[string]string{}, map[string]bool{}
+	eachSetting(c, func(f *pflag.Flag) {
+		own[f.Name] = true
+		for _, n := range f.Annotations[otherNames] {
+			other[n] = f.Name
+		}
+	})
+	for n := range own {
+		delete(other, n)
+	}
+	if len(other) > 0 {
+		c.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+			if n, ok := other[name]; ok {
+				name = n
+			}
+			return pflag.NormalizedName(name)
+		})
+	}
+}
+
 // Variables of this name that are no settings.
 var otherVariables = []string{"BARO_FIXTURES", "BARO_CRASHPOINT", passwordVariable, tokenVariable}
 

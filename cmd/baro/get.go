@@ -28,13 +28,15 @@ func newGet(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get AT-URI",
 		Short: "Fetch a record",
-		Long: "Fetches one record from the PDS of its account and prints it as JSON. Its bytes are always checked against its CID.\n\n" +
+		Long: "Fetches one record from the PDS of its account and prints it as JSON. Its bytes are always checked against its CID. The\n" +
+			"address of a web page that shows the record serves as well as its AT-URI.\n\n" +
 			"With --verify the record is not taken from the server's word: a proof is fetched (the signed commit and the nodes of\n" +
 			"the tree that lead to the record) and checked with the key of the account's DID document. The steps are printed to\n" +
 			"standard error. A proof that doesn't hold ends with exit code 3.\n\n" +
 			"With --json the URI and the CID are printed too, all in one line.",
 		Example: "  baro get at://alice.test/app.bsky.actor.profile/self\n" +
 			"  baro get alice.test/app.bsky.actor.profile/self --verify\n" +
+			"  baro get https://bsky.app/profile/alice.test/post/3l6oveex3ii2l\n" +
 			"  baro get --json at://did:plc:ewvi7nxzyoun6zhxrhs64oiz/app.bsky.feed.post/3l6oveex3ii2l | jq .value.text",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,12 +49,9 @@ func newGet(e *env) *cobra.Command {
 }
 
 func (e *env) get(ctx context.Context, arg string, f networkFlags, verify bool) error {
-	uri, err := syntax.ReadATURI(arg)
-	switch {
-	case err != nil:
-		return usagef("%q is not an AT-URI, such as at://alice.test/app.bsky.feed.post/3l6oveex3ii2l: %w", arg, err)
-	case uri.RecordKey() == "":
-		return usagef("%s is not the URI of a record: 'baro ls %s' shows what is there", uri, arg)
+	uri, err := parseRecord(arg)
+	if err != nil {
+		return err
 	}
 	ns, err := e.networks(ctx, f)
 	if err != nil {

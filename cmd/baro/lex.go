@@ -236,13 +236,6 @@ func parseNSID(s string) (syntax.NSID, error) {
 	return id.Normalize(), nil
 }
 
-// alsoVariable lets a variable of another tool set a flag, where neither the command line nor a variable of this one does.
-func alsoVariable(fl *pflag.FlagSet, flag string, names ...string) {
-	f := fl.Lookup(flag)
-	f.Usage += " [" + strings.Join(names, ", ") + "]"
-	_ = fl.SetAnnotation(flag, foreignVariables, names) // the flag is there: its usage was just changed
-}
-
 // mark is the state of a schema: a sign on a terminal, a word elsewhere.
 type mark struct{ sign, word string }
 

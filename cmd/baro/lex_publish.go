@@ -28,18 +28,12 @@ type writerFlags struct {
 	username, password string
 }
 
-// Variables of goat that log an account in for one command.
-var (
-	usernameVariables = []string{"GOAT_USERNAME", "ATP_USERNAME", "ATP_AUTH_USERNAME"}
-	passwordVariables = []string{passwordVariable, "GOAT_PASSWORD", "ATP_PASSWORD", "ATP_AUTH_PASSWORD"}
-)
-
 func (f *writerFlags) addWriter(fl *pflag.FlagSet, shorthand string) {
 	fl.StringVar(&f.as, "as", "", "account that is logged in, by handle or DID (default: the one used last)")
 	fl.StringVarP(&f.username, "username", shorthand, "", "account to log in for this command, whose password is in a variable or asked for")
 	alsoVariable(fl, "username", usernameVariables...)
 	fl.StringVarP(&f.password, "password", "p", "", "its password; others on this machine can see it: a variable is better")
-	alsoVariable(fl, "password", passwordVariables[1:]...)
+	alsoVariable(fl, "password", passwordVariables...)
 	fl.StringVar(&f.password, "app-password", "", "the same as --password")
 	_ = fl.MarkHidden("app-password") // it is there: it was just made
 }

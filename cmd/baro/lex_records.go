@@ -72,7 +72,7 @@ func (e *env) eachLexRecord(ctx context.Context, arg string, collection syntax.N
 	if offline {
 		return usagef("%q is no file, and with --offline nobody is asked", arg)
 	}
-	uri, err := syntax.ReadATURI(arg)
+	uri, err := readURI(arg)
 	if err != nil {
 		return usagef("%q is neither a file nor an AT-URI, such as at://alice.test/test.alice.note/3l6oveex3ii2l", arg)
 	}

@@ -51,9 +51,14 @@ type networkFlags struct {
 func (f *networkFlags) add(fl *pflag.FlagSet, relay bool) {
 	fl.StringVar(&f.network, "network", "", "local, public, or the data directory of a network that runs (default: the local one of 'baro up' if it runs, and the public one)")
 	fl.StringVar(&f.plc, "plc", "", "URL of the PLC directory (default: that of the network)")
+	alsoNamed(fl, "plc", "plc-host")
+	alsoVariable(fl, "plc", "ATP_PLC_HOST")
 	fl.StringVar(&f.pds, "pds", "", "URL of the PDS to ask (default: that of the account)")
+	alsoNamed(fl, "pds", "pds-host")
 	if relay {
 		fl.StringVar(&f.relay, "relay", "", "URL of the relay, or of any host with a stream (default: that of the network)")
+		alsoNamed(fl, "relay", "relay-host")
+		alsoVariable(fl, "relay", "ATP_RELAY_HOST", "RELAY_HOST")
 	}
 }
 
@@ -308,15 +313,6 @@ func (a *account) who() string {
 		return string(a.DID)
 	}
 	return fmt.Sprintf("%s (%s)", a.Handle, a.DID)
-}
-
-// parseAccount reads a handle, a DID or the AT-URI of an account.
-func parseAccount(s string) (syntax.AtIdentifier, error) {
-	u, err := syntax.ReadATURI(s)
-	if err != nil || u.Collection() != "" {
-		return "", usagef("%q is neither a handle, such as alice.test, nor a DID, such as did:plc:ewvi7nxzyoun6zhxrhs64oiz", s)
-	}
-	return u.Authority(), nil
 }
 
 // advise adds a hint to errors of the network, and marks failed checks.

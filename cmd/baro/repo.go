@@ -46,6 +46,7 @@ func (e *env) openSource(ctx context.Context, arg string, f networkFlags) (*repo
 	if arg == "-" {
 		return e.spoolStdin(ctx, f)
 	}
+	page := strings.HasPrefix(arg, "https://") || strings.HasPrefix(arg, "http://")
 	h, err := os.Open(arg)
 	if err == nil {
 		info, err := h.Stat()
@@ -61,10 +62,10 @@ func (e *env) openSource(ctx context.Context, arg string, f networkFlags) (*repo
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("opening the repository: %w", err)
 	}
-	if strings.ContainsAny(arg, "/\\") && !strings.HasPrefix(arg, "at://") || strings.HasSuffix(arg, ".car") {
+	if strings.ContainsAny(arg, "/\\") && !strings.HasPrefix(arg, "at://") && !page || strings.HasSuffix(arg, ".car") {
 		return nil, fmt.Errorf("opening the repository: %w", err)
 	}
-	u, uerr := syntax.ReadATURI(arg)
+	u, uerr := readURI(arg)
 	if uerr != nil || u.Collection() != "" {
 		return nil, usagef("there is no file %q, and it is neither a handle nor a DID", arg)
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -130,6 +131,9 @@ func explain(err error) error {
 	return err
 }
 
+// logLevelVariables are those of goat.
+var logLevelVariables = []string{"GOAT_LOG_LEVEL", "GO_LOG_LEVEL", "LOG_LEVEL"}
+
 // newRoot makes the whole command tree over the standard streams, for tools that look at it.
 func newRoot() *cobra.Command {
 	return newRootFor(&env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
@@ -154,6 +158,7 @@ func newRootFor(e *env) *cobra.Command {
 	pf := root.PersistentFlags()
 	pf.BoolVar(&e.json, "json", false, "print data as JSON")
 	pf.StringVar(&e.logLevel, "log-level", "warn", "log to stderr from this level on: debug, info, warn or error")
+	alsoVariable(pf, "log-level", logLevelVariables...)
 	pf.StringVar(&e.configFile, "config", "", "configuration file (default: baro/baro.conf in the user's configuration folder)")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return e.prepare(cmd) }
 	cobra.EnableCommandSorting = false // the help page has an order of its own
@@ -195,6 +200,7 @@ func finish(c *cobra.Command) {
 		}
 	}
 	c.Flags().SortFlags = false
+	answerToNames(c)
 	for _, sub := range c.Commands() {
 		finish(sub)
 	}
@@ -264,7 +270,10 @@ func (e *env) prepare(cmd *cobra.Command) error {
 	e.config = cfg
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(e.logLevel)); err != nil {
-		return fmt.Errorf("--log-level %q: want debug, info, warn or error", e.logLevel)
+		if f := cmd.Flag("log-level"); !slices.Contains(logLevelVariables, cfg.origin[f]) { // which are for other programs too, with levels of theirs
+			return fmt.Errorf("--log-level %q: want debug, info, warn or error", e.logLevel)
+		}
+		level = slog.LevelWarn
 	}
 	e.log = slog.New(slog.NewTextHandler(e.stderr, &slog.HandlerOptions{Level: level}))
 	e.world = world.Real(e.log)

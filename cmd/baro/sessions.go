@@ -167,10 +167,18 @@ const (
 	tokenVariable    = "BARO_AUTH_FACTOR_TOKEN"
 )
 
-// secretFrom reads a secret. Twice asks a second time on a terminal.
-func (e *env) secretFrom(ctx context.Context, variable, prompt string, twice bool) (string, error) {
-	if v := os.Getenv(variable); v != "" {
-		return v, nil
+// Variables that goat takes the same from come after those of this program.
+var (
+	usernameVariables = []string{"GOAT_USERNAME", "ATP_USERNAME", "ATP_AUTH_USERNAME"}
+	passwordVariables = []string{"GOAT_PASSWORD", "ATP_PASSWORD", "ATP_AUTH_PASSWORD"}
+)
+
+// secretFrom reads a secret, from the variable or the first of the others that is set. Twice asks a second time on a terminal.
+func (e *env) secretFrom(ctx context.Context, variable, prompt string, twice bool, others ...string) (string, error) {
+	for _, name := range append([]string{variable}, others...) {
+		if v := os.Getenv(name); v != "" {
+			return v, nil
+		}
 	}
 	if f, ok := e.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		ask := func(prompt string) (string, error) {
