@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/kv"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
@@ -142,7 +143,7 @@ func (s *Service) requireAdmin(r *http.Request) error {
 	if !ok || s.cfg.AdminPassword == "" {
 		return refused
 	}
-	if err := s.count(r, http.Header{}, "admin", addressKey(s.clientAddr(r))); err != nil {
+	if err := s.count(r, http.Header{}, "admin", httpd.ClientKey(s.clientAddr(r))); err != nil {
 		return err
 	}
 	// In the clear the password is anybody's on the way, unless there is no way.

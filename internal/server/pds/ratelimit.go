@@ -1,14 +1,13 @@
 package pds
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
 )
@@ -83,7 +82,7 @@ func (s *Service) throttle(w http.ResponseWriter, r *http.Request, nsid string) 
 	if nsid == "com.atproto.sync.getRepo" {
 		name = "exports"
 	}
-	err := s.accounts.traffic.count(s.world.Clock.Now(), w.Header(), name, addressKey(addr), 1, 1)
+	err := s.accounts.traffic.count(s.world.Clock.Now(), w.Header(), name, httpd.ClientKey(addr), 1, 1)
 	if err == nil {
 		return false
 	}
@@ -110,7 +109,7 @@ func (s *Service) unlimited(addr netip.Addr) bool {
 // limit counts one call of r under a name, an account (or whatever else the rule counts by; may be empty) and the caller's address. It
 // refuses the call with RateLimitExceeded when there were too many. The answer's RateLimit-* headers tell in any case.
 func (s *Service) limit(r *xrpc.Request, name, account string) error {
-	return s.count(r.Request, r.Out, name, account+" "+addressKey(s.clientAddr(r.Request)))
+	return s.count(r.Request, r.Out, name, account+" "+httpd.ClientKey(s.clientAddr(r.Request)))
 }
 
 // limitBy is limit by an account alone, from wherever it calls.
@@ -192,43 +191,7 @@ func (l *limits) makeRoom(now time.Time) {
 	}
 }
 
-// clientAddr is the address a request comes from; X-Forwarded-For counts only as far as trusted proxies wrote it.
+// clientAddr is the address a request comes from.
 func (s *Service) clientAddr(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	addr = addr.Unmap().WithZone("")
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0 && s.trustedProxy(addr); i-- {
-		next, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		addr = next.Unmap().WithZone("")
-	}
-	return addr
-}
-
-func (s *Service) trustedProxy(a netip.Addr) bool {
-	for _, p := range s.cfg.Accounts.TrustedProxies {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
-
-// addressKey counts an IPv6 caller by its /64, which is what one customer gets.
-func addressKey(a netip.Addr) string {
-	if a.Is6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return a.String()
+	return httpd.ClientAddr(r, s.cfg.Accounts.TrustedProxies)
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 )
@@ -154,7 +155,7 @@ func TestClientAddress(t *testing.T) {
 		if c.forwarded != "" {
 			r.Header.Set("X-Forwarded-For", c.forwarded)
 		}
-		if got := addressKey(s.clientAddr(r)); got != c.want {
+		if got := httpd.ClientKey(s.clientAddr(r)); got != c.want {
 			t.Errorf("%v: got %s", c, got)
 		}
 	}

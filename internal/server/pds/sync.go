@@ -15,6 +15,7 @@ import (
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/blob"
 	"github.com/barograph/baro/internal/eventlog"
+	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/kv"
 	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/stream"
@@ -92,7 +93,7 @@ const exportWait = 2 * time.Second
 func (s *Service) exportTurn(r *http.Request) (done func(), err error) {
 	ctx, leave := r.Context(), func() {}
 	if addr := s.clientAddr(r); !s.unlimited(addr) {
-		if leave, err = s.exporters.enter(addressKey(addr), max(1, s.cfg.MaxExports/2)); err != nil {
+		if leave, err = s.exporters.enter(httpd.ClientKey(addr), max(1, s.cfg.MaxExports/2)); err != nil {
 			return nil, err
 		}
 	}
