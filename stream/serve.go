@@ -46,6 +46,8 @@ type ServeOptions struct {
 	PongTimeout    time.Duration // silence after a ping that ends the connection; default 30 s
 	CloseGrace     time.Duration // wait for the other side after a close frame; default 1 s
 	BatchEvents    int           // most events read at once; default 128
+	// OnOpen is called when a connection of a [Handler] was upgraded, with what will tell how far it is.
+	OnOpen func(r *http.Request, p *Progress)
 	// OnClose is called when a connection of a [Handler] ends, with the number of events sent and the reason.
 	OnClose func(r *http.Request, sent int64, reason error)
 }
@@ -74,6 +76,15 @@ var (
 	ErrShutdown     = errors.New("the server is shutting down")
 	ErrRefused      = errors.New("refused before the upgrade")
 )
+
+// Progress tells how far a connection is. It is safe for concurrent use.
+type Progress struct{ sent, last atomic.Int64 }
+
+// Sent returns the number of events that were sent.
+func (p *Progress) Sent() int64 { return p.sent.Load() }
+
+// Last returns the sequence number of the last event that was sent, 0 before the first.
+func (p *Progress) Last() int64 { return p.last.Load() }
 
 // Handler serves one stream to many subscribers.
 type Handler struct {
@@ -182,6 +193,9 @@ func serve(ctx context.Context, w http.ResponseWriter, r *http.Request, src Sour
 		return 0, fmt.Errorf("upgrading: %w", err)
 	}
 	c := newServerConn(ws, o)
+	if o.OnOpen != nil {
+		o.OnOpen(r, &c.progress)
+	}
 	return c.run(ctx, src, cursor)
 }
 
@@ -226,7 +240,8 @@ type serverConn struct {
 	bufs    net.Buffers // reused for each batch
 	headers []byte
 	flat    []byte
-	sent    int64
+
+	progress Progress
 }
 
 // Limits of what a client may send: nothing is expected from it.
@@ -300,7 +315,7 @@ func (c *serverConn) run(service context.Context, src Source, cursor int64) (sen
 	<-c.gone
 	<-pingerDone
 	c.pongTimer.Stop()
-	return c.sent, err
+	return c.progress.Sent(), err
 }
 
 // stream sends events until something ends it.
@@ -389,7 +404,10 @@ func (c *serverConn) send(events []Event, from int64) (int64, error) {
 	if err := c.flush(); err != nil {
 		return from, err
 	}
-	c.sent += int64(len(events))
+	if len(events) > 0 {
+		c.progress.sent.Add(int64(len(events)))
+		c.progress.last.Store(from - 1)
+	}
 	return from, nil
 }
 

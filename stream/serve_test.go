@@ -537,3 +537,29 @@ func (r *readOnce) Read(ctx context.Context, from int64, max int, dst []stream.E
 	}
 	return append(dst, r.events[from-1:min(len(r.events), int(from)-1+max)]...), nil
 }
+
+func TestProgress(t *testing.T) {
+	log := newMemLog(3, 4, 9)
+	opened := make(chan *stream.Progress, 1)
+	s := serve(t, log, stream.ServeOptions{OnOpen: func(_ *http.Request, p *stream.Progress) {
+		if p.Sent() != 0 || p.Last() != 0 {
+			t.Errorf("at the start: %d, %d", p.Sent(), p.Last())
+		}
+		opened <- p
+	}})
+	c, err := stream.Dial(t.Context(), s.ws(t, "?cursor=4"), stream.DialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := collect(t, c, 2); got != "4 9" {
+		t.Errorf("got %s", got)
+	}
+	p := <-opened
+	for deadline := time.Now().Add(5 * time.Second); p.Sent() != 2 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if p.Sent() != 2 || p.Last() != 9 {
+		t.Errorf("sent %d events, the last %d", p.Sent(), p.Last())
+	}
+}
