@@ -110,6 +110,8 @@ type fakeHost struct {
 	srv *httptest.Server
 	log *eventlog.Log
 
+	streams *stream.Handler
+
 	hmu     sync.Mutex
 	latest  map[syntax.DID]*repo.Update
 	all     []*repo.Update
@@ -136,9 +138,13 @@ func (n *network) host() *fakeHost {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	streams := stream.NewHandler(ctx, hostSource{log}, stream.ServeOptions{})
-	h := &fakeHost{network: n, log: log, latest: map[syntax.DID]*repo.Update{}, active: map[syntax.DID]bool{}}
+	h := &fakeHost{network: n, log: log, streams: streams, latest: map[syntax.DID]*repo.Update{}, active: map[syntax.DID]bool{}}
 	mux := http.NewServeMux()
 	mux.Handle("/xrpc/com.atproto.sync.subscribeRepos", streams)
+	mux.HandleFunc("/xrpc/com.atproto.server.describeServer", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Write([]byte(`{"did":"did:web:localhost","availableUserDomains":[]}`))
+	})
 	mux.HandleFunc("/xrpc/com.atproto.sync.getLatestCommit", func(w http.ResponseWriter, r *http.Request) {
 		h.hmu.Lock()
 		defer h.hmu.Unlock()

@@ -36,8 +36,11 @@ type host struct {
 	flight    []pending // events that were read and come after done, in order
 	connected bool
 	following bool
-	asking    int // questions about inactive accounts that are under way
-	waiting   int // bytes of its frames that wait for keys
+	stopped   bool               // shut out: not followed, and what is under way from it is not dealt with
+	cancel    context.CancelFunc // ends the subscription; nil if there never was one
+	ended     chan struct{}      // closed when it has ended
+	asking    int                // questions about inactive accounts that are under way
+	waiting   int                // bytes of its frames that wait for keys
 	events    uint64
 	lastEvent time.Time
 }
@@ -78,13 +81,22 @@ func parseHost(s string, configured bool) (name, origin string, err error) {
 	return name, u.Scheme + "://" + name, nil
 }
 
+// origin of a host's name: who wants it followed.
+type wish int
+
+const (
+	byStranger wish = iota // with requestCrawl
+	byOperator             // while the relay runs
+	byConfig               // from the start
+)
+
 // addHost makes a host known and follows it if the relay runs.
-func (s *Service) addHost(spec string, configured bool) (*host, error) {
-	name, origin, err := parseHost(spec, configured)
+func (s *Service) addHost(spec string, by wish) (*host, error) {
+	name, origin, err := parseHost(spec, by != byStranger)
 	if err != nil {
 		return nil, err
 	}
-	h, changed, err := s.hostNamed(name, origin, configured)
+	h, changed, err := s.hostNamed(name, origin, by)
 	if err != nil {
 		return nil, err
 	}
@@ -106,28 +118,36 @@ func (s *Service) addHost(spec string, configured bool) (*host, error) {
 }
 
 // hostNamed finds a host or makes it known, and says whether its row has to be written.
-func (s *Service) hostNamed(name, origin string, configured bool) (h *host, changed bool, err error) {
+func (s *Service) hostNamed(name, origin string, by wish) (h *host, changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	domain := s.bannedBy(name)
+	if domain != "" && by != byConfig {
+		return nil, false, fmt.Errorf("%w: %w: %s, by its domain %s", ErrHost, ErrBlocked, name, domain)
+	}
 	if h = s.hosts[name]; h == nil {
-		if !configured {
+		if by == byStranger {
 			now := s.w.Clock.Now()
 			if now.Sub(s.newSince) > 24*time.Hour {
 				s.newSince, s.newHosts = now, 0
 			}
-			if s.newHosts >= s.cfg.NewHostsPerDay {
+			if s.newHosts >= s.newHostsPerDay() {
 				return nil, false, fmt.Errorf("%w: no more new hosts today", ErrHost)
 			}
 			s.newHosts++
 		}
-		h = &host{name: name}
+		h = &host{name: name, stopped: domain != "", row: hostRow{Since: s.w.Clock.Now().UTC().Round(time.Second)}}
 		s.hosts[name] = h
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.row.Blocked && by != byConfig { // what the configuration names is known, but stays shut out
+		return nil, false, fmt.Errorf("%w: %w: %s", ErrHost, ErrBlocked, name)
+	}
 	was := h.row
 	h.row.Origin = origin
-	h.row.Configured = h.row.Configured || configured
+	h.row.Configured = h.row.Configured || by == byConfig
+	h.row.Admitted = h.row.Admitted || by == byOperator
 	h.row.Problem = ""
 	return h, h.row != was, nil
 }
@@ -136,52 +156,56 @@ func (s *Service) hostNamed(name, origin string, configured bool) (h *host, chan
 func (s *Service) follow(h *host) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.following || s.ctx.Err() != nil {
+	if h.following || h.stopped || s.ctx.Err() != nil {
 		return
 	}
 	// A host that an earlier run was configured with and this one isn't may not be reachable under the public rules.
-	if _, _, err := parseHost(h.row.Origin, h.row.Configured); err != nil {
+	if _, _, err := parseHost(h.row.Origin, h.row.Configured || h.row.Admitted); err != nil {
 		h.row.Problem = err.Error()
 		return
 	}
 	h.following = true
-	s.wg.Go(func() { s.subscribe(h) })
+	ctx, cancel := context.WithCancel(s.ctx)
+	ended := make(chan struct{})
+	h.cancel, h.ended = cancel, ended
+	s.wg.Go(func() {
+		defer close(ended)
+		defer cancel()
+		s.subscribe(ctx, h)
+	})
 }
 
-// subscribe follows a host's stream until the relay stops.
-func (s *Service) subscribe(h *host) {
+// subscribe follows a host's stream until ctx ends.
+func (s *Service) subscribe(ctx context.Context, h *host) {
 	defer func() {
 		h.mu.Lock()
 		h.following, h.connected = false, false
 		h.mu.Unlock()
 	}()
-	for s.ctx.Err() == nil {
-		err := s.consume(h)
-		if s.ctx.Err() != nil {
+	for ctx.Err() == nil {
+		err := s.consume(ctx, h)
+		if ctx.Err() != nil {
 			return
 		}
 		h.mu.Lock()
 		h.row.Problem, h.connected = err.Error(), false
 		h.mu.Unlock()
 		s.w.Log.Warn("a host can't be followed; trying again later", "host", h.name, "err", err, "wait", problemWait)
-		if world.Sleep(s.ctx, s.w.Clock, problemWait) != nil {
+		if world.Sleep(ctx, s.w.Clock, problemWait) != nil {
 			return
 		}
 	}
 }
 
 // consume reads a host's stream. It returns when going on needs a longer wait or an operator.
-func (s *Service) consume(h *host) error {
+func (s *Service) consume(ctx context.Context, h *host) error {
 	h.mu.Lock()
-	after, origin, configured := h.done, h.row.Origin, h.row.Configured
+	after, origin, configured, events := h.done, h.row.Origin, h.row.Configured, h.rate()
 	h.flight = h.flight[:0]
 	h.cursor = after
 	h.mu.Unlock()
-	limit := rate.NewLimiter(hostPerSecond, hostBurst)
-	if configured {
-		limit = rate.NewLimiter(configuredRate, configuredRate)
-	}
-	ctx, cancel := context.WithCancel(s.ctx)
+	limit := rate.NewLimiter(rate.Limit(events), max(hostBurst, int(events)))
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
@@ -226,6 +250,25 @@ func (s *Service) consume(h *host) error {
 		}
 	}
 	return errors.New("the stream ended")
+}
+
+// rate is how many events of a host are taken in a second. The caller holds h.mu.
+func (h *host) rate() float64 {
+	if h.row.Configured {
+		return configuredRate
+	}
+	return hostPerSecond
+}
+
+// accountLimit is how many accounts a host may have; not ok if there is no limit. The caller holds h.mu.
+func (h *host) accountLimit(usual int64) (limit int64, ok bool) {
+	switch {
+	case h.row.Limit != nil:
+		return *h.row.Limit, true
+	case h.row.Configured:
+		return 0, false
+	}
+	return usual, true
 }
 
 // brokenStream is the rule that a host broke when its connection was dropped for it, or "" when the end had another reason.

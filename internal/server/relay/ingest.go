@@ -34,20 +34,23 @@ const (
 	dropAccountLimit = "account-limit"
 	dropNoChange     = "no-change"
 	dropQueue        = "key-queue"
+	dropTakendown    = "takendown-here"
+	dropBlocked      = "host-blocked"
 )
 
 // task is an event for a worker, or the newest commit of an account that was fetched to mend its chain.
 type task struct {
-	host  *host
-	frame stream.Frame
-	msg   stream.Message
-	did   syntax.DID
-	mend  bool // msg is a *stream.Sync that we made, or nil if that failed; frame is empty
-	retry bool // nothing but a wish to mend the account's chain
-	asked bool // the host's answer about an account that it had called inactive; no message
-	alive bool // of asked: the account is active
-	said  int  // of asked: cached.said when the question went out
-	fresh bool // doc was fetched again since the account's events wait; without a frame: they need not wait any more
+	host   *host
+	frame  stream.Frame
+	msg    stream.Message
+	did    syntax.DID
+	mend   bool    // msg is a *stream.Sync that we made, or nil if that failed; frame is empty
+	retry  bool    // nothing but a wish to mend the account's chain
+	asked  bool    // the host's answer about an account that it had called inactive; no message
+	alive  bool    // of asked: the account is active
+	said   int     // of asked: cached.said when the question went out
+	ruling *ruling // a decision of the operator; no message
+	fresh  bool    // doc was fetched again since the account's events wait; without a frame: they need not wait any more
 
 	// What lookUp found out; not for retry.
 	doc    *identity.Document
@@ -79,6 +82,8 @@ type cached struct {
 	missed    syntax.TID // newest revision that was dropped while the chain was being mended
 	overflow  bool       // events were dropped that waiting had no room for
 	waiting   []task     // events, in order, of which the first may be signed with a key that is being fetched
+
+	collections []collectionName // some of those that have a row
 }
 
 func newWorker(s *Service) *worker {
@@ -114,8 +119,12 @@ func (w *worker) handle(t task) {
 		w.s.fatal(err) // our own disk
 		return
 	}
+	if t.ruling != nil {
+		w.rule(t, a)
+		return
+	}
 	if t.retry {
-		if a.desync {
+		if a.desync && !a.takedown {
 			w.mend(t, a)
 		}
 		return
@@ -146,8 +155,8 @@ func (w *worker) handle(t task) {
 	case *stream.Account:
 		reason, err = w.status(t, a, m)
 	}
-	if len(a.waiting) > 0 || w.s.ctx.Err() != nil && reason != "" {
-		return // it is not decided, or interrupted: then it comes again
+	if len(a.waiting) > 0 || w.s.ctx.Err() != nil && reason != "" || reason == dropBlocked && !t.mend {
+		return // it is not decided, or interrupted, or the host was shut out meanwhile: then it comes again, if ever
 	}
 	if t.mend {
 		a.mending = false
@@ -168,7 +177,7 @@ func (w *worker) handle(t task) {
 // retry tries again to mend the accounts in memory whose chain is broken: they may have nothing more to say for long.
 func (w *worker) retry() {
 	for did, a := range w.accounts {
-		if !a.desync || a.mending {
+		if !a.desync || a.mending || a.takedown {
 			continue
 		}
 		w.s.mu.Lock()
@@ -248,8 +257,19 @@ func (w *worker) evict() {
 
 // pass gives the frames numbers in the log and stores the account with them. The host's cursor goes into the same batch.
 func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte, seq int64) []byte) {
+	w.passAlso(t, a, next, also{}, frames...)
+}
+
+// also is what goes into the same transaction.
+type also struct {
+	ops    func(kv.Batch)
+	forget []string // whose events are not replayed any more
+}
+
+// passAlso is pass for more than an account and its events. The task has no host if that of the account isn't known any more.
+func (w *worker) passAlso(t task, a *cached, next account, o also, frames ...func(dst []byte, seq int64) []byte) {
 	s, h := w.s, t.host
-	moved := !a.known || next.host != a.host
+	moved := h != nil && (!a.known || next.host != a.host)
 	var old *host
 	if moved && a.known {
 		s.mu.Lock()
@@ -260,17 +280,19 @@ func (w *worker) pass(t task, a *cached, next account, frames ...func(dst []byte
 	if len(frames) > 0 {
 		s.stats.accepted.Add(1)
 	}
-	var forget []string
-	if m, ok := t.msg.(*stream.Account); ok && !m.Active && m.Status == stream.StatusDeleted {
-		forget = []string{m.DID} // what is deleted is not replayed either
-	}
-	a.last = s.log.Submit(eventlog.Tx{Events: frames, Forget: forget, Ops: func(b kv.Batch) {
+	a.last = s.log.Submit(eventlog.Tx{Events: frames, Forget: o.forget, Ops: func(b kv.Batch) {
 		b.Set(key(prefixAccount, string(t.did)), a.append(nil))
+		if o.ops != nil {
+			o.ops(b)
+		}
 		if old != nil {
 			old.mu.Lock()
 			old.row.Accounts--
 			old.put(b)
 			old.mu.Unlock()
+		}
+		if h == nil {
+			return
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -337,9 +359,16 @@ func (w *worker) authorize(t task, a *cached) (doc *identity.Document, reason st
 	case !sameHost(t.doc.PDS, t.host):
 		return nil, dropWrongHost, nil
 	}
+	t.host.mu.Lock()
+	stopped := t.host.stopped
+	t.host.mu.Unlock()
+	if stopped {
+		return nil, dropBlocked, nil
+	}
 	if !a.known || a.host != t.host.name { // a new one for this host, also when it comes from another
 		t.host.mu.Lock()
-		full := !t.host.row.Configured && t.host.row.Accounts >= w.s.cfg.AccountLimit
+		limit, limited := t.host.accountLimit(w.s.cfg.AccountLimit)
+		full := limited && t.host.row.Accounts >= limit
 		t.host.mu.Unlock()
 		if full {
 			return nil, dropAccountLimit, nil
@@ -404,6 +433,9 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 	if doc.SigningKey == nil {
 		return dropNoKey, nil
 	}
+	if a.takedown {
+		return dropTakendown, nil
+	}
 	if a.status != "" {
 		w.recheck(t, a)
 		return dropInactive, nil
@@ -427,7 +459,11 @@ func (w *worker) commit(t task, a *cached, m *stream.Commit) (reason string, err
 		}
 		return reason, err
 	}
-	w.pass(t, a, account{rev: st.Rev, data: st.Data, commit: m.Commit, host: t.host.name}, t.forward)
+	var more also
+	if names := a.fresh(m.Ops); len(names) > 0 {
+		more.ops = func(b kv.Batch) { putCollections(b, m.Repo, names) }
+	}
+	w.passAlso(t, a, account{rev: st.Rev, data: st.Data, commit: m.Commit, host: t.host.name}, more, t.forward)
 	return "", nil
 }
 
@@ -439,6 +475,8 @@ func (w *worker) sync(t task, a *cached, m *stream.Sync) (reason string, err err
 	switch {
 	case doc.SigningKey == nil:
 		return dropNoKey, nil
+	case a.takedown:
+		return dropTakendown, nil
 	case a.status != "":
 		w.recheck(t, a)
 		return dropInactive, nil
@@ -476,6 +514,9 @@ func (w *worker) identity(t task, a *cached, m *stream.Identity) (reason string,
 	if _, reason, err = w.authorize(t, a); reason != "" {
 		return reason, err
 	}
+	if a.takedown {
+		return dropTakendown, nil
+	}
 	forward := t.forward
 	if claimsHandle(m) {
 		// A handle that doesn't lead back is not passed on as if it did; where nobody answers, subscribers have to ask for
@@ -511,7 +552,23 @@ func (w *worker) status(t task, a *cached, m *stream.Account) (reason string, er
 			next.status = stream.StatusDeactivated
 		}
 	}
-	w.pass(t, a, next, t.forward)
+	if a.takedown { // what the host says is remembered, and told when the takedown ends
+		w.pass(t, a, next)
+		return dropTakendown, nil
+	}
+	if next.status != stream.StatusDeleted {
+		w.pass(t, a, next, t.forward)
+		return "", nil
+	}
+	a.collections = nil
+	var failed error
+	w.passAlso(t, a, next, also{
+		forget: []string{m.DID}, // what is deleted is not replayed either
+		ops:    func(b kv.Batch) { failed = w.s.dropCollections(b, m.DID) },
+	}, t.forward)
+	if failed != nil {
+		w.s.fatal(failed) // our own disk
+	}
 	return "", nil
 }
 

@@ -49,7 +49,7 @@ func TestAddHostHoldsNothing(t *testing.T) {
 	<-busy
 	added := make(chan error, 1)
 	go func() {
-		_, err := s.addHost("pds.example.com", false)
+		_, err := s.addHost("pds.example.com", byStranger)
 		added <- err
 	}()
 	known := make(chan struct{})
@@ -72,5 +72,18 @@ func TestAddHostHoldsNothing(t *testing.T) {
 	close(hold)
 	if err := <-added; err != nil {
 		t.Error(err)
+	}
+}
+
+// A ban is for a domain and everything below it, and for nothing that only looks alike.
+func TestBannedBy(t *testing.T) {
+	s := &Service{bans: map[string]bool{"evil.example": true, "bad.test": true, "127.0.0.1": true}}
+	for name, want := range map[string]string{
+		"evil.example": "evil.example", "pds.evil.example": "evil.example", "a.b.evil.example:8080": "evil.example", "127.0.0.1:2583": "127.0.0.1",
+		"notevil.example": "", "example": "", "evil.example.com": "", "": "", "localhost:2583": "",
+	} {
+		if got := s.bannedBy(name); got != want {
+			t.Errorf("%q is banned by %q, want %q", name, got, want)
+		}
 	}
 }

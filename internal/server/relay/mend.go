@@ -154,7 +154,7 @@ func (w *worker) recheck(t task, a *cached) {
 // answered takes the answer to recheck.
 func (w *worker) answered(t task, a *cached) {
 	a.asking = false
-	if !t.alive || a.status == "" || a.said != t.said || w.s.ctx.Err() != nil {
+	if !t.alive || a.status == "" || a.takedown || a.said != t.said || w.s.ctx.Err() != nil {
 		return // it is inactive, or the host's stream has said something newer
 	}
 	if _, reason, err := w.authorize(t, a); reason != "" {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/identity"
@@ -21,6 +20,7 @@ const (
 	statusActive = "active"
 	statusIdle   = "idle"
 	statusGone   = "offline"
+	statusBanned = "banned"
 )
 
 func (s *Service) routes() http.Handler {
@@ -29,6 +29,7 @@ func (s *Service) routes() http.Handler {
 		s.streams.ServeHTTP(w, r.Request)
 		return nil
 	})
+	xrpc.HandleQuery(x, comatproto.SyncListReposByCollection, s.listReposByCollection)
 	xrpc.HandleProcedure(x, comatproto.SyncRequestCrawl, s.requestCrawl)
 	xrpc.HandleQuery(x, comatproto.SyncListHosts, s.listHosts)
 	xrpc.HandleQuery(x, comatproto.SyncGetHostStatus, s.getHostStatus)
@@ -42,6 +43,7 @@ func (s *Service) routes() http.Handler {
 	x.Handle("GET /_health", http.HandlerFunc(s.health))
 	x.Handle("GET /_status", http.HandlerFunc(s.serveStatus))
 	x.Handle("GET /{$}", http.HandlerFunc(s.index))
+	s.adminRoutes(x)
 	return x
 }
 
@@ -51,28 +53,30 @@ func (s *Service) requestCrawl(ctx context.Context, _ *xrpc.Request, in *comatpr
 		return nil, xrpc.ErrInvalidRequest.With("%v", err)
 	}
 	s.mu.Lock()
-	h := s.hosts[name]
+	h, closed := s.hosts[name], s.settings.Closed
 	s.mu.Unlock()
 	if h != nil { // known hosts are followed; the wish is granted already
 		h.mu.Lock()
-		allowed := h.row.Configured
+		allowed, stopped := h.row.Configured || h.row.Admitted, h.stopped
 		h.mu.Unlock()
+		if stopped {
+			return nil, xrpc.ErrInvalidRequest.With("%v: %v: %s", ErrHost, ErrBlocked, name)
+		}
 		if allowed {
 			return nil, nil
 		}
+	} else if closed {
+		return nil, xrpc.ErrInvalidRequest.With("this relay adds no hosts at present; its operator can")
 	}
 	_, origin, err := parseHost(in.Hostname, false)
 	if err != nil {
 		return nil, xrpc.ErrInvalidRequest.With("%v", err)
 	}
 	// A host that isn't there or isn't a PDS is refused at once, so that its operator learns why nothing happens.
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	c := &xrpc.Client{Host: origin, HTTP: s.http}
-	if _, err := comatproto.ServerDescribeServer.Call(ctx, c, nil); err != nil {
-		return nil, xrpc.ErrInvalidRequest.With("the host %s does not answer com.atproto.server.describeServer: %v", name, err)
+	if err := s.greet(ctx, name, origin); err != nil {
+		return nil, err
 	}
-	if _, err := s.addHost(in.Hostname, false); err != nil {
+	if _, err := s.addHost(in.Hostname, byStranger); err != nil {
 		if errors.Is(err, ErrHost) {
 			return nil, xrpc.ErrInvalidRequest.With("%v", err)
 		}
@@ -93,6 +97,9 @@ func (h *host) status() *comatproto.SyncListHosts_Host {
 		if h.row.Problem == "" {
 			out.Status = new(statusIdle)
 		}
+	}
+	if h.stopped {
+		out.Status = new(statusBanned)
 	}
 	return out
 }
@@ -134,7 +141,7 @@ func (s *Service) listRepos(_ context.Context, _ *xrpc.Request, p *comatproto.Sy
 			out.Cursor = new(out.Repos[len(out.Repos)-1].Did)
 			return false
 		}
-		r := comatproto.SyncListRepos_Repo{Did: did, Head: a.commit.String(), Rev: string(a.rev), Active: new(a.status == "")}
+		r := comatproto.SyncListRepos_Repo{Did: did, Head: a.commit.String(), Rev: string(a.rev), Active: new(a.shown() == "")}
 		r.Status = a.publicStatus()
 		out.Repos = append(out.Repos, r)
 		return true
@@ -145,8 +152,8 @@ func (s *Service) listRepos(_ context.Context, _ *xrpc.Request, p *comatproto.Sy
 // publicStatus is why an account's repository may not be up to date, nil if it is.
 func (a *account) publicStatus() *string {
 	switch {
-	case a.status != "":
-		return &a.status
+	case a.shown() != "":
+		return new(a.shown())
 	case a.desync:
 		return new(stream.StatusDesynchronized)
 	}
@@ -169,7 +176,7 @@ func (s *Service) getRepoStatus(_ context.Context, _ *xrpc.Request, p *comatprot
 	if err != nil {
 		return nil, err
 	}
-	out := &comatproto.SyncGetRepoStatus_Output{Did: p.Did, Active: a.status == "", Status: a.publicStatus()}
+	out := &comatproto.SyncGetRepoStatus_Output{Did: p.Did, Active: a.shown() == "", Status: a.publicStatus()}
 	if a.rev != "" {
 		out.Rev = new(string(a.rev))
 	}
@@ -181,14 +188,14 @@ func (s *Service) getLatestCommit(_ context.Context, _ *xrpc.Request, p *comatpr
 	if err != nil {
 		return nil, err
 	}
-	switch a.status {
+	switch a.shown() {
 	case "":
 	case stream.StatusTakendown:
 		return nil, comatproto.ErrRepoTakendown.With("account %s was taken down", p.Did)
 	case stream.StatusSuspended:
 		return nil, comatproto.ErrRepoSuspended.With("account %s is suspended", p.Did)
 	default:
-		return nil, comatproto.ErrRepoDeactivated.With("account %s is %s", p.Did, a.status)
+		return nil, comatproto.ErrRepoDeactivated.With("account %s is %s", p.Did, a.shown())
 	}
 	if a.rev == "" {
 		return nil, comatproto.ErrRepoNotFound.With("no commit of account %s was seen", p.Did)
@@ -205,7 +212,7 @@ func (s *Service) redirect(w http.ResponseWriter, r *xrpc.Request) error {
 	}
 	if a, err := s.find(string(did)); err != nil {
 		return err
-	} else if a.status == stream.StatusTakendown {
+	} else if a.shown() == stream.StatusTakendown {
 		return comatproto.ErrRepoTakendown.With("account %s was taken down", did)
 	}
 	doc, err := s.dir.ResolveDID(r.Context(), did)

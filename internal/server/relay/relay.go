@@ -5,7 +5,8 @@
 // For each host there is one resilient subscription. Every event is checked by the rules of sync 1.1 before it gets a
 // number in the relay's own durable log: host, account status, signature, tree inversion and chain. What breaks a rule is
 // dropped and counted with its reason, never passed on. The relay keeps no repositories: it remembers the newest commit
-// of each account, and answers getRepo with a redirect to the account's host. It doesn't look at lexicons.
+// of each account and the collections it wrote to, and answers getRepo with a redirect to the account's host. It doesn't
+// look at lexicons.
 //
 //	svc, err := relay.New(relay.Config{Dir: dir, Hosts: []string{"pds.example"}, Directory: ids}, w)
 //	go svc.Run(ctx)
@@ -13,6 +14,9 @@
 //
 // Guarantees: an event that subscribers see is on disk; its number is never given twice; a host's cursor on disk never
 // passes an event that was not dealt with. Delivery is at least once.
+//
+// The operator can take accounts down, shut hosts and domains out and change limits at /admin/, with the paths that the tools
+// of relay operators know. What is decided holds at once, and is on disk before the answer says so.
 package relay
 
 import (
@@ -20,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,6 +62,12 @@ type Config struct {
 
 	MaxSubscribers int
 	CacheBytes     int64
+
+	// AdminPassword, of the user admin, and AdminToken let the operator in at /admin/. Without both nobody is let in.
+	AdminPassword string
+	AdminToken    string
+	// TrustedProxies are the networks whose X-Forwarded-For header is believed.
+	TrustedProxies []netip.Prefix
 }
 
 // Service is a relay.
@@ -73,12 +84,18 @@ type Service struct {
 	workers []*worker
 	stats   stats
 
+	door      *doorkeeper
+	consumers *consumers
+	deciding  sync.Mutex // held by the operator's decisions, one after another
+
 	ctx  context.Context // ends subscriptions and streams
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup // subscriptions, workers, resynchronizations
 
 	mu        sync.Mutex
 	hosts     map[string]*host
+	bans      map[string]bool // domains
+	settings  settings
 	running   bool
 	newHosts  int
 	newSince  time.Time
@@ -107,7 +124,9 @@ func New(cfg Config, w world.World) (*Service, error) {
 	if cfg.AccountLimit <= 0 {
 		cfg.AccountLimit = 100
 	}
-	s := &Service{cfg: cfg, w: w, dir: cfg.Directory, hosts: map[string]*host{}}
+	s := &Service{cfg: cfg, w: w, dir: cfg.Directory, hosts: map[string]*host{}, bans: map[string]bool{}}
+	s.door = newDoorkeeper(cfg, w.Clock)
+	s.consumers = &consumers{clock: w.Clock, proxies: cfg.TrustedProxies, all: map[*http.Request]listener{}}
 	s.ctx, s.stop = context.WithCancelCause(context.Background())
 	store, err := kv.Open(w.FS, cfg.Dir, cfg.Memory, kv.PebbleOptions{CacheBytes: cfg.CacheBytes, Log: w.Log, OnFatal: s.fatal})
 	if err != nil {
@@ -122,17 +141,24 @@ func New(cfg Config, w world.World) (*Service, error) {
 		return nil, errors.Join(fmt.Errorf("opening the relay's log: %w", err), store.Close())
 	}
 	s.http = w.HTTPClient(netguard.ClientOptions{Timeout: 10 * time.Second, MaxBody: 1 << 20, UserAgent: userAgent})
-	s.streams = stream.NewHandler(s.ctx, source{s.log}, stream.ServeOptions{MaxSubscribers: cfg.MaxSubscribers})
+	s.streams = stream.NewHandler(s.ctx, source{s.log}, s.streamOptions())
 	for range cfg.Workers {
 		s.workers = append(s.workers, newWorker(s))
 	}
 	s.stats.init()
+	if err := s.loadDecisions(); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading the decisions of the relay's operator: %w", err), s.Close())
+	}
 	if err := s.loadHosts(); err != nil {
 		return nil, errors.Join(fmt.Errorf("reading the relay's hosts: %w", err), s.Close())
 	}
 	for _, name := range cfg.Hosts {
-		if _, err := s.addHost(name, true); err != nil {
+		h, err := s.addHost(name, byConfig)
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("host %q: %w", name, err), s.Close())
+		}
+		if h.stopped {
+			w.Log.Warn("a host of the configuration is not followed: the relay's operator has shut it out", "host", h.name)
 		}
 	}
 	s.handler = s.routes()

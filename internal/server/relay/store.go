@@ -7,24 +7,36 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/eventlog"
 	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/stream"
 	"github.com/barograph/baro/syntax"
 )
 
 // Keys of the store:
 //
 //	'a' did              → account
+//	'b' domain           → nothing: all its hosts are shut out
 //	'c' host             → number of the host's last event that was dealt with, 8 bytes
+//	'd' did 0 collection → nothing: the account wrote to it
 //	'h' host             → hostRow, JSON
 //	'l' …                → the log
+//	'n' collection 0 did → nothing: the same, the other way round
+//	's'                  → settings, JSON
+//	't' did              → nothing: the account is taken down here
 const (
-	prefixAccount = 'a'
-	prefixCursor  = 'c'
-	prefixHost    = 'h'
-	prefixLog     = 'l'
+	prefixAccount     = 'a'
+	prefixBan         = 'b'
+	prefixCursor      = 'c'
+	prefixCollections = 'd'
+	prefixHost        = 'h'
+	prefixLog         = 'l'
+	prefixCollection  = 'n'
+	prefixSettings    = 's'
+	prefixTakedown    = 't'
 )
 
 func key(prefix byte, name string) []byte { return append([]byte{prefix}, name...) }
@@ -35,6 +47,13 @@ type hostRow struct {
 	Configured bool   `json:"configured,omitempty"` // by the operator: trusted
 	Accounts   int64  `json:"accounts"`
 	Problem    string `json:"problem,omitempty"` // why it is not followed, for the operator
+
+	// Decisions of the operator while the relay runs.
+	Admitted bool   `json:"admitted,omitempty"` // may have a name that strangers can't ask for
+	Blocked  bool   `json:"blocked,omitempty"`  // is not followed
+	Limit    *int64 `json:"limit,omitempty"`    // of accounts, in place of the usual one
+
+	Since time.Time `json:"since,omitzero"` // when it was added
 }
 
 // account is what the relay knows of an account. A zero rev means that no commit was seen.
@@ -45,11 +64,22 @@ type account struct {
 	host   string // that the account was last seen at
 	status string // as its host says: "" is active
 	desync bool   // the chain is broken; commits are dropped until a #sync
+
+	takedown bool // by the operator of this relay: nothing of it is passed on
+}
+
+// shown is the account's status as others are told.
+func (a *account) shown() string {
+	if a.takedown {
+		return stream.StatusTakendown
+	}
+	return a.status
 }
 
 const (
 	flagDesync = 1 << iota
 	flagState
+	flagTakedown
 )
 
 // append writes an account: flags, revision, tree and commit (if there are), then status and host as strings.
@@ -60,6 +90,9 @@ func (a *account) append(b []byte) []byte {
 	}
 	if a.rev != "" {
 		flags |= flagState
+	}
+	if a.takedown {
+		flags |= flagTakedown
 	}
 	b = append(b, flags)
 	if a.rev != "" {
@@ -77,7 +110,7 @@ func decodeAccount(b []byte) (*account, error) {
 		return bad()
 	}
 	flags, rest := b[0], b[1:]
-	a := &account{desync: flags&flagDesync != 0}
+	a := &account{desync: flags&flagDesync != 0, takedown: flags&flagTakedown != 0}
 	if flags&flagState != 0 {
 		if len(rest) < 8+2*cid.Size {
 			return bad()
@@ -148,6 +181,7 @@ func (s *Service) loadHosts() (err error) {
 			return err
 		}
 		h.done, h.saved = h.cursor, h.cursor
+		h.stopped = h.row.Blocked || s.bannedBy(name) != ""
 		s.hosts[name] = h
 	}
 	return it.Err()
