@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/barograph/baro/interop/tool"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
 )
@@ -29,40 +30,12 @@ type network struct {
 	line string
 }
 
-// missing skips the test, or fails it where nothing may be missing.
-func missing(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
-func program(t *testing.T, env, name string, check ...string) string {
-	t.Helper()
-	p := os.Getenv(env)
-	if p == "" {
-		p = name
-	}
-	p, err := exec.LookPath(p)
-	if err != nil {
-		missing(t, "%s is not installed (set %s): %v", name, env, err)
-	}
-	cmd := exec.Command(p, check...)
-	cmd.Dir = "clients"
-	if out, err := cmd.CombinedOutput(); err != nil {
-		missing(t, "%s lacks what the client needs (see clients/): %s", name, bytes.TrimSpace(out))
-	}
-	return p
-}
-
 func node(t *testing.T) string {
-	return program(t, "INTEROP_NODE", "node", "--input-type=module", "-e",
-		"await import('@atproto/api'); await import('@atproto/sync'); if (process.versions.node.split('.')[0] < 22) throw new Error('node is older than 22')")
+	return tool.Node(t, "clients", "@atproto/api", "@atproto/sync")
 }
 
 func python(t *testing.T) string {
-	return program(t, "INTEROP_PYTHON", "python3", "-c", "import atproto")
+	return tool.Program(t, "INTEROP_PYTHON", "python3", "clients", "-c", "import atproto")
 }
 
 func start(t *testing.T) *network {
