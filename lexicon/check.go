@@ -115,7 +115,7 @@ func (n *node) checkMIME(mime []byte) *Error {
 		}
 	} else {
 		for _, a := range n.accept {
-			if matchMIME(a, mime) {
+			if MatchMIME(a, mime) {
 				return nil
 			}
 		}

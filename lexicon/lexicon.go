@@ -191,11 +191,11 @@ func (b *Body) Accepts(contentType string) bool {
 		return false
 	}
 	want, _, err := mime.ParseMediaType(b.Encoding)
-	return err == nil && matchMIME(want, t)
+	return err == nil && MatchMIME(want, t)
 }
 
-// matchMIME reports whether a MIME type fits a pattern: a type, "major/*" or "*/*".
-func matchMIME[S string | []byte](pattern string, t S) bool {
+// MatchMIME reports whether a MIME type fits a pattern: a type, "major/*" or "*/*".
+func MatchMIME[S string | []byte](pattern string, t S) bool {
 	if pattern == "*/*" {
 		return true
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/barograph/baro/auth/scope"
 	"github.com/barograph/baro/lexicon"
 	"github.com/barograph/baro/syntax"
 )
@@ -28,6 +29,11 @@ type Policy struct {
 	// KnownOnly is set.
 	Lexicons  *lexicon.Catalog
 	KnownOnly bool
+}
+
+// GrantedBy is a [Policy.Granted] for what a session of OAuth was granted.
+func GrantedBy(s scope.Set) func(Verb, syntax.NSID) bool {
+	return func(v Verb, collection syntax.NSID) bool { return s.AllowsRepo(string(v), collection) }
 }
 
 // DefaultDeny are the records that speak for an account, or decide what others think of it. A service that is to write

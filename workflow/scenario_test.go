@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/barograph/baro/auth/scope"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/lexicon"
 	"github.com/barograph/baro/syntax"
@@ -135,7 +136,7 @@ func TestScenarios(t *testing.T) {
 		"denied":              {answer: two(batchJSON("s", strings.ReplaceAll(w.create("a", "k1", "x"), testCollection, "com.atproto.lexicon.schema"))), setup: func(a *Agent) { a.Policy.Allow = []string{"*"} }, check: denied("denied"), after: old},
 		"a labeler":           {answer: two(batchJSON("s", strings.ReplaceAll(w.create("a", "self", "x"), testCollection, "app.bsky.labeler.service"))), setup: func(a *Agent) { a.Policy.Allow = []string{"*"} }, check: denied("denied"), after: old},
 		"no profile deletion": {answer: two(batchJSON("s", strings.ReplaceAll(w.remove("a", "self"), testCollection, "app.bsky.actor.profile"))), setup: func(a *Agent) { a.Policy.Allow = []string{"app.bsky.*"} }, check: denied("denied"), after: old},
-		"no permission":       {answer: two(batchJSON("s", w.remove("a", "old0"))), setup: func(a *Agent) { a.Policy.Granted = func(v Verb, _ syntax.NSID) bool { return v == Create } }, check: denied("permission"), after: old},
+		"no permission":       {answer: two(batchJSON("s", w.remove("a", "old0"))), setup: func(a *Agent) { a.Policy.Granted = GrantedBy(scope.Of(scope.Repo(scope.Any).On(scope.Create))) }, check: denied("permission"), after: old},
 		"a person says no":    {answer: two(batchJSON("s", w.remove("a", "old0"))), setup: func(a *Agent) { a.OnPlan = func(context.Context, *Plan) error { return errors.New("not now") } }, check: denied("not now"), after: old},
 		"too many":            {answer: two(batchJSON("s", w.create("a", "k1", "x"), w.create("b", "k2", "x"))), setup: func(a *Agent) { a.Policy.MaxWrites = 1 }, check: denied("at most 1"), after: old},
 		"far too many":        {answer: two(batchJSON("s", slices.Repeat([]string{w.create("a", "", "x")}, MaxActions+1)...)), check: denied("at most 200"), after: old},
