@@ -16,8 +16,9 @@
 // `$link` and `$bytes` alone in their object, `$type` a text that isn't empty, `$type: "blob"` only on a blob.
 //
 // Records that break rules exist, and are signed and linked to like others. [UnmarshalLenient], [DecodeLenient] and
-// [AppendJSONLenient] read what can be read of them and name every violation; they keep the bytes, and none of what they
-// give can be mistaken for a valid record. All other functions are strict.
+// [AppendJSONLenient] read what can be read of them and name every violation, and so do [AppendCBORLenient] and
+// [UnmarshalJSONLenient] of JSON; they keep the bytes, and none of what they give can be mistaken for a valid record. All
+// other functions are strict.
 //
 // Limits: those of package cbor, with the depth counted from the top of the input, and enforced before anything is
 // allocated; the depth can be raised with a [Transcoder] for the bodies of API calls, where threads nest deeper than records

@@ -28,3 +28,5 @@ func UnmarshalFast(b []byte, v any) bool {
 func UnmarshalFastShort(b []byte, v any) bool { return decodeFast(b, false, v, cbor.MaxDepth) }
 
 func MarshalFast(v any) ([]byte, bool) { return appendFast(nil, v, cbor.MaxDepth) }
+
+func (r Rule) Soft() bool { return r.soft() }

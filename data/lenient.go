@@ -18,7 +18,7 @@ const MaxViolations = 100
 // others. The functions with Lenient in their name read what can be read of them, for showing and searching. They never
 // make them valid: what counts, and what the CID is of, are the bytes, and written anew they would be another record.
 type Lenient struct {
-	// Bytes is what was read: the argument, neither copied nor changed.
+	// Bytes is what was read: the argument, neither copied nor changed; the CBOR that was made of it if that was JSON.
 	Bytes []byte
 	// Violations are the broken rules in the order of their offsets; none means that the strict function reads the same. A
 	// rule of package cbor has its name there, as in Rule(cbor.RuleFloat).
@@ -72,7 +72,7 @@ func DecodeLenient(b []byte) (any, *Lenient, error) {
 // AppendJSONLenient is [AppendJSON] for a value that may break rules. The JSON is for showing. It has the entries of maps
 // in the order and number in which they are there, keys that aren't text as [DecodeLenient] gives them, U+FFFD in the place of
 // what isn't UTF-8, and integers in full. Finite floats are numbers, always with a point or an exponent. What JSON has no
-// form for is {"$cbor": "…"}, with the base64 of its CBOR. On an error dst is returned unchanged.
+// form for is {"$cbor": "…"}, with the base64 of its CBOR. What [AppendCBORLenient] kept is as it was. On an error dst is returned unchanged.
 func AppendJSONLenient(dst, b []byte) ([]byte, *Lenient, error) {
 	d, err := readLenient(b)
 	if err != nil {
@@ -101,6 +101,10 @@ func readLenient(b []byte) (*dirt, error) {
 		v := &Error{Offset: e.Offset, Path: e.Path, Rule: Rule(e.Rule), Detail: e.Detail}
 		if e.Rule.Hard() {
 			err = v
+		} else if e.Rule == cbor.RuleTag {
+			if text, ok := keptJSON(b[e.Offset:]); ok {
+				v = v.ofJSON(text)
+			}
 		}
 		d.add(v)
 	}
@@ -246,6 +250,14 @@ func (t *treeReader) odd(left int, err error) (any, error) {
 	if raw[0] == 0x1b {
 		return binary.BigEndian.Uint64(raw[1:]), nil
 	}
+	if text, ok := keptJSON(raw); ok {
+		if n, err := strconv.ParseUint(string(text), 10, 64); err == nil {
+			return n, nil
+		}
+		if f, err := strconv.ParseFloat(string(text), 64); err == nil { // JSON has no spelling of what is not finite
+			return f, nil
+		}
+	}
 	return Dirty(slices.Clone(raw)), nil
 }
 
@@ -273,6 +285,9 @@ func (w *jsonWriter) odd(dst []byte, left int, err error) ([]byte, error) {
 	}
 	if k == cbor.KindInt {
 		return appendAnyInt(dst, raw), nil
+	}
+	if text, ok := keptJSON(raw); ok {
+		return append(dst, strings.ToValidUTF8(string(text), replacement)...), nil
 	}
 	dst = append(dst, `{"$cbor":"`...)
 	return append(base64.RawStdEncoding.AppendEncode(dst, raw), `"}`...), nil

@@ -470,8 +470,8 @@ func FuzzLenient(f *testing.F) {
 	})
 }
 
-// An answer in JSON that doesn't fit its struct is read as far as it does; one that isn't JSON, or that the strict reading
-// of the data model refuses, is not.
+// An answer in JSON that doesn't fit its struct or the data model is read as far as it does; one that isn't JSON, or nothing of
+// which can be read, is not.
 func TestUnmarshalJSONLenient(t *testing.T) {
 	type item struct {
 		Name string `json:"name"`
@@ -487,7 +487,10 @@ func TestUnmarshalJSONLenient(t *testing.T) {
 		{`{"items":[{"name":"a"},{"name":"b","size":1}]}`, "a,b", 0},
 		{`{"items":[{"name":"a"},{"size":1},{"name":"c","size":"x"}]}`, "a,,c", 2},
 		{`{"items":[{"name":"a"}`, "", -1},
-		{`{"items":[{"name":"a","size":1.5}]}`, "", -1},
+		{`{"items":[{"name":"a","size":1.5},{"name":"b"}]}`, "a,b", 1},
+		{`{"items":[{"name":"a","x":{"$link":"x"}},{"name":"b","name":"b"},{"name":"c"}]}`, "a,,c", 2},
+		{`{"items":[{"name":"a"},7.5]}`, "a,", 1},
+		{`{"items":[{"name":"a"},{"name":01}]}`, "", -1},
 		{`{"items":[{"name":"a"},{}],"items":[]}`, "", -1},
 	} {
 		var v answer

@@ -27,16 +27,22 @@ func (t Transcoder) AppendCBOR(dst, json []byte) ([]byte, error) {
 	p := parsers.Get().(*parser)
 	defer p.release()
 	p.in, p.dst = json, dst
-	err := p.value(t.depth())
-	if err == nil {
-		if p.space(); p.pos < len(p.in) {
-			err = p.fail(p.pos, RuleTrailing, "")
-		}
-	}
-	if err != nil {
+	if err := p.all(t.depth()); err != nil {
 		return dst, err
 	}
 	return p.dst, nil
+}
+
+// all reads the one value that the input should be.
+func (p *parser) all(left int) *Error {
+	at := len(p.dst)
+	if err := p.value(left); err != nil && !p.mend(err, 0, at, 0) {
+		return err
+	}
+	if p.space(); p.pos < len(p.in) {
+		return p.fail(p.pos, RuleTrailing, "")
+	}
+	return nil
 }
 
 // parser writes CBOR while it reads JSON. Heads of containers are written before their size is known, with one byte, and
@@ -47,6 +53,9 @@ type parser struct {
 	dst     []byte
 	entries []entry // of all the maps that are open, the innermost last
 	scratch []byte
+
+	loose  bool // see mend
+	mended int  // bytes of JSON that were read again
 }
 
 // entry is where an entry of a map lies in dst.
@@ -63,6 +72,7 @@ const maxKept = 1 << 20
 
 func (p *parser) release() {
 	p.in, p.dst, p.pos = nil, nil, 0
+	p.loose, p.mended = false, 0
 	p.entries = p.entries[:0]
 	if cap(p.entries) > maxKept/32 {
 		p.entries = nil
@@ -139,7 +149,7 @@ func (p *parser) array(left int) *Error {
 	}
 	open := p.pos
 	p.pos++
-	head := len(p.dst)
+	head, within := len(p.dst), len(p.entries)
 	p.dst = append(p.dst, 0)
 	n := 0
 	for p.space(); ; {
@@ -149,7 +159,8 @@ func (p *parser) array(left int) *Error {
 		if n == cbor.MaxElements {
 			return p.fail(open, RuleElements, "")
 		}
-		if err := p.value(left - 1); err != nil {
+		at, out := p.pos, len(p.dst)
+		if err := p.value(left - 1); err != nil && !p.mend(err, at, out, within) {
 			return err.inItem(n)
 		}
 		n++
@@ -231,8 +242,8 @@ func (p *parser) object(left int) *Error {
 			sorted = compareKeys(p.dst[last.key:last.key+last.size], key) < 0
 		}
 		p.entries = append(p.entries, entry{start: uint32(start), key: uint32(textAt), size: uint32(len(key)), json: uint32(at)})
-		valueAt := len(p.dst)
-		if err := p.value(left - 1); err != nil {
+		valueAt, from := len(p.dst), p.pos
+		if err := p.value(left - 1); err != nil && !p.mend(err, from, valueAt, base+n+1) {
 			return err.inKey(p.dst[textAt : textAt+len(key)])
 		}
 		p.entries[base+n].end = uint32(len(p.dst))
