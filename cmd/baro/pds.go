@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,12 +22,9 @@ func newPDS(e *env) *cobra.Command {
 		Example: "  baro pds --public-url https://pds.example.com --handle-domain .example.com --relay https://relay.example.net\n" +
 			"  baro pds --plc http://localhost:2582 --handle-domain .test",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, p := range proxies {
-				prefix, err := netip.ParsePrefix(p)
-				if err != nil {
-					return usagef("--trusted-proxy: %w", err)
-				}
-				c.Accounts.TrustedProxies = append(c.Accounts.TrustedProxies, prefix)
+			var err error
+			if c.Accounts.TrustedProxies, err = prefixes(proxies); err != nil {
+				return err
 			}
 			if err := serviceURLs("plc", &c.PLCURL); err != nil {
 				return err

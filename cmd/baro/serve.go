@@ -228,6 +228,19 @@ func serviceURLs(flag string, urls ...*string) error {
 	return nil
 }
 
+// prefixes reads the networks of --trusted-proxy.
+func prefixes(networks []string) ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, n := range networks {
+		p, err := netip.ParsePrefix(n)
+		if err != nil {
+			return nil, usagef("--trusted-proxy: %w", err)
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
 // identities makes the resolver of a service that runs alone.
 func identities(plc string, w world.World) *identity.Directory {
 	return identity.New(identity.Options{

@@ -1,0 +1,29 @@
+package main
+
+import "testing"
+
+func TestCompareHosts(t *testing.T) {
+	at := func(status string, seq int64) *position { return &position{status, seq} }
+	for _, c := range []struct {
+		a, b    *position
+		want    string
+		notable bool
+	}{
+		{at("active", 10), at("active", 10), "sync", false},
+		{at("active", 10), at("active", 109), "nearly", false},
+		{at("active", 110), at("active", 10), "delta", true},
+		{at("active", 10), at("idle", 10), "diff-status", true},
+		{nil, at("active", 1), "A-missing", true},
+		{nil, at("offline", 1), "A-missing", false},
+		{at("active", 1), nil, "B-missing", true},
+		{at("banned", 1), nil, "B-missing", false},
+	} {
+		d, notable := compareHosts("pds.example.com", c.a, c.b, 100)
+		if d.Result != c.want || notable != c.notable {
+			t.Errorf("%v against %v: %s, %v; want %s, %v", c.a, c.b, d.Result, notable, c.want, c.notable)
+		}
+		if c.want == "delta" && d.Delta != 100 {
+			t.Errorf("delta %d", d.Delta)
+		}
+	}
+}
