@@ -33,6 +33,7 @@ import (
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/internal/mailer"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/xrpc"
@@ -55,8 +56,10 @@ type Options struct {
 
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // told by the services
-	// AdminPassword of the PDS; no administration when empty.
+	// AdminPassword of the PDS; when empty, a network with a Dir makes one, in the file pds/secrets/admin.password.
 	AdminPassword string
+	// OnMail is called for each mail that the PDS sends, with the file that it is in, "" of a network in memory. See [Network.Mails].
+	OnMail func(m Mail, file string)
 }
 
 // URLs are the base URLs of the services, without a slash at the end.
@@ -78,6 +81,7 @@ type Network struct {
 	fresh bool // the data directory was empty
 	lock  io.Closer
 	demo  *demoState // of a network in memory
+	mails *mailer.Folder
 
 	rebuilt chan<- error // gets the outcome when the link index is to be built anew
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/mailer"
 	"github.com/barograph/baro/internal/server/directory"
 	"github.com/barograph/baro/internal/server/explorer"
 	"github.com/barograph/baro/internal/server/links"
@@ -46,8 +47,22 @@ func (n *Network) plan() {
 		}, n.world)
 	}})
 	n.add(&service{name: "pds", stage: stagePDS, health: "/xrpc/_health", make: func() (server, error) {
+		mails, err := mailer.NewFolder(dir("mail"), "pds@localhost", n.world)
+		if err != nil {
+			return nil, err
+		}
+		if told := n.o.OnMail; told != nil {
+			mails.Sent = func(m *mailer.Message, path string) {
+				if n.o.Memory {
+					path = ""
+				}
+				told(mailOf(m), path)
+			}
+		}
+		n.mails = mails
 		return pds.New(pds.Config{
-			Dir: dir("pds"), Memory: n.o.Memory,
+			Mail: mails,
+			Dir:  dir("pds"), Memory: n.o.Memory,
 			PublicURL: n.urls.PDS, PLCURL: n.urls.PLC, HandleDomains: []string{HandleDomain},
 			Version: n.o.Version, AdminPassword: n.o.AdminPassword, Relays: []string{n.urls.Relay},
 			Accounts:   pds.AccountConfig{RelaxLoopback: true, LogTokens: true},

@@ -15,6 +15,7 @@ func newPDS(e *env) *cobra.Command {
 	s := &single{name: "pds"}
 	var c pds.Config
 	var proxies []string
+	var mail mailFlags
 	cmd := &cobra.Command{
 		Use:   "pds",
 		Short: "Run a personal data server",
@@ -52,6 +53,14 @@ func newPDS(e *env) *cobra.Command {
 			if c.AppViewURL != "" {
 				named = append(named, c.AppViewURL)
 			}
+			for _, name := range []string{"admin-password", "mail-password"} {
+				if e.config.origin[cmd.Flags().Lookup(name)] == "flag" {
+					return usagef("--%s: others on this machine can see arguments: put it into the configuration file or the variable %s", name, envName(name))
+				}
+			}
+			if err := mail.check(); err != nil {
+				return err
+			}
 			return e.serve(cmd.Context(), s, named, func(url, dir string, w world.World) (server, error) {
 				c := c
 				c.Dir, c.Memory, c.Version = dir, s.memory, version().Version
@@ -65,6 +74,10 @@ func newPDS(e *env) *cobra.Command {
 					c.HandleDomains = []string{".test"}
 				}
 				c.Accounts.RelaxLoopback = isLoopback(c.PublicURL)
+				var err error
+				if c.Mail, err = mail.sender(c.PublicURL, w); err != nil {
+					return nil, err
+				}
 				return pds.New(c, w)
 			})
 		},
@@ -79,13 +92,14 @@ func newPDS(e *env) *cobra.Command {
 	fl.StringVar(&c.AppViewURL, "appview-url", "", "URL of the AppView (default: what its DID document says)")
 	fl.BoolVar(&c.BareAudience, "bare-audience", false, "name only the DID in tokens for services that requests are passed on to, as services before 2026 want it")
 	fl.BoolVar(&c.InviteRequired, "invite-required", false, "make accounts only with an invite code")
-	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin; no administration without one")
+	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin; only in the file or the variable")
 	fl.StringVar(&c.ContactEmail, "contact-email", "", "told by describeServer")
 	fl.StringVar(&c.PrivacyPolicyURL, "privacy-policy-url", "", "told by describeServer")
 	fl.StringVar(&c.TermsURL, "terms-url", "", "told by describeServer")
 	fl.StringSliceVar(&proxies, "trusted-proxy", nil, "network whose X-Forwarded-For is believed, such as 10.0.0.0/8 (repeat for more)")
 	fl.StringVar(&c.Accounts.RecoveryKey, "recovery-key", "", "did:key that new identities list above the server's own")
-	fl.BoolVar(&c.Accounts.LogTokens, "log-tokens", false, "write the tokens that would be mailed to the log, for development")
+	fl.BoolVar(&c.Accounts.LogTokens, "log-tokens", false, "write the codes that mails carry to the log, for development")
+	mail.add(fl)
 	fl.Int64Var(&c.MaxBlobBytes, "max-blob-bytes", 100<<20, "size of the largest blob")
 	fl.Int64Var(&c.MaxImportBytes, "max-import-bytes", 2<<30, "size of the largest repository that can be imported")
 	fl.DurationVar(&c.TempBlobAge, "temp-blob-age", 6*time.Hour, "how long an uploaded blob may stay unreferenced, one hour at least")

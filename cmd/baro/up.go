@@ -39,6 +39,8 @@ func newUp(e *env) *cobra.Command {
 			"Handles end in .test, and whoever has the handle alice.test is the authority of the lexicons test.alice.*: the network's\n" +
 			"own DNS says so. A zone file adds TXT records for other names, a line each, and is read again when it changes:\n\n" +
 			"  _lexicon.notes.alice.test  TXT  \"did=did:plc:…\"\n\n" +
+			"Mails, such as those with a code that confirms something, are not sent: each is a line on standard error and a file in\n" +
+			"the folder mail of the data directory.\n\n" +
 			"Ctrl-C stops it; the next start goes on where it was. With --json, the first line on standard output is one object\n" +
 			"with the URLs, printed when all services answer; a second one tells of the demo world when that is planted.",
 		Example: "  baro up\n  baro up --memory --empty --json\n  baro up --data /tmp/world --port-base 0 --demo 200",
@@ -93,7 +95,7 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 	defer stopDebug()
 
 	n, err := devnet.Start(ctx, devnet.Options{
-		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Zone: f.zone, Log: e.log, Version: version().Version,
+		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Zone: f.zone, Log: e.log, Version: version().Version, OnMail: e.showMail,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -127,6 +129,18 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 	}
 	closed := n.Close()
 	return first(n.Err(), err, closed)
+}
+
+// showMail tells of a mail that the network's PDS has sent.
+func (e *env) showMail(m devnet.Mail, file string) {
+	if file != "" {
+		file = " (" + file + ")"
+	}
+	what := inert(m.Subject)
+	if m.Code != "" {
+		what += ": " + inert(m.Code)
+	}
+	fmt.Fprintf(e.stderr, "mail to %s: %s%s\n", inert(m.To), what, file)
 }
 
 // first is the error that the others follow from: one line is enough.

@@ -23,7 +23,7 @@ type AccountConfig struct {
 	// RelaxLoopback makes the sign-in and sign-up limits a hundred times larger for callers on this machine, and doesn't limit their other requests at
 	// all: for a local network, where every client shares one address.
 	RelaxLoopback bool
-	// LogTokens writes the confirmation tokens that would go out by e-mail to the log instead. Only for development.
+	// LogTokens writes the confirmation tokens that go out by e-mail to the log as well. Only for development.
 	LogTokens bool
 	// TrustedProxies are the networks whose X-Forwarded-For header is believed.
 	TrustedProxies []netip.Prefix
@@ -40,10 +40,15 @@ type account struct {
 	DID    syntax.DID    `json:"did"`
 	Handle syntax.Handle `json:"handle"`
 	Email  string        `json:"email,omitempty"`
-	// EmailConfirmed is always false until there is a way to send mail.
-	EmailConfirmed bool `json:"emailConfirmed,omitempty"`
+	// EmailConfirmed says that the owner has read a mail sent to Email, at the time EmailConfirmedAt.
+	EmailConfirmed   bool      `json:"emailConfirmed,omitempty"`
+	EmailConfirmedAt time.Time `json:"emailConfirmedAt,omitzero"`
+	// EmailFactor is the owner's wish that the password alone doesn't open the account. See emailFactor.
+	EmailFactor bool `json:"emailFactor,omitempty"`
 	// Password is the encoded argon2id hash; empty when nobody can sign in with one.
 	Password string `json:"password,omitempty"`
+	// Epoch counts the changes of the password. Tokens of an earlier one are good for nothing.
+	Epoch int `json:"epoch,omitempty"`
 	// Key is the repository's private signing key, sealed; PublicKey is its did:key.
 	Key       []byte    `json:"key"`
 	PublicKey string    `json:"publicKey"`
@@ -225,6 +230,17 @@ func (a *account) put(b kv.Batch) {
 	}
 }
 
+// replace writes the account's row and takes away the rows that found it by what old said.
+func (a *account) replace(b kv.Batch, old *account) {
+	if old.Handle != a.Handle {
+		b.Delete([]byte(rowHandle + string(old.Handle)))
+	}
+	if old.Email != "" && normalizeEmail(old.Email) != normalizeEmail(a.Email) {
+		b.Delete([]byte(rowEmail + normalizeEmail(old.Email)))
+	}
+	a.put(b)
+}
+
 // erase removes everything the accounts keep of a.
 func (a *account) erase(b kv.Batch) {
 	did := string(a.DID)
@@ -274,18 +290,6 @@ func (s *Service) claim(names ...string) (release func(), ok bool) {
 }
 
 func normalizeEmail(email string) string { return strings.ToLower(strings.TrimSpace(email)) }
-
-// plausibleEmail refuses what can't be an address; whether mail arrives there is for a confirmation to find out.
-func plausibleEmail(email string) bool {
-	local, domain, ok := strings.Cut(email, "@")
-	if !ok || local == "" || len(email) > 254 || len(local) > 64 || strings.ContainsAny(email, " \t\r\n\x00<>()[],;:\\\"") {
-		return false
-	}
-	if strings.Contains(domain, "@") || strings.HasPrefix(domain, ".") || strings.HasSuffix(domain, ".") {
-		return false
-	}
-	return strings.Contains(domain, ".") && !strings.Contains(domain, "..")
-}
 
 // stripedMutex is a fixed set of locks, chosen by a name.
 type stripedMutex [64]sync.Mutex

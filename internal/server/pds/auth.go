@@ -44,6 +44,7 @@ type authInfo struct {
 	Account *account
 	// session is the session's id, for refresh tokens.
 	session, jti string
+	epoch        int // of the password that the token goes back to
 }
 
 // requireAuth authenticates a request by its session token and checks the token's scope: access and app passwords when none is named. An
@@ -59,6 +60,9 @@ func (s *Service) requireAuth(r *http.Request, scopes ...scope) (authInfo, error
 	}
 	if err != nil {
 		return authInfo{}, err
+	}
+	if info.epoch != info.Account.Epoch {
+		return authInfo{}, refuse(http.StatusBadRequest, "ExpiredToken", "the token has been revoked: the password was changed")
 	}
 	if st := info.Account.Status; st == hostingTakendown || st == hostingSuspended {
 		if info.Scope != scopeTakendown && info.Scope != scopeRefresh {
@@ -95,7 +99,7 @@ func (s *Service) readToken(r *http.Request, expired bool, scopes ...scope) (aut
 	case err != nil:
 		return authInfo{}, refuse(http.StatusBadRequest, "InvalidToken", "the token could not be verified")
 	}
-	info := authInfo{DID: syntax.DID(c.Sub), Scope: scope(c.Scope)}
+	info := authInfo{DID: syntax.DID(c.Sub), Scope: scope(c.Scope), epoch: c.Epoch}
 	allowed := false
 	for _, want := range scopes {
 		allowed = allowed || want == info.Scope
@@ -185,6 +189,7 @@ type session struct {
 	Scope scope `json:"scope"`
 	// App is the name of the app password that made the session.
 	App      string    `json:"app,omitempty"`
+	Epoch    int       `json:"epoch,omitempty"` // of the account's password when the session began
 	Current  string    `json:"current"`
 	Previous string    `json:"previous,omitempty"`
 	Rotated  time.Time `json:"rotated"`
@@ -201,14 +206,15 @@ func sessionKey(did syntax.DID, sid string) []byte {
 
 // newSession makes a session and the rows it needs; it exists once those rows are durable.
 func (s *Service) newSession(did syntax.DID, sc scope) (tokens, func(kv.Batch), error) {
-	return s.newAppSession(did, sc, "")
+	return s.newAppSession(did, sc, "", 0)
 }
 
-// newAppSession is newSession for the app password of a name. The caller holds the account's app passwords until the rows are durable.
-func (s *Service) newAppSession(did syntax.DID, sc scope, app string) (tokens, func(kv.Batch), error) {
+// newAppSession is newSession for the app password of a name, and for an account whose password was changed before. The caller holds the
+// account's app passwords until the rows are durable.
+func (s *Service) newAppSession(did syntax.DID, sc scope, app string, epoch int) (tokens, func(kv.Batch), error) {
 	sid := s.randomName(12)
 	now := s.world.Clock.Now()
-	row := session{Scope: sc, App: app, Current: sid + "." + s.randomName(16), Rotated: now, Created: now, Expires: now.Add(refreshLife)}
+	row := session{Scope: sc, App: app, Epoch: epoch, Current: sid + "." + s.randomName(16), Rotated: now, Created: now, Expires: now.Add(refreshLife)}
 	t, err := s.issue(did, &row)
 	if err != nil {
 		return tokens{}, nil, err
@@ -243,12 +249,12 @@ func (s *Service) issue(did syntax.DID, row *session) (tokens, error) {
 		jti = sid + "." + jti
 	}
 	access, err := signSession(s.accounts.secrets.session, typAccess,
-		jwtClaims{Scope: string(row.Scope), Sub: string(did), Aud: aud, Iat: now, Exp: now + int64(accessLife/time.Second), Jti: jti})
+		jwtClaims{Scope: string(row.Scope), Sub: string(did), Aud: aud, Iat: now, Exp: now + int64(accessLife/time.Second), Jti: jti, Epoch: row.Epoch})
 	if err != nil {
 		return tokens{}, err
 	}
 	refresh, err := signSession(s.accounts.secrets.session, typRefresh,
-		jwtClaims{Scope: string(scopeRefresh), Sub: string(did), Aud: aud, Iat: now, Exp: row.Expires.Unix(), Jti: row.Current})
+		jwtClaims{Scope: string(scopeRefresh), Sub: string(did), Aud: aud, Iat: now, Exp: row.Expires.Unix(), Jti: row.Current, Epoch: row.Epoch})
 	return tokens{access, refresh}, err
 }
 

@@ -194,7 +194,7 @@ func (s *Service) requestPlcOperationSignature(ctx context.Context, r *xrpc.Requ
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.sendToken(ctx, r, info.Account, tokenPLC)
+	return nil, s.mailToken(ctx, r, info.Account, tokenPLC)
 }
 
 // signPlcOperation is com.atproto.identity.signPlcOperation: signs a change of the identity that the owner confirmed with a token. What the

@@ -47,6 +47,7 @@ type jwtClaims struct {
 	Iat   int64  `json:"iat,omitempty"`
 	Exp   int64  `json:"exp,omitempty"`
 	Jti   string `json:"jti,omitempty"`
+	Epoch int    `json:"baro_epoch,omitempty"`
 }
 
 var base64url = base64.RawURLEncoding.Strict()

@@ -2,13 +2,8 @@ package pds
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"strings"
-	"time"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/cid"
@@ -127,7 +122,8 @@ func (s *Service) deactivateAccount(ctx context.Context, r *xrpc.Request, in *co
 	return nil, err
 }
 
-// changeAccount edits an account's row in the same batch as a change of its status. One change of an account happens at a time.
+// changeAccount edits an account's row in the same batch as a change of its status and the rows of c. One change of an account happens at a
+// time.
 func (s *Service) changeAccount(ctx context.Context, did syntax.DID, edit func(*account) error, c accountChange) error {
 	defer s.accounts.changes.lock(string(did))()
 	a, err := s.account(did)
@@ -144,103 +140,14 @@ func (s *Service) changeAccount(ctx context.Context, did syntax.DID, edit func(*
 	if err := edit(a); err != nil {
 		return err
 	}
+	more := c.Ops
 	c.Ops = func(b kv.Batch) {
-		if old.Handle != a.Handle {
-			b.Delete([]byte(rowHandle + string(old.Handle)))
+		a.replace(b, &old)
+		if more != nil {
+			more(b)
 		}
-		a.put(b)
 	}
 	return s.submitAccountEvents(context.WithoutCancel(ctx), did, c)
-}
-
-// Purposes of confirmation tokens.
-const (
-	tokenDelete = "delete"
-	tokenPLC    = "plc"
-)
-
-const (
-	confirmationLife  = 15 * time.Minute
-	confirmationTries = 5
-)
-
-// confirmation is a token that was sent by e-mail: only its hash is kept, and it is good for one account, purpose and address.
-type confirmation struct {
-	Hash    []byte    `json:"hash"`
-	Expires time.Time `json:"expires"`
-	Email   string    `json:"email,omitempty"`
-	Tries   int       `json:"tries"`
-}
-
-func tokenKey(did syntax.DID, purpose string) []byte {
-	return []byte(rowToken + string(did) + "/" + purpose)
-}
-
-// sendToken makes a confirmation token. There is no mail yet: in development it goes to the log, otherwise there is no way to get one.
-func (s *Service) sendToken(ctx context.Context, r *xrpc.Request, a *account, purpose string) error {
-	if err := s.limitBy(r, "mail", purpose+" "+string(a.DID)); err != nil {
-		return err
-	}
-	if !s.cfg.Accounts.LogTokens {
-		return refuse(http.StatusBadRequest, "InvalidRequest", "this server does not send e-mail")
-	}
-	token := strings.ToUpper(s.randomName(10))
-	token = token[:8] + "-" + token[8:]
-	hash := sha256.Sum256([]byte(token))
-	row, err := json.Marshal(confirmation{Hash: hash[:], Expires: s.world.Clock.Now().Add(confirmationLife), Email: a.Email})
-	if err != nil {
-		return err
-	}
-	if err := s.write(ctx, func(b kv.Batch) { b.Set(tokenKey(a.DID, purpose), row) }); err != nil {
-		return err
-	}
-	s.world.Log.Info("confirmation token", "did", string(a.DID), "purpose", purpose, "token", token)
-	return nil
-}
-
-// useToken checks a confirmation token and counts the attempt. A good one is the caller's alone until it calls release; before that it removes
-// the token, durably, when what it confirms is done, or leaves it for another attempt.
-func (s *Service) useToken(ctx context.Context, a *account, purpose, token string) (release func(), err error) {
-	key := tokenKey(a.DID, purpose)
-	release, ok := s.claim("token:" + string(key))
-	if !ok {
-		return nil, refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is being used")
-	}
-	if err := s.checkToken(ctx, key, a, token); err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
-}
-
-func (s *Service) checkToken(ctx context.Context, key []byte, a *account, token string) error {
-	invalid := refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is not valid")
-	v, err := s.store.Get(key)
-	if errors.Is(err, kv.ErrNotFound) {
-		return invalid
-	}
-	if err != nil {
-		return err
-	}
-	var row confirmation
-	if err := json.Unmarshal(v, &row); err != nil {
-		return err
-	}
-	if !s.world.Clock.Now().Before(row.Expires) {
-		return refuse(http.StatusBadRequest, "ExpiredToken", "the confirmation token has expired")
-	}
-	hash := sha256.Sum256([]byte(strings.ToUpper(strings.TrimSpace(token))))
-	if row.Tries < confirmationTries && row.Email == a.Email && subtle.ConstantTimeCompare(hash[:], row.Hash) == 1 {
-		return nil
-	}
-	row.Tries++
-	if v, err = json.Marshal(row); err != nil {
-		return err
-	}
-	if err := s.write(ctx, func(b kv.Batch) { b.Set(key, v) }); err != nil {
-		return err
-	}
-	return invalid
 }
 
 // requestAccountDelete is com.atproto.server.requestAccountDelete.
@@ -249,7 +156,7 @@ func (s *Service) requestAccountDelete(ctx context.Context, r *xrpc.Request, _ *
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.sendToken(ctx, r, info.Account, tokenDelete)
+	return nil, s.mailToken(ctx, r, info.Account, tokenDelete)
 }
 
 // deleteAccount is com.atproto.server.deleteAccount: with the password and the token that was sent.

@@ -319,3 +319,13 @@ func (s *syncBuffer) token(t testing.TB) string {
 	token, _, _ := strings.Cut(text[i+len(" token="):], "\n")
 	return strings.TrimSpace(token)
 }
+
+// didOfName is the DID of an account here.
+func (n *network) didOfName(handle string) syntax.DID {
+	n.t.Helper()
+	a, err := n.accountByHandle(syntax.Handle(handle))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return a.DID
+}

@@ -26,7 +26,10 @@ var limitRules = map[string][]limitRule{
 	"updateHandle":    {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
 	"refreshIdentity": {{60, 5 * time.Minute}},
 	"resolveLexicon":  {{300, 5 * time.Minute}},
-	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}},
+	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}}, // of one kind, to one account
+	"forgotten":       {{15, time.Hour}, {50, 24 * time.Hour}},
+	"resetPassword":   {{50, 5 * time.Minute}},
+	"tokens":          {{50, 5 * time.Minute}}, // tries to use one
 	"appPasswords":    {{60, time.Hour}},
 	"deleteAccount":   {{50, 5 * time.Minute}},
 	"admin":           {{600, 5 * time.Minute}},

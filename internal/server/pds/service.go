@@ -3,7 +3,7 @@
 // One ordered key-value store holds everything: account rows, tree nodes and records in export order, blob references, and the event
 // log, so that a commit, its blocks, its blob references and its event are one batch and one grouped fsync. A 2xx answer means that the
 // batch is on disk. Blob bytes are files beside the store. Methods that it does not have go to the service that
-// the caller names. It does not do OAuth or e-mail.
+// the caller names. Mails go out through a sender that it is given. It does not do OAuth.
 //
 //	s, err := pds.New(pds.Config{Dir: dir, PublicURL: "http://localhost:2583", PLCURL: plc}, w)
 //	if err != nil { … }
@@ -31,6 +31,7 @@ import (
 	"github.com/barograph/baro/internal/blob"
 	"github.com/barograph/baro/internal/eventlog"
 	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/internal/mailer"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/stream"
@@ -81,6 +82,8 @@ type Config struct {
 
 	// Accounts is what concerns sign-in.
 	Accounts AccountConfig
+	// Mail sends the mails; without one, what needs a mail is refused.
+	Mail mailer.Sender
 
 	// MaxBlobBytes is the largest blob; 100 MiB by default.
 	MaxBlobBytes int64
@@ -203,6 +206,7 @@ type Service struct {
 	close   sync.Once
 	runMu   sync.Mutex // over the start of Run, against the end of the service
 	runs    sync.WaitGroup
+	errands errands // mails that nobody waits for
 
 	accounts accountState // account.go
 }
@@ -313,6 +317,7 @@ func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.crawl.run(ctx) })
 	wg.Go(func() { s.runCollector(ctx) })
+	wg.Go(func() { s.checkMail(ctx) })
 	wg.Go(func() {
 		if err := s.log.KeepTrimmed(ctx, 5*time.Minute); err != nil && ctx.Err() == nil {
 			s.world.Log.Error("trimming the event log", "err", err)
@@ -341,6 +346,7 @@ func (s *Service) Close() error {
 		s.stop(errClosed)
 		s.runMu.Unlock()
 		s.runs.Wait()
+		s.errands.wait()
 		if s.streams != nil {
 			s.streams.Wait()
 		}

@@ -75,11 +75,24 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 		}
 		sc = scopeTakendown
 	}
-	t, put, err := s.newAppSession(a.DID, sc, app)
+	if !sc.isApp() && a.emailFactor() {
+		release, err := s.checkFactor(ctx, r, a, value(in.AuthFactorToken))
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	t, put, err := s.newAppSession(a.DID, sc, app, a.Epoch)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.write(ctx, put); err != nil {
+	err = s.write(ctx, func(b kv.Batch) {
+		put(b)
+		if !sc.isApp() && a.emailFactor() {
+			b.Delete(tokenKey(a.DID, tokenSignIn))
+		}
+	})
+	if err != nil {
 		return nil, err
 	}
 	unlock() // finding the document may take longer
@@ -90,7 +103,7 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 func (s *Service) sessionOutput(ctx context.Context, a *account, sc scope, t tokens) *comatproto.ServerCreateSession_Output {
 	out := &comatproto.ServerCreateSession_Output{
 		AccessJwt: t.access, RefreshJwt: t.refresh, Handle: string(a.Handle), Did: string(a.DID), DidDoc: s.sessionDocument(ctx, a.DID),
-		EmailAuthFactor: new(false), Active: new(a.active()), Status: optional(string(a.Status)),
+		EmailAuthFactor: new(a.emailFactor()), Active: new(a.active()), Status: optional(string(a.Status)),
 	}
 	if !sc.isApp() {
 		out.Email, out.EmailConfirmed = optional(a.Email), new(a.EmailConfirmed)
@@ -107,7 +120,7 @@ func (s *Service) getSession(ctx context.Context, r *xrpc.Request, _ *xrpc.None)
 	a := info.Account
 	out := &comatproto.ServerGetSession_Output{
 		Handle: string(a.Handle), Did: string(a.DID), DidDoc: s.sessionDocument(ctx, a.DID),
-		EmailAuthFactor: new(false), Active: new(a.active()), Status: optional(string(a.Status)),
+		EmailAuthFactor: new(a.emailFactor()), Active: new(a.active()), Status: optional(string(a.Status)),
 	}
 	if info.Scope == scopeAccess || info.Scope == scopeTakendown {
 		out.Email, out.EmailConfirmed = optional(a.Email), new(a.EmailConfirmed)

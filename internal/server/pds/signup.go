@@ -10,6 +10,7 @@ import (
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/internal/crashpoint"
 	"github.com/barograph/baro/internal/kv"
+	"github.com/barograph/baro/internal/mailer"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/plc"
 	"github.com/barograph/baro/syntax"
@@ -88,14 +89,11 @@ func (s *Service) checkSignUp(ctx context.Context, r *http.Request, in *comatpro
 		return nil, err
 	}
 	n.Handle = handle
+	if err := checkPassword(n.password); err != nil {
+		return nil, err
+	}
 	switch {
-	case n.password == "":
-		return bad("InvalidPassword", "a password is needed")
-	case len(n.password) < minPassword:
-		return bad("InvalidPassword", "the password is too short")
-	case len(n.password) > maxPassword:
-		return bad("InvalidPassword", "the password is too long")
-	case n.Email != "" && !plausibleEmail(n.Email):
+	case n.Email != "" && !mailer.ValidAddress(n.Email):
 		return bad("InvalidRequest", "the e-mail address is not valid")
 	case s.cfg.InviteRequired && n.Invite == "":
 		return bad("InvalidInviteCode", "an invite code is needed")
