@@ -31,9 +31,9 @@ type Client struct {
 	MaxResponse int64  // bytes of a JSON answer, unpacked; 0: 16 MiB
 	Retry       *Retry // nil: a call is one attempt, but for what a [Refresher] asks for
 	Pacer       *Pacer // nil: calls go as fast as they are made
-	// Strict refuses an answer whenever something in it doesn't fit the lexicon. Else a list isn't lost for one bad item: what
-	// doesn't fit within the items of a list, or deeper, is zero, and [Meta] tells of it; only what is wrong in the fields
-	// of the answer itself is an error.
+	// Strict refuses an answer whenever something in it doesn't fit the lexicon or the data model. Else a list isn't lost for
+	// one bad item: what doesn't fit within the items of a list, or deeper, is zero or, in a [data.Raw], kept as it is (see
+	// [data.AppendCBORLenient]), and [Meta] tells of it; only what is wrong in the fields of the answer itself is an error.
 	Strict bool
 
 	// Validate, if not nil, is asked about every JSON answer: a pointer to the output of a method. An error of it is that of
@@ -245,33 +245,22 @@ func (c *Client) call(ctx context.Context, method, nsid, query string, in *Body,
 
 // decode reads a JSON answer.
 func (c *Client) decode(s *Stream, out any, m *Meta) error {
-	defer s.Body.Close()
-	if t, _, _ := strings.Cut(s.Type, ";"); !strings.EqualFold(strings.TrimSpace(t), typeJSON) {
-		return fmt.Errorf("the answer is of type %s, not JSON", clip(s.Type))
+	if err := isJSON(s); err != nil {
+		return err
 	}
 	limit := c.MaxResponse
 	if limit == 0 {
 		limit = defaultMaxResponse
 	}
-	if s.Length > limit {
-		return fmt.Errorf("%w: it has %d bytes, at most %d are read", ErrTooLarge, s.Length, limit)
-	}
-	var buf bytes.Buffer
-	if s.Length > 0 {
-		buf.Grow(int(s.Length) + bytes.MinRead)
-	}
-	n, err := buf.ReadFrom(io.LimitReader(s.Body, limit+1))
+	body, err := readAll(s, limit)
 	if err != nil {
-		return fmt.Errorf("reading the answer: %w", err)
+		return err
 	}
-	if n > limit {
-		return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
-	}
-	strict := data.UnmarshalJSON(buf.Bytes(), out)
+	strict := data.UnmarshalJSON(body, out)
 	if strict == nil || c.Strict {
 		return strict
 	}
-	l, err := data.UnmarshalJSONLenient(buf.Bytes(), out)
+	l, err := data.UnmarshalJSONLenient(body, out)
 	if err != nil {
 		return err
 	}
@@ -305,6 +294,52 @@ func depth(v *data.Error) int {
 func (c *Client) Do(ctx context.Context, method, nsid, query string, in *Body, accept string) (out *Stream, err error) {
 	err = c.try(ctx, method, nsid, query, in, accept, func(s *Stream, _ *Meta) error { out = s; return nil })
 	return out, err
+}
+
+// DoAll is [Client.Do] for an answer that is read whole: take gets it, of at most max bytes; it must be JSON if accept is "". That is part of the call: it is
+// repeated, as [Client.Retry] says, when the answer breaks off as when there is none. An error of take ends in a
+// [*TransportError]; take may be called again with another answer after an error of its own, never after it took one.
+func (c *Client) DoAll(ctx context.Context, method, nsid, query string, in *Body, accept string, max int64, take func([]byte) error) error {
+	return c.try(ctx, method, nsid, query, in, accept, func(s *Stream, _ *Meta) error {
+		if accept == "" {
+			if err := isJSON(s); err != nil {
+				return err
+			}
+		}
+		b, err := readAll(s, max)
+		if err != nil {
+			return err
+		}
+		return take(b)
+	})
+}
+
+// isJSON closes an answer that doesn't say that it is JSON.
+func isJSON(s *Stream) error {
+	if t, _, _ := strings.Cut(s.Type, ";"); strings.EqualFold(strings.TrimSpace(t), typeJSON) {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("the answer is of type %s, not JSON", clip(s.Type)), s.Body.Close())
+}
+
+// readAll reads an answer of at most limit bytes, and closes it.
+func readAll(s *Stream, limit int64) ([]byte, error) {
+	defer s.Body.Close()
+	if s.Length > limit {
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are read", ErrTooLarge, s.Length, limit)
+	}
+	var buf bytes.Buffer
+	if s.Length > 0 {
+		buf.Grow(int(s.Length) + bytes.MinRead)
+	}
+	n, err := buf.ReadFrom(io.LimitReader(s.Body, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	if n > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+	}
+	return buf.Bytes(), nil
 }
 
 // try makes a call, again and again as far as may be, until finish has taken an answer.
@@ -362,6 +397,7 @@ func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body,
 			return &Stream{Body: resp.Body, Type: resp.Header.Get("Content-Type"), Length: resp.ContentLength, Header: resp.Header}, nil
 		}
 		refusal := readError(resp)
+		refusal.NSID = nsid
 		if refresher == nil || try > 0 || (refusal.Status != 400 && refusal.Status != 401 && refusal.Status != 403) || !rewind(in) {
 			return nil, refusal
 		}
@@ -457,5 +493,6 @@ func readError(resp *http.Response) *Error {
 		return e
 	}
 	e.Message = http.StatusText(resp.StatusCode)
+	e.Body = bytes.Clone(b[:min(len(b), MaxErrorBody)])
 	return e
 }

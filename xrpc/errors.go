@@ -14,7 +14,15 @@ type Error struct {
 	Name    string      // as in the lexicon of the method; may be empty if the answer wasn't in the form of the protocol
 	Message string      // for people
 	Header  http.Header // of the response; a handler may set more
+
+	NSID string // of the method that a client called; "" at a server
+	// Body is the beginning of an answer that isn't in the form of the protocol, as of a proxy, at most [MaxErrorBody] bytes.
+	// It is whatever came: don't show it to people as it is.
+	Body []byte
 }
+
+// MaxErrorBody is how many bytes of an answer in another form an [Error] keeps.
+const MaxErrorBody = 512
 
 // Error returns one line.
 func (e *Error) Error() string {

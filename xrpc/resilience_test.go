@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -348,4 +349,66 @@ func TestPacer(t *testing.T) {
 			t.Errorf("after the window %v, from %v on", d, at.Sub(start))
 		}
 	})
+}
+
+// TestForeignBodies keeps the beginning of what isn't in the form of the protocol, and says which method was called.
+func TestForeignBodies(t *testing.T) {
+	for _, x := range []struct{ body, name, kept string }{
+		{`{"error":"Gone","message":"m"}`, "Gone", ""},
+		{"<html>bad gateway", "", "<html>bad gateway"},
+		{`{"message":"m"}`, "", `{"message":"m"}`},
+		{strings.Repeat("x", 100_000), "", strings.Repeat("x", xrpc.MaxErrorBody)},
+		{"", "", ""},
+	} {
+		n := 0
+		c := &xrpc.Client{Host: "https://pds.test", HTTP: script(&n, gives(410, x.body))}
+		_, err := c.Do(t.Context(), http.MethodGet, "com.example.gone", "", nil, "")
+		e, ok := errors.AsType[*xrpc.Error](err)
+		if !ok || e.Status != 410 || e.Name != x.name || e.NSID != "com.example.gone" || string(e.Body) != x.kept {
+			t.Errorf("%.20s: %+v", x.body, err)
+		}
+	}
+}
+
+// TestDoAll reads an answer within the call: one that breaks off is asked for again, one that its reader refuses for what it
+// says isn't.
+func TestDoAll(t *testing.T) {
+	cut := func() (*http.Response, error) {
+		r := reply(200, "ab")
+		r.Body = io.NopCloser(io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(io.ErrUnexpectedEOF)))
+		return r, nil
+	}
+	for _, x := range []struct {
+		name    string
+		replies []func() (*http.Response, error)
+		max     int64
+		take    error
+		want    string // "": an error
+		calls   int
+	}{
+		{"whole", []func() (*http.Response, error){gives(200, "abc")}, 3, nil, "abc", 1},
+		{"cut once", []func() (*http.Response, error){cut, gives(200, "abc")}, 3, nil, "abc", 2},
+		{"cut always", []func() (*http.Response, error){cut, cut}, 3, nil, "", 2},
+		{"down once", []func() (*http.Response, error){gives(503, ""), gives(200, "abc")}, 3, nil, "abc", 2},
+		{"too large", []func() (*http.Response, error){gives(200, "abcd")}, 3, nil, "", 1},
+		{"refused", []func() (*http.Response, error){gives(200, "abc")}, 3, &data.Error{Rule: data.RuleSyntax}, "", 1},
+		{"cut within", []func() (*http.Response, error){gives(200, "abc"), gives(200, "abc")}, 3, &data.Error{Rule: data.RuleTruncated}, "", 2},
+	} {
+		n, got := 0, ""
+		c := &xrpc.Client{Host: "https://pds.test", HTTP: script(&n, x.replies...), Retry: &xrpc.Retry{Attempts: 2, Rand: func() float64 { return 0 }}}
+		err := c.DoAll(t.Context(), http.MethodGet, "com.example.all", "", nil, "*/*", x.max, func(b []byte) error { got = string(b); return x.take })
+		if (err == nil) != (x.want != "") || err == nil && got != x.want || n != x.calls {
+			t.Errorf("%s: %q, %v after %d calls", x.name, got, err, n)
+		}
+		if err != nil {
+			if e, ok := errors.AsType[*xrpc.TransportError](err); !ok || !e.Sent {
+				t.Errorf("%s: %T %v", x.name, err, err)
+			}
+		}
+	}
+	n := 0
+	c := &xrpc.Client{Host: "https://pds.test", HTTP: script(&n, func() (*http.Response, error) { return reply(200, "{}", "Content-Type", "text/html"), nil })}
+	if err := c.DoAll(t.Context(), http.MethodGet, "com.example.all", "", nil, "", 3, func([]byte) error { return nil }); err == nil {
+		t.Error("HTML in the place of JSON")
+	}
 }
