@@ -2,10 +2,13 @@
 //
 // Specification: https://atproto.com/specs/xrpc and https://atproto.com/specs/repository.
 //
-// A [Client] talks to one PDS. Records are read and written by generic functions: with a type of the packages under api, or
-// with [data.Raw] for what has no type.
+// Records are read and written by generic functions: with a type of the packages under api, or with [data.Raw] for what has
+// no type. [Fetch] and its like find the account's PDS and key, and verify what they read; for more than one call, a
+// [Client] talks to one PDS, which [New] is given and [Open] finds.
 //
-//	c := client.New("https://pds.example", client.Options{HTTP: guarded})
+//	post, err := client.Fetch[appbsky.FeedPost](ctx, "at://alice.example.com/app.bsky.feed.post/3k…", client.FetchOptions{})
+//
+//	c, err := client.Open(ctx, "alice.example.com", client.Options{})
 //	post, err := client.Get[appbsky.FeedPost](ctx, c, "at://did:plc:…/app.bsky.feed.post/3k…", client.GetOptions{})
 //	for post, err := range client.List[appbsky.FeedPost](ctx, c, did, client.ListOptions{}) { … }
 //
@@ -14,11 +17,10 @@
 //
 // What can be checked without a key is checked always: a record against its CID, a blob against its hash, an answer against
 // the question. Whether a record is really in the signed repository is checked with GetOptions.Key, and for all of it by
-// [Client.Repo].
+// [Client.Repo]. A record that breaks the rules of the data model is a [*DecodeError] and not the loss of its page.
 //
-// The package doesn't find out where an account is or what its key is (package identity does), doesn't validate records
-// against their schemas (package lexicon does), and doesn't retry but by Options.Retry and for what
-// an [xrpc.Refresher] asks for.
+// The package doesn't validate records against their schemas (package lexicon does), and doesn't retry but by Options.Retry
+// and for what an [xrpc.Refresher] asks for: then whole answers are, a page or a proof that breaks off too.
 //
 // Limits: see [Options]; 16 MiB for an answer in JSON, 4 MiB for a proof.
 package client
@@ -33,6 +35,7 @@ import (
 
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
 )
@@ -84,6 +87,9 @@ type Options struct {
 
 	Retry *xrpc.Retry // nil: calls are not repeated
 
+	// Identity is whom [Open] and the functions with Fetch in their name ask where an account is; nil: [identity.Default].
+	Identity *identity.Directory
+
 	Timeout time.Duration // of a call that answers in JSON; 0: [DefaultTimeout]; negative: none but the context's
 	// Stall is how long a repository or blob may send nothing. 0: [DefaultStall].
 	Stall time.Duration
@@ -93,10 +99,21 @@ type Options struct {
 	Now     func() time.Time // nil: rates are not measured, only stalls noticed
 }
 
+// FromSession is [ForAccount] for a session that was kept elsewhere, such as one of [auth.ParseSession]. Its tokens are
+// renewed as they are used; who wants to keep the new ones, in a store or by events, makes an [auth.Manager].
+func FromSession(ctx context.Context, s auth.Session, o Options) (*Client, error) {
+	a, err := auth.New(auth.Options{HTTP: o.HTTP, Now: o.Now}).Import(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return ForAccount(a, o), nil
+}
+
 // Client talks to one PDS. It is safe for concurrent use.
 type Client struct {
-	x *xrpc.Client
-	o Options
+	x  *xrpc.Client
+	o  Options
+	id *identity.Identity // nil unless Open looked it up
 }
 
 // New returns a client of the PDS with the given URL.
@@ -196,17 +213,4 @@ func (w *watched) Close() error {
 	w.timer.Stop()
 	w.cancel(nil)
 	return w.body.Close()
-}
-
-// readAll reads a body of at most max bytes, and closes it.
-func readAll(nsid string, body io.ReadCloser, max int64) ([]byte, error) {
-	defer body.Close()
-	b, err := io.ReadAll(io.LimitReader(body, max+1))
-	if err == nil && int64(len(b)) > max {
-		err = fmt.Errorf("%w: more than %d bytes", ErrTooLarge, max)
-	}
-	if err != nil {
-		return nil, &xrpc.TransportError{NSID: nsid, Sent: true, Err: err}
-	}
-	return b, nil
 }

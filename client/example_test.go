@@ -48,3 +48,31 @@ func Example() {
 	// Fair, then rain.
 	// true
 }
+
+// A record is fetched by its name alone: whose it is, where it is and with which key it is verified is found out.
+func ExampleFetch() {
+	ctx := context.Background()
+	net, err := devnet.Start(ctx, devnet.Options{Memory: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer net.Close()
+	account, err := auth.New(auth.Options{}).Create(ctx, net.URLs().PDS, &comatproto.ServerCreateAccount_Input{
+		Handle: "alice.test", Email: new("alice@example.com"), Password: new("a quiet barometer"),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = client.Create(ctx, client.ForAccount(account, client.Options{}), &appbsky.FeedPost{Text: "Fair, then rain.", CreatedAt: "2026-11-21T04:00:00Z"}, client.WriteOptions{RecordKey: "3lbhk2aaaaa2a"})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	o := client.FetchOptions{Options: client.Options{HTTP: net.HTTP(), Identity: net.Directory()}} // the public network needs none
+	post, err := client.Fetch[appbsky.FeedPost](ctx, "at://alice.test/app.bsky.feed.post/3lbhk2aaaaa2a", o)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(post.Value.Text, post.Proof.Signed)
+	// Output: Fair, then rain. true
+}

@@ -2,15 +2,13 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
 
-	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/syntax"
 )
@@ -27,11 +25,13 @@ func Query[Out any](ctx context.Context, c *Client, method syntax.NSID, params u
 
 func decodeRaw[T any](method syntax.NSID, raw data.Raw) (*T, error) {
 	out := new(T)
+	err := data.Check(raw)
 	if r, ok := any(out).(*data.Raw); ok {
 		*r = raw
-		return out, nil
+	} else if err == nil {
+		err = data.Unmarshal(raw, out)
 	}
-	if err := data.Unmarshal(raw, out); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrBadAnswer, method, err)
 	}
 	return out, nil
@@ -43,17 +43,15 @@ func (c *Client) query(ctx context.Context, method syntax.NSID, params url.Value
 	}
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	s, err := c.x.Do(ctx, http.MethodGet, string(method), params.Encode(), nil, "")
+	var raw data.Raw
+	err := c.x.DoAll(ctx, http.MethodGet, string(method), params.Encode(), nil, "", maxJSON, func(b []byte) (err error) {
+		if raw, _, err = data.AppendCBORLenient(nil, b); err != nil {
+			return fmt.Errorf("%w: %w", ErrBadAnswer, err)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, because(ctx, err)
-	}
-	b, err := readAll(string(method), s.Body, maxJSON)
-	if err != nil {
-		return nil, because(ctx, err)
-	}
-	raw, err := data.AppendCBOR(nil, b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrBadAnswer, method, err)
 	}
 	return raw, nil
 }
@@ -84,15 +82,21 @@ func QueryList[T any](ctx context.Context, c *Client, method syntax.NSID, params
 			Cursor *string    `json:"cursor,omitzero"`
 			Extra  data.Extra `json:"-"`
 		}
-		if err := data.Unmarshal(raw, &page); err != nil {
+		// An item that breaks the rules of the data model is that item's fault, and not the page's.
+		if _, err := data.UnmarshalLenient(raw, &page); err != nil {
 			return nil, "", fmt.Errorf("%w: %s: %w", ErrBadAnswer, method, err)
 		}
 		list, ok := page.Extra.Get(key)
-		if !ok {
+		if err := data.Check(raw); !ok && err != nil {
+			return nil, "", fmt.Errorf("%w: %s: %w", ErrBadAnswer, method, err)
+		} else if !ok {
 			return nil, "", fmt.Errorf("%w: %s: there is no %q in it", ErrBadAnswer, method, key)
 		}
+		if r := cbor.NewReader(list); !isArray(&r) {
+			return nil, "", fmt.Errorf("%w: %s: %s is not a list", ErrBadAnswer, method, key)
+		}
 		var items []data.Raw
-		if err := data.Unmarshal(list, &items); err != nil {
+		if _, err := data.UnmarshalLenient(list, &items); err != nil {
 			return nil, "", fmt.Errorf("%w: %s: %s: %w", ErrBadAnswer, method, key, err)
 		}
 		return items, orEmpty(page.Cursor), nil
@@ -105,9 +109,14 @@ func QueryList[T any](ctx context.Context, c *Client, method syntax.NSID, params
 			URI   *string    `json:"uri,omitzero"`
 			Extra data.Extra `json:"-"`
 		}
-		_ = data.Unmarshal(raw, &named) // an item without a name stays without
-		return nil, &DecodeError{URI: orEmpty(named.URI), Err: err}
+		_, _ = data.UnmarshalLenient(raw, &named) // an item without a name stays without
+		return nil, &DecodeError{URI: orEmpty(named.URI), Err: err, Raw: raw}
 	})
+}
+
+func isArray(r *cbor.Reader) bool {
+	k, err := r.Kind()
+	return err == nil && k == cbor.KindArray
 }
 
 // mapped is pages with a step that may fail for a single item.
@@ -123,20 +132,4 @@ func mapped[R, T any](ctx context.Context, fetch func(ctx context.Context, curso
 			}
 		}
 	}
-}
-
-// GetBlob fetches a blob whole, of at most max bytes (0: 16 MiB), from a PDS given as a URL, and checks it against its CID.
-func GetBlob(ctx context.Context, host string, did syntax.DID, id cid.CID, max int64, o Options) ([]byte, error) {
-	if max <= 0 {
-		max = maxJSON
-	}
-	r, err := New(host, o).Blob(ctx, did, id, max)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	return b, r.Close()
 }

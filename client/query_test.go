@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"testing"
 
-	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/client"
 	"github.com/barograph/baro/data"
 )
@@ -67,20 +66,5 @@ func TestQueryList(t *testing.T) {
 	}
 	if _, err := client.Query[item](t.Context(), c, "../admin", nil); err == nil {
 		t.Error("a path for a method")
-	}
-}
-
-func TestGetBlob(t *testing.T) {
-	blob := []byte("the blob")
-	p := pds{"com.atproto.sync.getBlob": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(blob) }}
-	host := p.start(t, client.Options{}).Host()
-	if b, err := client.GetBlob(t.Context(), host, account, cid.Sum(cid.Raw, blob), 0, client.Options{}); err != nil || string(b) != string(blob) {
-		t.Errorf("%q, %v", b, err)
-	}
-	if _, err := client.GetBlob(t.Context(), host, account, cid.Sum(cid.Raw, []byte("x")), 0, client.Options{}); !isHash(err) {
-		t.Error(err)
-	}
-	if _, err := client.GetBlob(t.Context(), host, account, cid.Sum(cid.Raw, blob), 3, client.Options{}); !errors.Is(err, client.ErrTooLarge) {
-		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -41,6 +40,9 @@ type DecodeError struct {
 	URI string
 	CID string
 	Err error
+	// Raw is the record as it came, which may break the rules of the data model: it is read with [data.DecodeLenient] and
+	// shown with [data.AppendJSONLenient], and can't be written. nil if nothing came.
+	Raw []byte
 }
 
 // Error names the record.
@@ -71,13 +73,29 @@ func Decode[T any](r Record[data.Raw]) (Record[T], error) {
 		err = data.Unmarshal(r.Value, v)
 	}
 	if err != nil {
-		return out, &DecodeError{URI: string(r.URI), CID: r.CID.String(), Err: err}
+		return out, &DecodeError{URI: string(r.URI), CID: r.CID.String(), Err: err, Raw: r.Value}
 	}
 	return out, nil
 }
 
-// DecodeAll reads a sequence to its end and parts the records of type T from those that are none. The error is the one
-// that ended the sequence.
+// Decoded reads a sequence as it goes, each record as one of type T. One that is none is a [*DecodeError] and doesn't end the
+// loop; what ends the sequence ends it.
+func Decoded[T any](seq iter.Seq2[Record[data.Raw], error]) iter.Seq2[Record[T], error] {
+	return func(yield func(Record[T], error) bool) {
+		for r, err := range seq {
+			var t Record[T]
+			if err == nil {
+				t, err = Decode[T](r)
+			}
+			if !yield(t, err) {
+				return
+			}
+		}
+	}
+}
+
+// DecodeAll reads a sequence to its end and parts the records of type T from those that are none; [Decoded] does so one by
+// one. The error is the one that ended the sequence.
 func DecodeAll[T any](seq iter.Seq2[Record[data.Raw], error]) (good []Record[T], bad []*DecodeError, err error) {
 	for r, err := range seq {
 		if err != nil {
@@ -155,11 +173,40 @@ func (c *Client) get(ctx context.Context, uri syntax.ATURI, o GetOptions) (*Reco
 	if o.CID.Defined() {
 		p.Cid = orNil(o.CID.String())
 	}
-	out, err := comatproto.RepoGetRecord.Call(ctx, c.x, p)
+	out, err := lenient(ctx, c, comatproto.RepoGetRecord, p, "value")
 	if err != nil {
 		return nil, because(ctx, notFound(err))
 	}
 	return checkRecord(out.Uri, orEmpty(out.Cid), out.Value, uri, o.CID, o.SkipHash)
+}
+
+// lenient calls a query whose answer has records in one of its fields, "value" or "records[". They may be at fault in any way,
+// the rest of the answer may not.
+func lenient[P, O any](ctx context.Context, c *Client, q xrpc.Query[P, O], p *P, field string) (out *O, err error) {
+	query, err := xrpc.EncodeParams(p)
+	if err != nil {
+		return nil, err
+	}
+	err = c.x.DoAll(ctx, http.MethodGet, q.NSID, query, nil, "", maxJSON, func(b []byte) error {
+		out = new(O)
+		strict := data.UnmarshalJSON(b, out)
+		if strict == nil {
+			return nil
+		}
+		*out = *new(O)
+		l, err := data.UnmarshalJSONLenient(b, out)
+		if err != nil {
+			return err
+		}
+		for _, v := range l.Violations {
+			rest, inside := strings.CutPrefix(v.Path, field)
+			if !inside || field == "value" && rest != "" && rest[0] != '[' && rest[0] != '.' {
+				return strict
+			}
+		}
+		return nil
+	})
+	return out, err
 }
 
 // because tells why a context ended, which is more than that it did.
@@ -190,6 +237,12 @@ func checkRecord(uri, id string, value data.Raw, want syntax.ATURI, wantCID cid.
 		return nil, fmt.Errorf("%w: the record is %s", ErrBadAnswer, got)
 	}
 	r := &Record[data.Raw]{URI: got, Value: value}
+	if sum := cid.Sum(cid.DagCBOR, value); sum.String() != id {
+		// It isn't what its CID says, perhaps because the record can't be had from JSON.
+		if err := data.Check(value); err != nil {
+			return nil, &DecodeError{URI: uri, CID: id, Err: err, Raw: value}
+		}
+	}
 	if id != "" {
 		if r.CID, err = cid.Parse(id); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrBadAnswer, err)
@@ -233,13 +286,15 @@ func (c *Client) Proof(ctx context.Context, uri syntax.ATURI, key *keys.PublicKe
 	}
 	ctx, cancel := c.limit(ctx)
 	defer cancel()
-	s, err := open(ctx, c, comatproto.SyncGetRecord, &comatproto.SyncGetRecord_Params{Did: string(did), Collection: string(uri.Collection()), Rkey: string(uri.RecordKey())})
+	q := comatproto.SyncGetRecord
+	query, err := xrpc.EncodeParams(&comatproto.SyncGetRecord_Params{Did: string(did), Collection: string(uri.Collection()), Rkey: string(uri.RecordKey())})
+	if err != nil {
+		return nil, err
+	}
+	var b []byte
+	err = c.x.DoAll(ctx, http.MethodGet, q.NSID, query, nil, q.Returns, maxProof, func(body []byte) error { b = body; return nil })
 	if err != nil {
 		return nil, because(ctx, notFound(err))
-	}
-	b, err := readAll(comatproto.SyncGetRecord.NSID, s.Body, maxProof)
-	if err != nil {
-		return nil, because(ctx, fmt.Errorf("reading the proof: %w", err))
 	}
 	return repo.VerifyProof(b, did, uri.Path(), key)
 }
@@ -278,22 +333,25 @@ func List[T any](ctx context.Context, c *Client, account syntax.AtIdentifier, o 
 		if o.Reverse {
 			p.Reverse = &o.Reverse
 		}
-		page, err := c.listPage(ctx, p)
+		ctx, cancel := c.limit(ctx)
+		defer cancel()
+		page, err := lenient(ctx, c, comatproto.RepoListRecords, p, "records[")
 		if err != nil {
-			return nil, "", err
+			return nil, "", because(ctx, err)
 		}
-		items := make([]item, len(page.records))
-		for i, e := range page.records {
-			r, err := (*Record[data.Raw])(nil), e.err
-			if err == nil {
-				r, err = checkRecord(e.uri, e.cid, e.value, want, cid.CID{}, o.SkipHash)
-			}
+		items := make([]item, len(page.Records))
+		for i, e := range page.Records {
+			r, err := checkRecord(e.Uri, e.Cid, e.Value, want, cid.CID{}, o.SkipHash)
 			if err != nil {
-				items[i].bad = &DecodeError{URI: e.uri, CID: e.cid, Err: err}
+				bad, ok := errors.AsType[*DecodeError](err)
+				if !ok {
+					bad = &DecodeError{URI: e.Uri, CID: e.Cid, Err: err, Raw: e.Value}
+				}
+				items[i].bad = bad
 			}
 			items[i].r = r
 		}
-		return items, page.cursor, nil
+		return items, orEmpty(page.Cursor), nil
 	}
 	return func(yield func(Record[T], error) bool) {
 		for it, err := range pages(ctx, fetch) {
@@ -321,64 +379,6 @@ func List[T any](ctx context.Context, c *Client, account syntax.AtIdentifier, o 
 			}
 		}
 	}
-}
-
-type listEntry struct {
-	uri, cid string
-	value    data.Raw
-	err      error
-}
-
-type listPage struct {
-	records []listEntry
-	cursor  string
-}
-
-// listPage fetches one page. A page with a record that is outside the data model, as old ones are, is taken apart so that
-// the other records can be had.
-func (c *Client) listPage(ctx context.Context, p *comatproto.RepoListRecords_Params) (*listPage, error) {
-	ctx, cancel := c.limit(ctx)
-	defer cancel()
-	query, err := xrpc.EncodeParams(p)
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.x.Do(ctx, http.MethodGet, comatproto.RepoListRecords.NSID, query, nil, "")
-	if err != nil {
-		return nil, because(ctx, err)
-	}
-	body, err := readAll(comatproto.RepoListRecords.NSID, s.Body, maxJSON)
-	if err != nil {
-		return nil, because(ctx, err)
-	}
-	page := &listPage{}
-	var out comatproto.RepoListRecords_Output
-	strict := data.UnmarshalJSON(body, &out)
-	if strict == nil {
-		page.cursor = orEmpty(out.Cursor)
-		for _, r := range out.Records {
-			page.records = append(page.records, listEntry{uri: r.Uri, cid: r.Cid, value: r.Value})
-		}
-		return page, nil
-	}
-	var loose struct {
-		Cursor  string `json:"cursor"`
-		Records []struct {
-			URI   string          `json:"uri"`
-			CID   string          `json:"cid"`
-			Value json.RawMessage `json:"value"`
-		} `json:"records"`
-	}
-	if json.Unmarshal(body, &loose) != nil || loose.Records == nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadAnswer, strict)
-	}
-	page.cursor = loose.Cursor
-	for _, r := range loose.Records {
-		e := listEntry{uri: r.URI, cid: r.CID}
-		e.value, e.err = data.AppendCBOR(nil, r.Value)
-		page.records = append(page.records, e)
-	}
-	return page, nil
 }
 
 // WriteOptions adjust writes.
