@@ -12,13 +12,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/client"
 	"github.com/barograph/baro/data"
+	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -94,12 +97,14 @@ func newBlobLs(e *env) *cobra.Command {
 func newBlobDownload(e *env) *cobra.Command {
 	var f networkFlags
 	var output string
+	var verify bool
 	cmd := &cobra.Command{
 		Use:   "download ACCOUNT CID",
 		Short: "Save one blob",
 		Long: "Fetches a blob and writes it to a file named by its CID, or to --output; - is standard output. The bytes are held\n" +
-			"against the CID: others than it says end with the exit code 3 and leave no file.",
-		Example: "  baro blob download alice.test bafkreih… --output picture.jpg",
+			"against the CID: others than it says end with the exit code 3 and leave no file.\n\n" +
+			"With --verify the account's repository is fetched and checked first, and has to hold a record that refers to the blob.",
+		Example: "  baro blob download alice.test bafkreih… --output picture.jpg\n  baro blob download alice.test bafkreih… --verify",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -108,19 +113,26 @@ func newBlobDownload(e *env) *cobra.Command {
 				return usagef("%q is not a CID: %w", args[1], err)
 			}
 			a, err := e.blobSource(ctx, args[0], f)
+			if err == nil && verify {
+				err = e.findBlob(ctx, a, id, f)
+			}
 			if err != nil {
 				return advise(err)
 			}
 			if output == "-" {
+				t := e.transfer("fetching "+id.String(), 0)
+				defer t.done()
 				w := bufio.NewWriter(e.stdout)
-				_, err := e.copyBlob(ctx, a, id, w)
+				_, err := e.copyBlob(ctx, a, id, w, t)
 				return advise(errors.Join(err, w.Flush()))
 			}
 			name := output
 			if name == "" {
 				name = id.String()
 			}
-			n, err := e.saveBlob(ctx, a, id, name)
+			t := e.transfer("fetching "+id.String(), 0)
+			n, err := e.saveBlob(ctx, a, id, name, t)
+			t.done()
 			if err != nil {
 				return advise(err)
 			}
@@ -128,6 +140,7 @@ func newBlobDownload(e *env) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write, - for standard output (default: the CID)")
+	cmd.Flags().BoolVar(&verify, "verify", false, "have the account's signed repository say that the blob is its")
 	f.add(cmd.Flags(), false)
 	return cmd
 }
@@ -140,104 +153,179 @@ func (e *env) savedBlob(id cid.CID, name string, n int64) error {
 	return err
 }
 
+// findBlob looks in an account's verified repository for a record that refers to a blob.
+func (e *env) findBlob(ctx context.Context, a *account, id cid.CID, f networkFlags) error {
+	src := &repoSource{e: e, f: f, name: a.who(), acc: a}
+	r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true})
+	if r != nil {
+		defer r.close()
+	}
+	if err != nil {
+		return err
+	}
+	t := e.transfer("checking "+a.who(), r.total)
+	defer t.done()
+	var at syntax.ATURI
+	err = r.verifyAll(func(rec repo.Record) error {
+		t.add(int64(len(rec.Data)))
+		for b, err := range data.Blobs(rec.Data) {
+			if err != nil {
+				break // a record that can't be read refers to nothing
+			}
+			if b.Ref == id && at == "" {
+				at = syntax.ATURI("at://" + string(a.DID) + "/" + string(rec.Path))
+			}
+		}
+		return nil
+	})
+	t.done()
+	if err == nil && at == "" {
+		err = notVerified(fmt.Errorf("no record of %s refers to %s", a.who(), id))
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stderr, "%s refers to it, at revision %s\n", at, r.Commit().Rev)
+	return nil
+}
+
 // copyBlob writes a blob to w. Only when it returns no error are the bytes known to be right.
-func (e *env) copyBlob(ctx context.Context, a *account, id cid.CID, w io.Writer) (int64, error) {
+func (e *env) copyBlob(ctx context.Context, a *account, id cid.CID, w io.Writer, t *transfer) (int64, error) {
 	b, err := a.client(e).Blob(ctx, a.DID, id, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer b.Close()
-	t := e.transfer("fetching "+id.String(), b.Size)
-	defer t.done()
 	return io.Copy(io.MultiWriter(w, t), b)
 }
 
 // saveBlob writes a blob to a file, which is there only when its hash was right.
-func (e *env) saveBlob(ctx context.Context, a *account, id cid.CID, name string) (n int64, err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".blob-*.partial")
+func (e *env) saveBlob(ctx context.Context, a *account, id cid.CID, name string, t *transfer) (int64, error) {
+	to, err := createFile(name, true)
 	if err != nil {
-		return 0, fmt.Errorf("writing the blob: %w", err)
+		return 0, err
 	}
-	defer func() {
-		if err != nil {
-			tmp.Close() // the error is known already
-			os.Remove(tmp.Name())
-		}
-	}()
-	if n, err = e.copyBlob(ctx, a, id, tmp); err != nil {
+	defer to.drop()
+	n, err := e.copyBlob(ctx, a, id, to, t)
+	if err != nil {
 		return n, err
 	}
-	if err = errors.Join(tmp.Chmod(0o644), tmp.Sync(), tmp.Close()); err != nil {
-		return n, err
-	}
-	return n, os.Rename(tmp.Name(), name)
+	return n, to.keep()
+}
+
+type blobExportFlags struct {
+	networkFlags
+	output string
+	jobs   int
 }
 
 func newBlobExport(e *env) *cobra.Command {
-	var f networkFlags
-	var output string
+	var f blobExportFlags
 	cmd := &cobra.Command{
 		Use:   "export ACCOUNT",
 		Short: "Save all blobs of an account",
-		Long: "Saves every blob in a folder, each in a file named by its CID. Files that are there already are read, and fetched again\n" +
-			"only if they aren't what their name says: what was broken off goes on where it ended. A blob that can't be had is\n" +
-			"named on standard error, and the exit code is then 1.",
-		Example: "  baro blob export alice.test\n  baro blob export alice.test --output backup/blobs",
+		Long: "Saves every blob in a folder, each in a file named by its CID, several at a time. Files that are there already are read,\n" +
+			"and fetched again only if they aren't what their name says: what was broken off goes on where it ended. A blob that\n" +
+			"can't be had is named on standard error, and the exit code is then 1.",
+		Example: "  baro blob export alice.test\n  baro blob export alice.test --output backup/blobs --jobs 8",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return advise(e.blobExport(cmd.Context(), args[0], output, f))
+			return advise(e.blobExport(cmd.Context(), args[0], f))
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "folder to write to (default: the handle, or the DID, and -blobs)")
-	f.add(cmd.Flags(), false)
+	fl := cmd.Flags()
+	fl.StringVarP(&f.output, "output", "o", "", "folder to write to (default: the handle, or the DID, and -blobs)")
+	fl.IntVar(&f.jobs, "jobs", 4, "blobs to fetch at a time, 1 to 64")
+	f.add(fl, false)
 	return cmd
 }
 
-func (e *env) blobExport(ctx context.Context, arg, dir string, f networkFlags) error {
-	a, err := e.blobSource(ctx, arg, f)
+func (e *env) blobExport(ctx context.Context, arg string, f blobExportFlags) error {
+	if f.jobs < 1 || f.jobs > 64 {
+		return usagef("--jobs %d: want 1 to 64", f.jobs)
+	}
+	a, err := e.blobSource(ctx, arg, f.networkFlags)
 	if err != nil {
 		return err
 	}
+	dir := f.output
 	if dir == "" {
-		dir = strings.ReplaceAll(string(a.DID), ":", "-") + "-blobs"
-		if a.Handle != syntax.InvalidHandle {
-			dir = string(a.Handle) + "-blobs"
-		}
+		dir = a.fileName() + "-blobs"
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("making the folder: %w", err)
 	}
-	fetched, there, failed := 0, 0, 0
-	err = e.eachBlob(ctx, a, func(id cid.CID) error {
+	t := e.transfer("fetching the blobs of "+a.who(), 0)
+	defer t.done()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ids := make(chan cid.CID)
+	var mu sync.Mutex // over what follows, and the output
+	fetched, there, wrong, failed := 0, 0, 0, 0
+	one := func(id cid.CID) error {
 		name := filepath.Join(dir, id.String())
 		same, err := fileHas(name, id)
-		if err != nil {
-			return err
+		var n int64
+		if err == nil && !same {
+			n, err = e.saveBlob(ctx, a, id, name, t)
 		}
-		if same {
-			there++
-			return nil
-		}
-		n, err := e.saveBlob(ctx, a, id, name)
-		if ctx.Err() != nil {
+		mu.Lock()
+		defer mu.Unlock()
+		_, disk := errors.AsType[*fs.PathError](err)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err != nil {
+		case disk: // of which the next one will say the same
+			return err
+		case err != nil:
 			failed++
+			if _, ok := errors.AsType[*client.HashError](err); ok {
+				wrong++
+			}
 			fmt.Fprintf(e.stderr, "baro: %s: %s\n", id, inert(err.Error()))
+			return nil
+		case same:
+			there++
 			return nil
 		}
 		fetched++
 		return e.savedBlob(id, name, n)
+	}
+	var workers sync.WaitGroup
+	for range f.jobs {
+		workers.Go(func() {
+			for id := range ids {
+				if err := one(id); err != nil {
+					stop(err)
+				}
+			}
+		})
+	}
+	err = e.eachBlob(ctx, a, func(id cid.CID) error {
+		select {
+		case ids <- id:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	})
+	close(ids)
+	workers.Wait()
+	t.done()
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	fmt.Fprintf(e.stderr, "%s: %s fetched, %d were there\n", a.who(), count(fetched, "blob", "blobs"), there)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "%s: %d blobs fetched, %d were there\n", a.who(), fetched, there)
 	if failed > 0 {
-		return withHint(fmt.Errorf("%d blobs could not be had", failed), "run the command again to try them once more")
+		err = withHint(fmt.Errorf("%s could not be had", count(failed, "blob", "blobs")), "run the command again to try once more")
+		if wrong > 0 {
+			err = notVerified(fmt.Errorf("%w; of %d the server sent other bytes than their CIDs say", err, wrong))
+		}
 	}
-	return nil
+	return err
 }
 
 // fileHas reports whether a file is there and holds what a CID says.
@@ -295,31 +383,31 @@ func newBlobCompute(e *env) *cobra.Command {
 
 func newBlobUpload(e *env) *cobra.Command {
 	var f accountFlags
+	var missing string
 	cmd := &cobra.Command{
 		Use:   "upload FILE",
 		Short: "Upload a file and print its blob object",
 		Long: "Uploads a file to the PDS of the account that you are logged in to, which keeps it for some hours until a record refers\n" +
-			"to it. What the server answers is held against the hash of the file.",
-		Example: "  baro blob upload picture.jpg",
-		Args:    cobra.ExactArgs(1),
+			"to it. What the server answers is held against the hash of the file.\n\n" +
+			"With --missing DIR, a folder that 'baro blob export' has made, all blobs are uploaded that records of the account refer\n" +
+			"to and the server doesn't have, as after an import or a move. What was broken off goes on where it ended.",
+		Example: "  baro blob upload picture.jpg\n  baro blob upload --missing alice.test-blobs",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			_, typ, size, err := hashFile(args[0])
-			if err != nil {
-				return err
+			if (missing == "") == (len(args) == 0) {
+				return usagef("want a FILE, or --missing DIR")
 			}
-			if size == 0 {
-				return fmt.Errorf("%s is empty, and a blob has at least one byte", args[0])
+			if missing != "" {
+				return e.asAccount(ctx, f, func(_ *sessions, a *auth.Account) error { return e.uploadMissing(ctx, a, missing) })
 			}
-			file, err := os.Open(args[0])
+			file, id, typ, size, err := openBlob(args[0])
 			if err != nil {
 				return err
 			}
 			defer file.Close()
 			return e.asAccount(ctx, f, func(_ *sessions, a *auth.Account) error {
-				t := e.transfer("sending "+args[0], size)
-				b, err := e.clientOf(a).UploadBlob(ctx, countingReader{file, t}, typ, size)
-				t.done()
+				b, err := e.uploadFile(ctx, a, file, id, typ, size)
 				if err != nil {
 					return err
 				}
@@ -327,6 +415,72 @@ func newBlobUpload(e *env) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&missing, "missing", "", "upload from this folder what the server doesn't have, by the CID in the name")
 	f.add(cmd.Flags())
 	return cmd
+}
+
+// openBlob opens a file that is to be uploaded, and hashes it.
+func openBlob(name string) (file *os.File, id cid.CID, typ string, size int64, err error) {
+	if id, typ, size, err = hashFile(name); err != nil {
+		return nil, id, "", 0, err
+	}
+	if size == 0 {
+		return nil, id, "", 0, fmt.Errorf("%s is empty, and a blob has at least one byte", name)
+	}
+	file, err = os.Open(name)
+	return file, id, typ, size, err
+}
+
+// uploadFile sends a file as it is read, and sees that it is still the one that was hashed.
+func (e *env) uploadFile(ctx context.Context, a *auth.Account, file *os.File, id cid.CID, typ string, size int64) (*data.Blob, error) {
+	t := e.transfer("sending "+file.Name(), size)
+	defer t.done()
+	b, err := e.clientOf(a).UploadBlob(ctx, countingReader{file, t}, typ, size)
+	if err == nil && b.Ref != id {
+		err = fmt.Errorf("%s was changed while it was sent: try again", file.Name())
+	}
+	return b, err
+}
+
+// uploadMissing uploads the blobs that the account's records refer to and its server doesn't have.
+func (e *env) uploadMissing(ctx context.Context, a *auth.Account, dir string) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return usagef("%q is no folder", dir)
+	}
+	sent, lacking := 0, 0
+	done := map[cid.CID]bool{}
+	for b, err := range e.clientOf(a).MissingBlobs(ctx) {
+		if err != nil {
+			return err
+		}
+		if done[b.CID] {
+			continue
+		}
+		done[b.CID] = true
+		file, id, typ, size, err := openBlob(filepath.Join(dir, b.CID.String()))
+		if err == nil && id != b.CID {
+			err = fmt.Errorf("the file holds something else: %s", id)
+			file.Close()
+		}
+		if err != nil {
+			lacking++
+			fmt.Fprintf(e.stderr, "baro: %s of %s: %s\n", b.CID, inert(string(b.Record)), inert(err.Error()))
+			continue
+		}
+		_, err = e.uploadFile(ctx, a, file, id, typ, size)
+		file.Close()
+		if err != nil {
+			return err
+		}
+		sent++
+		if err := e.savedBlob(id, file.Name(), size); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(e.stderr, "%s: %s sent\n", a.Session().Handle, count(sent, "blob", "blobs"))
+	if lacking > 0 {
+		return withHint(fmt.Errorf("%s the server lacks could not be sent", count(lacking, "blob that", "blobs that")), "'baro blob export' fetches them from the old server, with --pds")
+	}
+	return nil
 }

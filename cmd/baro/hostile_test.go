@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/mst"
@@ -340,6 +342,7 @@ func TestHostileText(t *testing.T) {
 
 func TestExportFromLiar(t *testing.T) {
 	home := ownHome(t)
+	noPause(t)
 	t.Chdir(home)
 	r := newTestRepo(t)
 	whole := r.car(t)
@@ -380,6 +383,220 @@ func TestExportFromLiar(t *testing.T) {
 		if _, err := os.Stat("alice.test.car.partial"); err == nil {
 			t.Errorf("%s: half a file is left", name)
 		}
+	}
+}
+
+// noPause has downloads begun again at once.
+func noPause(t *testing.T) {
+	old := downloadPause
+	downloadPause = time.Nanosecond
+	t.Cleanup(func() { downloadPause = old })
+}
+
+// A download that is cut off is begun again, and neither mixes with what came before nor goes on for ever.
+func TestExportCutOff(t *testing.T) {
+	t.Chdir(ownHome(t))
+	noPause(t)
+	whole := newTestRepo(t).car(t)
+	for _, extra := range [][]string{nil, {"--verify=false"}} {
+		for cuts := range maxDownloads + 1 {
+			l := newLiar(t)
+			tries := 0
+			l.methods["com.atproto.sync.getRepo"] = func(w http.ResponseWriter, r *http.Request) {
+				if tries++; tries > cuts {
+					serveCAR(whole)(w, r)
+					return
+				}
+				w.Header().Set("Content-Length", fmt.Sprint(len(whole)))
+				_, _ = w.Write(whole[:len(whole)-tries])
+			}
+			code, out, errs := l.baro(t, append([]string{"repo", "export", "alice.test", "--overwrite"}, extra...)...)
+			if cuts == maxDownloads {
+				if code != exitFailure || tries != maxDownloads {
+					t.Errorf("always cut off: exit code %d after %d tries: %s", code, tries, errs)
+				}
+				continue
+			}
+			b, err := os.ReadFile("alice.test.car")
+			if code != exitOK || err != nil || !bytes.Equal(b, whole) || strings.Count(errs, "begun again") != cuts {
+				t.Errorf("%d cuts: exit code %d, %d bytes, %v\n%s%s", cuts, code, len(b), err, out, errs)
+			}
+		}
+	}
+}
+
+// What is new is put together with an old file, and nothing that a server sends or leaves out gets past the check.
+func TestExportSince(t *testing.T) {
+	t.Chdir(ownHome(t))
+	noPause(t)
+	now := time.Now().UTC()
+	rev := func(i int) syntax.TID { return syntax.NewTID(now.Add(time.Duration(i-10)*time.Second).UnixMicro(), 0) }
+	var writes []repo.Write
+	for i := range 40 {
+		writes = append(writes, repo.Write{Path: fmt.Sprintf("com.example.note/%04d", i), Record: repotest.Record(fmt.Sprint(i))})
+	}
+	records := map[string][]byte{}
+	file := func(u *repo.Update, tree *mst.Tree) []byte {
+		var b bytes.Buffer
+		if err := repo.WriteCAR(&b, u.Block, tree, func(path string, _ cid.CID) ([]byte, error) { return records[path], nil }); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	for _, w := range writes {
+		records[w.Path] = w.Record
+	}
+	first, tree, err := repo.Apply(mst.New(), writes, repotest.DID, rev(1), repotest.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := file(first, tree)
+	write(t, "old.car", old)
+	change := []repo.Write{{Path: writes[7].Path, Record: repotest.Record("changed")}, {Path: "com.example.other/1", Record: repotest.Record("new")}, {Path: writes[9].Path}}
+	records[writes[7].Path], records["com.example.other/1"] = change[0].Record, change[1].Record
+	second, tree, err := repo.Apply(tree, change, repotest.DID, rev(2), repotest.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := file(second, tree)
+	l := newLiar(t)
+	var part []byte
+	asked := ""
+	l.methods["com.atproto.sync.getRepo"] = func(w http.ResponseWriter, r *http.Request) {
+		if since := r.URL.Query().Get("since"); since != "" {
+			asked = since
+			serveCAR(part)(w, r)
+			return
+		}
+		serveCAR(whole)(w, r)
+	}
+	lean := second.Blocks()
+	for name, tt := range map[string]struct {
+		part []byte
+		code int
+		says string
+	}{
+		"what is new":     {lean, exitOK, "of it new"},
+		"everything":      {whole, exitOK, "of it new"},
+		"too little":      {firstBlockOf(t, lean), exitOK, "all of it is fetched"},
+		"a changed byte":  {flip(lean, len(lean)-3), exitVerification, ""},
+		"nothing":         {nil, exitVerification, ""},
+		"an older commit": {old, exitOK, "of it new"},
+	} {
+		part, asked = tt.part, ""
+		os.Remove("new.car")
+		code, out, errs := l.baro(t, "repo", "export", "alice.test", "--since", "old.car", "--output", "new.car")
+		if code != tt.code || asked != string(rev(1)) || !strings.Contains(errs, tt.says) {
+			t.Errorf("%s: exit code %d, since %q\n%s%s", name, code, asked, out, errs)
+		}
+		b, err := os.ReadFile("new.car")
+		want := whole
+		if name == "an older commit" {
+			want = old
+		}
+		if tt.code == exitOK && !bytes.Equal(b, want) || tt.code != exitOK && err == nil {
+			t.Errorf("%s: %d bytes, %v, want %d", name, len(b), err, len(want))
+		}
+	}
+	part = lean
+	if code, _, errs := l.baro(t, "repo", "export", "alice.test", "--since", "old.car", "--output", "old.car"); code != exitOK {
+		t.Errorf("in place: %d: %s", code, errs)
+	}
+	if b, _ := os.ReadFile("old.car"); !bytes.Equal(b, whole) {
+		t.Errorf("in place: %d bytes, want %d", len(b), len(whole))
+	}
+	part = old
+	if code, _, errs := l.baro(t, "repo", "export", "alice.test", "--since", "old.car", "--output", "new.car", "--overwrite"); code != exitVerification || !strings.Contains(errs, "older") {
+		t.Errorf("back in time: %d: %s", code, errs)
+	}
+	part = lean
+	if code, _, errs := l.baro(t, "repo", "export", "alice.test", "--since", string(rev(1)), "--output", "part.car"); code != exitOK || !strings.Contains(errs, "a part of") {
+		t.Errorf("a part: %d: %s", code, errs)
+	}
+	if code, _, errs := l.baro(t, "repo", "export", "alice.test", "--since", "nothing.car"); code != exitUsage {
+		t.Errorf("no file: %d: %s", code, errs)
+	}
+}
+
+// firstBlockOf is a CAR file with the first block of another one.
+func firstBlockOf(t *testing.T, b []byte) []byte {
+	t.Helper()
+	s, err := car.NewScanner(b, car.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Next(); err != nil {
+		t.Fatal(err)
+	}
+	return b[:s.Offset()]
+}
+
+// Blobs are fetched several at a time; what is there stays, what is broken is fetched again, and what a server makes up is not kept.
+func TestBlobsFromLiar(t *testing.T) {
+	t.Chdir(ownHome(t))
+	l := newLiar(t)
+	blobs := map[string][]byte{}
+	var ids []string
+	for i := range 30 {
+		b := []byte(fmt.Sprintf("blob %d", i))
+		id := cid.Sum(cid.Raw, b).String()
+		blobs[id], ids = b, append(ids, id)
+	}
+	var fetched, most, now atomic.Int32
+	l.methods["com.atproto.sync.listBlobs"] = func(w http.ResponseWriter, r *http.Request) {
+		at, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
+		out := map[string]any{"cids": ids[at:min(at+12, len(ids))]}
+		if at+12 < len(ids) {
+			out["cursor"] = fmt.Sprint(at + 12)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(out)
+	}
+	gate := make(chan struct{})
+	l.methods["com.atproto.sync.getBlob"] = func(w http.ResponseWriter, r *http.Request) {
+		fetched.Add(1)
+		n := now.Add(1)
+		defer now.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		if n == 3 {
+			close(gate)
+		}
+		<-gate // so that three are on their way at a time
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write(blobs[r.URL.Query().Get("cid")])
+	}
+	code, out, errs := l.baro(t, "blob", "export", "alice.test", "--jobs", "3")
+	if code != exitOK || strings.Count(out, "\n") != 30 || most.Load() != 3 || !strings.Contains(errs, "30 blobs fetched, 0 were there") {
+		t.Fatalf("exit code %d, %d at a time\n%s%s", code, most.Load(), out, errs)
+	}
+	dir := "alice.test-blobs"
+	write(t, filepath.Join(dir, ids[4]), []byte("half"))
+	if err := os.Remove(filepath.Join(dir, ids[9])); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, ids[9]+".partial"), []byte("what was broken off"))
+	lie := blobs[ids[4]]
+	blobs[ids[4]] = []byte("made up")
+	fetched.Store(0)
+	code, _, errs = l.baro(t, "blob", "export", "alice.test")
+	if code != exitVerification || fetched.Load() != 2 || !strings.Contains(errs, "1 blob fetched, 28 were there") {
+		t.Errorf("exit code %d, %d fetched\n%s", code, fetched.Load(), errs)
+	}
+	blobs[ids[4]] = lie
+	if code, _, errs = l.baro(t, "blob", "export", "alice.test"); code != exitOK || fetched.Load() != 3 {
+		t.Errorf("exit code %d, %d fetched\n%s", code, fetched.Load(), errs)
+	}
+	for id, want := range blobs {
+		if b, err := os.ReadFile(filepath.Join(dir, id)); err != nil || !bytes.Equal(b, want) {
+			t.Errorf("%s: %q, %v", id, b, err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.partial")); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+	if code, _, _ := l.baro(t, "blob", "export", "alice.test", "--jobs", "0"); code != exitUsage {
+		t.Errorf("no jobs: exit code %d", code)
 	}
 }
 

@@ -27,7 +27,8 @@ func newRepo(e *env) *cobra.Command {
 			"standard input.",
 		Example: "  baro repo verify alice.test\n  baro repo export alice.test && baro repo inspect alice.test.car",
 	}
-	cmd.AddCommand(newRepoVerify(e), newRepoInspect(e), newRepoLs(e), newRepoUnpack(e), newRepoExport(e), newRepoImport(e))
+	cmd.AddCommand(newRepoVerify(e), newRepoInspect(e), newRepoLs(e), newRepoMST(e), newRepoDiff(e),
+		newRepoUnpack(e), newRepoExport(e), newRepoImport(e), newRepoOrder(e))
 	return cmd
 }
 

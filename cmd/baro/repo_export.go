@@ -7,20 +7,28 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
-	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/barograph/baro/car"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/client"
+	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
 )
 
 type exportFlags struct {
 	networkFlags
 	output    string
+	since     string
 	overwrite bool
+	verify    bool
 }
 
 func newRepoExport(e *env) *cobra.Command {
@@ -30,9 +38,14 @@ func newRepoExport(e *env) *cobra.Command {
 		Short: "Save a repository as a CAR file",
 		Long: "Downloads the repository of an account and verifies it while it comes: hashes, signature, tree. The file gets its name\n" +
 			"only when all of it has been verified and is on the disk; until then it is called NAME.partial. A repository that\n" +
-			"doesn't hold ends with exit code 3 and no file. Blobs are not in a repository.\n\n" +
+			"doesn't hold ends with exit code 3 and no file. A download that is cut off is begun again, up to three times. Blobs are\n" +
+			"not in a repository: 'baro blob export' saves those.\n\n" +
+			"With --since FILE.car, an export of earlier, only what is new since then is fetched and put together with the old file;\n" +
+			"the result is verified as if it had come whole. With --since REVISION what is new is saved as it is: a part of a\n" +
+			"repository, of which only the signature and the hashes can be checked.\n\n" +
 			"With --output - the file goes to standard output as it comes; only the exit code then tells whether it is good.",
 		Example: "  baro repo export alice.test\n" +
+			"  baro repo export alice.test --since alice.test.car\n" +
 			"  baro repo export did:plc:ewvi7nxzyoun6zhxrhs64oiz --output backup.car --overwrite\n" +
 			"  baro repo export alice.test --output - > alice.car",
 		Args: cobra.ExactArgs(1),
@@ -42,12 +55,23 @@ func newRepoExport(e *env) *cobra.Command {
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&f.output, "output", "o", "", "file to write, - for standard output (default: the handle, or the DID, and .car)")
+	fl.StringVar(&f.since, "since", "", "fetch only what is newer than this: a CAR file of the account, or a revision")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace a file that is there")
+	fl.BoolVar(&f.verify, "verify", true, "check everything; with --verify=false the server's word is taken")
 	f.add(fl, false)
 	return cmd
 }
 
-func (e *env) repoExport(ctx context.Context, arg string, f exportFlags) (err error) {
+// exported is what is known of a repository that was saved.
+type exported struct {
+	did      syntax.DID
+	rev      syntax.TID
+	commit   cid.CID
+	records  int    // -1 if nobody has counted them
+	verified string // how, for people
+}
+
+func (e *env) repoExport(ctx context.Context, arg string, f exportFlags) error {
 	id, err := parseAccount(arg)
 	if err != nil {
 		return err
@@ -61,78 +85,280 @@ func (e *env) repoExport(ctx context.Context, arg string, f exportFlags) (err er
 		return err
 	}
 	src := &repoSource{e: e, f: f.networkFlags, name: arg, acc: a}
+	rev, err := syntax.ParseTID(f.since)
+	part := err == nil
+	if !part {
+		rev = ""
+	}
+	if !part && f.since != "" && !f.verify {
+		return usagef("what is put together with %s is always verified: leave --verify=false out", f.since)
+	}
+	fetch := func(w io.Writer, restart func() error) (*exported, error) {
+		if part || !f.verify {
+			return e.fetchPart(ctx, a, rev, f.verify, w, restart)
+		}
+		return e.fetchWhole(ctx, src, w, restart)
+	}
 	if f.output == "-" {
+		if f.since != "" && !part {
+			return usagef("--since %s needs a file to write to", f.since)
+		}
 		w := bufio.NewWriterSize(e.stdout, 256<<10)
-		_, err := e.download(ctx, src, w)
+		_, err := fetch(w, nil)
 		return errors.Join(err, w.Flush())
 	}
 	name := f.output
 	if name == "" {
-		name = strings.ReplaceAll(string(a.DID), ":", "-") + ".car"
-		if a.Handle != syntax.InvalidHandle {
-			name = string(a.Handle) + ".car"
-		}
+		name = a.fileName() + ".car"
 	}
-	if _, err := os.Lstat(name); err == nil && !f.overwrite {
-		return withHint(fmt.Errorf("%s is there already", name), "--overwrite replaces it, --output names another one")
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	to, err := createFile(name, f.overwrite || sameFile(name, f.since))
+	if err != nil {
 		return err
 	}
-	tmp := name + ".partial"
-	h, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return fmt.Errorf("writing the file: %w", err)
+	defer to.drop()
+	var out *exported
+	if f.since != "" && !part {
+		out, err = e.fetchNew(ctx, src, f.since, to)
+	} else {
+		w := bufio.NewWriterSize(to, 256<<10)
+		out, err = fetch(w, func() error {
+			w.Reset(to)
+			_, err := to.Seek(0, io.SeekStart)
+			return errors.Join(err, to.Truncate(0))
+		})
+		err = errors.Join(err, w.Flush())
 	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp)
-		}
-	}()
-	w := bufio.NewWriterSize(h, 256<<10)
-	rep, err := e.download(ctx, src, w)
+	if err != nil {
+		return err
+	}
+	info, err := to.Stat()
 	if err == nil {
-		err = w.Flush()
-	}
-	if err == nil {
-		err = h.Sync()
-	}
-	if cerr := h.Close(); err == nil {
-		err = cerr
+		err = to.keep()
 	}
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, name); err != nil {
-		return err
-	}
-	syncFolder(filepath.Dir(name))
-	info, err := os.Stat(name)
-	if err != nil {
-		return err
+	line := map[string]any{"file": name, "bytes": info.Size(), "did": out.did, "rev": out.rev, "commit": out.commit, "verified": f.verify}
+	records := ""
+	if out.records >= 0 {
+		line["records"], records = out.records, count(out.records, "record", "records")+", "
 	}
 	if e.json {
-		return e.printJSON(map[string]any{"file": name, "bytes": info.Size(), "did": rep.DID, "rev": rep.Rev, "commit": rep.Commit, "records": rep.Records})
+		return e.printJSON(line)
 	}
 	_, err = fmt.Fprintln(e.stdout, name)
-	fmt.Fprintf(e.stderr, "%s at revision %s: %d records, %s, verified\n", a.who(), rep.Rev, rep.Records, bytesOf(info.Size()))
+	fmt.Fprintf(e.stderr, "%s at revision %s: %s%s, %s\n", a.who(), out.rev, records, bytesOf(info.Size()), out.verified)
 	return err
 }
 
-// download copies a repository to w while it is verified.
-func (e *env) download(ctx context.Context, src *repoSource, w io.Writer) (*repo.Report, error) {
-	t := e.transfer("fetching "+src.name, 0)
-	defer t.done()
-	r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true, tee: io.MultiWriter(w, t)})
-	if r != nil {
-		defer r.close()
+// fileName is what files about an account are called.
+func (a *account) fileName() string {
+	if a.Handle != "" && a.Handle != syntax.InvalidHandle {
+		return string(a.Handle)
 	}
+	return strings.ReplaceAll(string(a.DID), ":", "-")
+}
+
+// A download that is cut off is begun again. Servers give no repository from the middle.
+const maxDownloads = 4
+
+// downloadPause is how long the first wait for another try is; each is twice the one before.
+var downloadPause = time.Second
+
+// again makes a download until it isn't cut off, as long as something came and restart, which may be nil, takes back what was written.
+func (e *env) again(ctx context.Context, w io.Writer, restart func() error, try func(w io.Writer) error) error {
+	pause := downloadPause
+	for n := 1; ; n++ {
+		c := &counter{w: w, t: &transfer{}}
+		err := try(c)
+		if err == nil || n == maxDownloads || restart == nil || c.n == 0 || !cutOff(err) || ctx.Err() != nil {
+			return err
+		}
+		fmt.Fprintf(e.stderr, "the download was cut off after %s, and is begun again: %s\n", bytesOf(c.n), inert(err.Error()))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-e.world.Clock.After(pause):
+		}
+		pause *= 2
+		if err := restart(); err != nil {
+			return err
+		}
+	}
+}
+
+// cutOff says whether an error is one of the connection, and none of what came over it.
+func cutOff(err error) bool {
+	if _, ok := errors.AsType[*repo.VerifyError](err); ok {
+		return false
+	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return false
+	}
+	_, sent := errors.AsType[*xrpc.TransportError](err)
+	_, broken := errors.AsType[net.Error](err)
+	return sent || broken || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, client.ErrStalled)
+}
+
+// fetchWhole copies a repository to w while it is verified.
+func (e *env) fetchWhole(ctx context.Context, src *repoSource, w io.Writer, restart func() error) (*exported, error) {
+	var out *exported
+	err := e.again(ctx, w, restart, func(w io.Writer) error {
+		t := e.transfer("fetching "+src.name, 0)
+		defer t.done()
+		r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true, tee: io.MultiWriter(w, t)})
+		if r != nil {
+			defer r.close()
+		}
+		if err == nil {
+			err = r.verifyAll(nil)
+		}
+		if err != nil {
+			return err
+		}
+		rep := r.Report()
+		out = &exported{rep.DID, rep.Rev, rep.Commit, rep.Records, "verified"}
+		return nil
+	})
+	return out, err
+}
+
+// fetchPart copies what a server gives of a repository to w: all if since is empty, else what is newer. Unless it is to be verified nothing
+// about it needs to be right; the commit's signature and the hashes of blocks are all that can be wrong of a part.
+func (e *env) fetchPart(ctx context.Context, a *account, since syntax.TID, verify bool, w io.Writer, restart func() error) (*exported, error) {
+	out := &exported{did: a.DID, records: -1}
+	err := e.again(ctx, w, restart, func(w io.Writer) error {
+		s, err := a.client(e).RepoCAR(ctx, a.DID, since)
+		if err != nil {
+			return err
+		}
+		defer s.Body.Close()
+		t := e.transfer("fetching "+a.who(), s.Length)
+		defer t.done()
+		in := io.TeeReader(s.Body, io.MultiWriter(w, t))
+		err = out.readPart(in, a, verify)
+		if err != nil && !verify && !cutOff(err) && ctx.Err() == nil {
+			_, err = io.Copy(io.Discard, in)
+		}
+		return err
+	})
+	return out, err
+}
+
+// readPart reads the blocks of a part of a repository.
+func (x *exported) readPart(in io.Reader, a *account, verify bool) error {
+	r, err := car.NewReader(in, car.Options{Unverified: !verify})
+	if err != nil {
+		return notCAR(a.pds, err)
+	}
+	x.commit, x.verified = r.Root(), "NOT verified"
+	var top *repo.Commit
+	blocks := 0
+	for {
+		c, b, err := r.Next()
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return notCAR(a.pds, err)
+		}
+		blocks++
+		if c == x.commit && top == nil {
+			if top, err = repo.DecodeLegacyCommit(b); err != nil {
+				return err
+			}
+			x.rev = top.Rev
+		}
+	}
+	if !verify {
+		return nil
+	}
+	switch {
+	case top == nil:
+		return notVerified(fmt.Errorf("%s sent no commit", a.pds))
+	case top.DID != a.DID:
+		return notVerified(fmt.Errorf("%s sent a commit of %s", a.pds, top.DID))
+	case a.SigningKey == nil:
+		return notVerified(fmt.Errorf("the DID document of %s has no signing key", a.DID))
+	}
+	x.verified = fmt.Sprintf("a part of %s, whose signature and hashes are right", count(blocks, "block", "blocks"))
+	return top.Verify(a.SigningKey)
+}
+
+// fetchNew puts what is new since a file was made together with that file, and verifies the whole.
+func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *newFile) (*exported, error) {
+	old, err := os.Open(base)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("--since %q is neither a file nor a revision", base)
+	} else if err != nil {
+		return nil, fmt.Errorf("opening the old file: %w", err)
+	}
+	defer old.Close()
+	was, err := indexBlocks(ctx, old, base)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.verifyAll(nil); err != nil {
+	c, _, err := was.commit()
+	if err != nil {
 		return nil, err
 	}
-	return r.Report(), nil
+	if c.DID != src.acc.DID {
+		return nil, fmt.Errorf("%s is the repository of %s, not of %s", base, c.DID, src.acc.DID)
+	}
+	tmp, err := tempCAR()
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	part, err := e.fetchPart(ctx, src.acc, c.Rev, true, tmp, func() error {
+		_, err := tmp.Seek(0, io.SeekStart)
+		return errors.Join(err, tmp.Truncate(0))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if part.rev < c.Rev {
+		return nil, notVerified(fmt.Errorf("%s sent revision %s, which is older than that of %s", src.acc.pds, part.rev, base))
+	}
+	isNew, err := indexBlocks(ctx, tmp, "what is new")
+	if err != nil {
+		return nil, err
+	}
+	now, block, err := isNew.commit()
+	if err != nil {
+		return nil, err
+	}
+	w := bufio.NewWriterSize(to, 256<<10)
+	_, err = writeInOrder(ctx, w, now, block, isNew, was)
+	if err = errors.Join(err, w.Flush()); err != nil && !errors.Is(err, mst.ErrNotFound) {
+		return nil, err
+	} else if err != nil {
+		fmt.Fprintf(e.stderr, "%s has left out what %s doesn't have (%s): all of it is fetched\n", src.acc.pds, base, inert(err.Error()))
+		restart := func() error {
+			_, err := to.Seek(0, io.SeekStart)
+			return errors.Join(err, to.Truncate(0))
+		}
+		if err := restart(); err != nil {
+			return nil, err
+		}
+		return e.fetchWhole(ctx, src, to, restart)
+	}
+	if _, err := to.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	r, err := repo.Open(contextReader{ctx, to}, repo.ReadOptions{Key: src.acc.SigningKey, DID: src.acc.DID, Now: e.world.Clock.Now(), Records: repo.RecordsReadable, Legacy: true})
+	if err != nil {
+		return nil, err
+	}
+	whole := &repository{Reader: r, from: to.name}
+	if err := whole.verifyAll(nil); err != nil {
+		return nil, err
+	}
+	fetched, err := tmp.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &exported{part.did, part.rev, part.commit, r.Report().Records, fmt.Sprintf("verified, %s of it new", bytesOf(fetched.Size()))}, nil
 }
 
 // syncFolder makes a rename last, where the system can.

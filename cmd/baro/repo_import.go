@@ -95,7 +95,7 @@ func (e *env) repoImport(ctx context.Context, name, as string, f networkFlags) e
 	}
 	fmt.Fprintf(e.stdout, "imported %d records into %s (%s)\n", r.Report().Records, acc.Session().Handle, acc.DID())
 	if missing > 0 {
-		fmt.Fprintf(e.stderr, "%d blobs are missing, such as %s in %s: upload them with com.atproto.repo.uploadBlob\n", missing, first.CID, inert(string(first.Record)))
+		fmt.Fprintf(e.stderr, "%s missing, such as %s in %s: 'baro blob upload --missing DIR' sends them from a folder of 'baro blob export'\n", count(missing, "blob is", "blobs are"), first.CID, inert(string(first.Record)))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -21,6 +22,7 @@ import (
 
 type unpackFlags struct {
 	networkFlags
+	output    string
 	overwrite bool
 	lenient   bool
 	key       string
@@ -30,20 +32,28 @@ type unpackFlags struct {
 func newRepoUnpack(e *env) *cobra.Command {
 	var f unpackFlags
 	cmd := &cobra.Command{
-		Use:   "unpack FILE|ACCOUNT DIR",
+		Use:   "unpack FILE|ACCOUNT [DIR]",
 		Short: "Write the records of a repository as files of JSON",
-		Long: "Writes each record to DIR/COLLECTION/RECORD-KEY.json, and what the commit says to DIR/repo.json. Nothing is written\n" +
+		Long: "Writes each record to DIR/COLLECTION/RECORD-KEY.json, and what the commit says to DIR/repo.json; without DIR, in\n" +
+			"a folder named after the account. Nothing is written\n" +
 			"unless the whole repository has passed its checks; the signature of a file is checked if --key is given.\n\n" +
 			"Names that a file system would trip over are escaped with percent signs: upper case where two names differ in nothing\n" +
 			"else, colons, leading dots, names of devices on Windows. Very long ones are cut and end in a hash. Nothing is ever\n" +
 			"written outside DIR, no symbolic link is followed, and no file is replaced without --overwrite.",
 		Example: "  baro repo unpack backup.car alice\n  baro repo unpack alice.test alice --overwrite",
-		Args:    cobra.ExactArgs(2),
+		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return advise(e.repoUnpack(cmd.Context(), args[0], args[1], f))
+			if len(args) == 2 {
+				if f.output != "" && f.output != args[1] {
+					return usagef("two folders are given, %s and %s", args[1], f.output)
+				}
+				f.output = args[1]
+			}
+			return advise(e.repoUnpack(cmd.Context(), args[0], f))
 		},
 	}
 	fl := cmd.Flags()
+	fl.StringVarP(&f.output, "output", "o", "", "folder to write to, in place of the second argument")
 	fl.BoolVar(&f.overwrite, "overwrite", false, "replace files that are there")
 	fl.BoolVar(&f.lenient, "lenient", false, "accept records that are outside the data model, and write those as CBOR")
 	fl.StringVar(&f.key, "key", "", "the account's signing key, a did:key")
@@ -51,7 +61,7 @@ func newRepoUnpack(e *env) *cobra.Command {
 	return cmd
 }
 
-func (e *env) repoUnpack(ctx context.Context, arg, dir string, f unpackFlags) error {
+func (e *env) repoUnpack(ctx context.Context, arg string, f unpackFlags) error {
 	key, err := parseKey(f.key)
 	if err != nil {
 		return err
@@ -74,6 +84,11 @@ func (e *env) repoUnpack(ctx context.Context, arg, dir string, f unpackFlags) er
 	}
 	defer done()
 
+	r, err := repo.Open(contextReader{ctx, file}, repo.ReadOptions{Records: check.records, Legacy: true})
+	if err != nil {
+		return err
+	}
+	dir := cmp.Or(f.output, strings.ReplaceAll(string(r.Commit().DID), ":", "-"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("making the folder: %w", err)
 	}
@@ -82,10 +97,6 @@ func (e *env) repoUnpack(ctx context.Context, arg, dir string, f unpackFlags) er
 		return fmt.Errorf("opening the folder: %w", err)
 	}
 	defer root.Close()
-	r, err := repo.Open(contextReader{ctx, file}, repo.ReadOptions{Records: check.records, Legacy: true})
-	if err != nil {
-		return err
-	}
 	u := &unpacker{root: root, overwrite: f.overwrite, taken: map[string]bool{}, folders: map[string]bool{}}
 	n, cbor := 0, 0
 	for rec, err := range r.Records() {

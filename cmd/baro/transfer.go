@@ -63,3 +63,17 @@ func (c countingReader) Read(p []byte) (int, error) {
 	c.t.add(int64(n))
 	return n, err
 }
+
+// counter counts the bytes that are written, and tells a transfer of them.
+type counter struct {
+	w io.Writer
+	t *transfer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.t.add(int64(n))
+	return n, err
+}
