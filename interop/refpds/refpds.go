@@ -12,10 +12,14 @@ package refpds
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +31,7 @@ import (
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/interop/tool"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
@@ -46,6 +51,7 @@ type PDS struct {
 	PLC           string     // URL of its PLC directory
 	Handles       string     // the domain of its handles, such as ".test"
 	AdminPassword string
+	TokenSecret   string // the key of HS256 that the tokens of its password sessions are signed with
 	Data          string // its folder
 
 	mail *mailbox
@@ -67,9 +73,10 @@ func Start(t testing.TB, o Options) *PDS {
 	if o.Handles == "" {
 		o.Handles = ".test"
 	}
-	p := &PDS{AdminPassword: rand.Text(), Handles: o.Handles, Data: t.TempDir(), mail: catchMail(t)}
+	p := &PDS{AdminPassword: rand.Text(), TokenSecret: rand.Text(), Handles: o.Handles, Data: t.TempDir(), mail: catchMail(t)}
 	settings, err := json.Marshal(map[string]any{
-		"plc": o.PLC, "handles": o.Handles, "crawlers": o.Crawlers, "data": p.Data, "admin": p.AdminPassword, "smtp": "smtp://" + p.mail.addr,
+		"plc": o.PLC, "handles": o.Handles, "crawlers": o.Crawlers, "data": p.Data, "admin": p.AdminPassword, "jwt": p.TokenSecret,
+		"smtp": "smtp://" + p.mail.addr,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +171,37 @@ func (p *PDS) Admin() *xrpc.Client {
 	return &xrpc.Client{Host: p.URL, HTTP: http.DefaultClient, Auth: xrpc.Basic{User: "admin", Password: p.AdminPassword}}
 }
 
+// Directory returns a directory that resolves through the PLC directory of the PDS, and its handles through itself. Nothing
+// else resolves.
+func (p *PDS) Directory() *identity.Directory {
+	return identity.New(identity.Options{HTTP: &http.Client{Transport: handles{p}}, Resolver: noRecords{}, Now: time.Now, PLC: p.PLC, AllowLocalhost: true})
+}
+
+// handles leads what goes to the host of a handle to the PDS, as a proxy in front of it would.
+type handles struct{ p *PDS }
+
+func (h handles) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme == "https" {
+		if !strings.HasSuffix(req.URL.Host, h.p.Handles) {
+			return nil, fmt.Errorf("%s is no host of this network", req.URL.Host)
+		}
+		to, err := url.Parse(h.p.URL)
+		if err != nil {
+			return nil, err
+		}
+		req = req.Clone(req.Context())
+		req.Host = req.URL.Host
+		req.URL.Scheme, req.URL.Host = to.Scheme, to.Host
+	}
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+type noRecords struct{}
+
+func (noRecords) LookupTXT(_ context.Context, name string) ([]string, error) {
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}
+
 // tail keeps the end of what is written to it.
 type tail struct {
 	mu sync.Mutex
@@ -172,7 +210,7 @@ type tail struct {
 
 var _ io.Writer = (*tail)(nil)
 
-const maxTail = 32 << 10
+const maxTail = 8 << 10
 
 func (w *tail) Write(b []byte) (int, error) {
 	w.mu.Lock()

@@ -43,7 +43,7 @@ const pds = await PDS.fromEnv({
   emailSmtpUrl: set.smtp,
   emailFromAddress: 'pds@example.com',
   adminPassword: set.admin,
-  jwtSecret: secret(),
+  jwtSecret: set.jwt,
   dpopSecret: secret(),
   plcRotationKeyK256PrivateKeyHex: secret(),
   crawlers: set.crawlers ?? [],
