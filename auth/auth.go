@@ -12,6 +12,8 @@
 //
 //	a, err = m.Account(ctx, did) // in another process, later
 //
+// For other code than that of this module, [Account.HTTPClient] adds the tokens to any request, by a [Transport].
+//
 // Requests between services carry tokens of another kind, signed with an account's or a service's own key:
 // [ServiceToken.Sign] makes one, a [ServiceValidator] checks it, and a [ServiceAuth] sends them.
 //

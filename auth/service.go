@@ -112,11 +112,15 @@ func methodOf(req *http.Request) syntax.NSID {
 
 // ServiceToken asks the account's PDS for a token that lets another service see that the account asks for a method.
 func (a *Account) ServiceToken(ctx context.Context, audience string, method syntax.NSID) (string, error) {
+	return serviceToken(ctx, a.Client(), audience, method)
+}
+
+func serviceToken(ctx context.Context, pds *xrpc.Client, audience string, method syntax.NSID) (string, error) {
 	p := &comatproto.ServerGetServiceAuth_Params{Aud: audience}
 	if method != "" {
 		p.Lxm = new(string(method))
 	}
-	out, err := comatproto.ServerGetServiceAuth.Call(ctx, a.Client(), p)
+	out, err := comatproto.ServerGetServiceAuth.Call(ctx, pds, p)
 	if err != nil {
 		return "", fmt.Errorf("getting a token for %s: %w", audience, err)
 	}
@@ -125,22 +129,27 @@ func (a *Account) ServiceToken(ctx context.Context, audience string, method synt
 
 // ServiceClient returns a client of another service that asks in the account's name, with a token of the PDS for each request.
 func (a *Account) ServiceClient(host, audience string) *xrpc.Client {
-	return &xrpc.Client{Host: host, HTTP: a.m.o.HTTP, Auth: &borrowed{a, audience}}
+	return &xrpc.Client{Host: host, HTTP: a.m.o.HTTP, Auth: ServiceTokens(a.Client(), audience)}
+}
+
+// ServiceTokens returns the [xrpc.Auth] of requests to another service in the name of the account whose credentials pds has, a
+// client of its PDS: that makes a token for each request, for the method that is called.
+func ServiceTokens(pds *xrpc.Client, audience string) xrpc.Auth {
+	return &borrowed{pds, audience}
 }
 
 // borrowed sends the tokens that a PDS makes.
 type borrowed struct {
-	a        *Account
+	pds      *xrpc.Client
 	audience string
 }
 
 func (b *borrowed) Authorize(ctx context.Context, req *http.Request) error {
-	token, err := b.a.ServiceToken(ctx, b.audience, methodOf(req))
+	token, err := serviceToken(ctx, b.pds, b.audience, methodOf(req))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	return nil
+	return xrpc.Bearer(token).Authorize(ctx, req)
 }
 
 // Names of refusals of a [ServiceValidator].

@@ -96,8 +96,12 @@ const (
 )
 
 // FileStore keeps each session in a file that only its owner may read, in a folder that the caller opened. A file is
-// replaced as a whole: written, synced and renamed. Processes that share a folder renew one at a time. (Keyrings of desktops
-// are not used: they ask people things, and a session on a server has nobody to ask.)
+// replaced as a whole: written, synced and renamed. Processes that share a folder renew one at a time.
+//
+// There is no store in the keyrings of operating systems. The libraries for Go that are kept up run other programs or speak
+// to a desktop's bus, hold a few kilobytes an entry at some systems, less than the tokens of some servers, and have no lock
+// that a renewal across processes needs; and a bot on a server has nobody who unlocks a keyring. Who has one implements
+// [Store] over it, in four methods.
 type FileStore struct {
 	root *os.Root
 	own  bool // to be closed here

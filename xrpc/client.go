@@ -479,11 +479,16 @@ func setAll(dst, h http.Header) {
 	}
 }
 
-// readError turns an answer that is no success into an error. It takes any body, since many come from proxies.
+// readError turns an answer that is no success into an error.
 func readError(resp *http.Response) *Error {
 	defer resp.Body.Close()
-	e := &Error{Status: resp.StatusCode, Header: resp.Header}
 	b, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	return ParseError(resp.StatusCode, resp.Header, b)
+}
+
+// ParseError makes an error of an answer that is no success. It takes any body, since many come from proxies.
+func ParseError(status int, header http.Header, b []byte) *Error {
+	e := &Error{Status: status, Header: header}
 	var envelope struct {
 		Error   string `json:"error"`
 		Message string `json:"message"`
@@ -492,7 +497,7 @@ func readError(resp *http.Response) *Error {
 		e.Name, e.Message = envelope.Error, envelope.Message
 		return e
 	}
-	e.Message = http.StatusText(resp.StatusCode)
+	e.Message = http.StatusText(status)
 	e.Body = bytes.Clone(b[:min(len(b), MaxErrorBody)])
 	return e
 }
