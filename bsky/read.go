@@ -33,16 +33,13 @@ func (l List[T]) Page(ctx context.Context) (items []T, next string, err error) {
 	return l.page(ctx, l.from, l.size)
 }
 
-// maxEmpty is how many pages without items may follow each other. Servers drop what a reader may not see from pages, so
-// that some are empty.
-const maxEmpty = 20
-
 // All reads the list to its end, a page when the loop gets there. An error ends the loop. A list whose cursors go in circles
 // or whose pages stay empty ends with [client.ErrPaging].
 func (l List[T]) All(ctx context.Context) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
-		cursor, empty := l.from, 0
+		cursor := l.from
+		var guard xrpc.PageGuard
 		for {
 			items, next, err := l.page(ctx, cursor, l.size)
 			if err != nil {
@@ -54,14 +51,11 @@ func (l List[T]) All(ctx context.Context) iter.Seq2[T, error] {
 					return
 				}
 			}
-			if next == "" {
-				return
+			more, err := guard.Next(len(items), next)
+			if err != nil {
+				yield(zero, err)
 			}
-			if empty++; len(items) > 0 {
-				empty = 0
-			}
-			if next == cursor || empty > maxEmpty {
-				yield(zero, client.ErrPaging)
+			if !more {
 				return
 			}
 			cursor = next

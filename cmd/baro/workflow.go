@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/client"
 	"github.com/barograph/baro/data"
@@ -187,23 +185,7 @@ func (w *worker) connect(acc *auth.Account, service string) (*xrpc.Client, error
 	if err != nil {
 		return nil, err
 	}
-	return &xrpc.Client{Host: service, HTTP: &timed, Auth: &serviceToken{pds: acc.Client(), audience: "did:web:" + strings.ReplaceAll(u.Host, ":", "%3A")}}, nil
-}
-
-// serviceToken asks the PDS for a token for each request of a service.
-type serviceToken struct {
-	pds      *xrpc.Client
-	audience string
-}
-
-// Authorize implements [xrpc.Auth].
-func (t *serviceToken) Authorize(ctx context.Context, req *http.Request) error {
-	method := strings.TrimPrefix(req.URL.Path, xrpc.Path(""))
-	out, err := comatproto.ServerGetServiceAuth.Call(ctx, t.pds, &comatproto.ServerGetServiceAuth_Params{Aud: t.audience, Lxm: &method})
-	if err != nil {
-		return fmt.Errorf("asking the PDS for a token for %s: %w", t.audience, err)
-	}
-	return xrpc.Bearer(out.Token).Authorize(ctx, req)
+	return &xrpc.Client{Host: service, HTTP: &timed, Auth: auth.ServiceTokens(acc.Client(), "did:web:"+strings.ReplaceAll(u.Host, ":", "%3A"))}, nil
 }
 
 // onPlan shows a batch and asks for it.

@@ -26,7 +26,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/client"
 	"github.com/barograph/baro/examples/tipjar/lex"
@@ -115,7 +114,7 @@ func newAgent(session *auth.Account, journal workflow.Journal) *workflow.Agent {
 	return &workflow.Agent{PDS: pds, DID: session.DID(), Journal: journal, Now: time.Now, Connect: func(service string) (*xrpc.Client, error) {
 		// The service is no part of the network, so the PDS doesn't know it: it is called without it, with a token of the PDS.
 		audience, err := audienceOf(service)
-		return &xrpc.Client{Host: service, HTTP: pds.XRPC().HTTP, Auth: &tokens{pds: pds.XRPC(), audience: audience}}, err
+		return &xrpc.Client{Host: service, HTTP: pds.XRPC().HTTP, Auth: auth.ServiceTokens(pds.XRPC(), audience)}, err
 	}}
 }
 
@@ -126,22 +125,6 @@ func give(ctx context.Context, agent *workflow.Agent, service string, in *lex.Gi
 		return nil, fmt.Errorf("%w: resume %s", err, interrupted.Run)
 	}
 	return out, err
-}
-
-// tokens has the PDS make a token for each call of the service, by which the service knows who calls.
-type tokens struct {
-	pds      *xrpc.Client
-	audience string
-}
-
-// Authorize implements [xrpc.Auth].
-func (t *tokens) Authorize(ctx context.Context, req *http.Request) error {
-	method := strings.TrimPrefix(req.URL.Path, xrpc.Path(""))
-	out, err := comatproto.ServerGetServiceAuth.Call(ctx, t.pds, &comatproto.ServerGetServiceAuth_Params{Aud: t.audience, Lxm: &method})
-	if err != nil {
-		return err
-	}
-	return xrpc.Bearer(out.Token).Authorize(ctx, req)
 }
 
 // audienceOf is the DID of whoever is at a URL.
