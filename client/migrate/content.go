@@ -41,6 +41,9 @@ func (j *Job) doAccount(ctx context.Context, in Input) (map[string]any, error) {
 			if err := j.inactive(ctx, a.Client()); err != nil {
 				return nil, err
 			}
+			if h := a.Session().Handle; h.Normalize() != p.Handle.Normalize() {
+				return nil, fmt.Errorf("%w: %s has an account of %s already, which is called %s", ErrOtherHandle, p.To, p.DID, h)
+			}
 			j.note(StepAccount, "%s has an account of %s already, which is used", p.To, p.DID)
 			return nil, nil
 		}

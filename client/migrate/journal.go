@@ -11,11 +11,13 @@ import (
 	"time"
 )
 
+// JournalName is the file of a job's folder that tells what was done, in lines of JSON.
+const JournalName = "journal.jsonl"
+
 const (
-	journalName = "journal.jsonl"
-	lockName    = "job.lock"
-	carName     = "repo.car"
-	carPartial  = "repo.car.partial"
+	lockName   = "job.lock"
+	carName    = "repo.car"
+	carPartial = "repo.car.partial"
 
 	maxJournal = 16 << 20 // bytes
 )
@@ -50,7 +52,7 @@ type journal struct {
 
 // openJournal reads the lines that are there.
 func openJournal(root *os.Root) (*journal, []line, error) {
-	f, err := root.OpenFile(journalName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := root.OpenFile(JournalName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the journal: %w", err)
 	}

@@ -257,6 +257,9 @@ var (
 	ErrOtherPlan = errors.New("another migration of the account has been started")
 	// ErrNoReturn says that the identity has changed already.
 	ErrNoReturn = errors.New("the identity has changed already: the migration can be completed, but not undone")
+	// ErrOtherHandle says that an account which is at the new host already has another handle than the plan says: abandon the job, and plan
+	// with that handle.
+	ErrOtherHandle = errors.New("the account at the new host has another handle")
 	// ErrGivenUp says that the job was abandoned.
 	ErrGivenUp = errors.New("the migration was abandoned")
 	// ErrBusyAccount says that the account is being written to all the time.

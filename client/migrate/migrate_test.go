@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/barograph/baro/xrpc"
 )
 
 func TestMigrate(t *testing.T) {
@@ -35,7 +33,7 @@ func TestMigrate(t *testing.T) {
 
 var errCut = errors.New("the wire is cut")
 
-// once are the calls that must not have their effect twice, which the servers are asked about in arrived.
+// calls counts the requests for a method.
 func calls(seen []string, what string) (n int) {
 	for _, s := range seen {
 		if strings.HasSuffix(s, what) {
@@ -164,5 +162,3 @@ func TestSteps(t *testing.T) {
 		t.Errorf("abandoning a finished job: %v", err)
 	}
 }
-
-var _ = xrpc.ErrInvalidToken

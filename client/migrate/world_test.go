@@ -24,14 +24,12 @@ import (
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/client"
-	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/server/directory"
 	"github.com/barograph/baro/internal/server/pds"
 	"github.com/barograph/baro/internal/world"
-	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
 )
@@ -360,10 +358,14 @@ func (m *mover) arrived() {
 		n++
 		if r.Value.Embed.Value != nil {
 			img := r.Value.Embed.Value.(*appbsky.EmbedImages).Images[0].Image
-			b, err := client.GetBlob(ctx, m.h.new, m.did, img.Ref, 0, client.Options{HTTP: m.h.http})
-			if err != nil || int64(len(b)) != img.Size {
-				t.Errorf("blob %s: %v", img.Ref, err)
+			b, err := client.New(m.h.new, client.Options{HTTP: m.h.http}).Blob(ctx, m.did, img.Ref, 0)
+			if err != nil {
+				t.Fatalf("blob %s: %v", img.Ref, err)
 			}
+			if n, err := io.Copy(io.Discard, b); err != nil || n != img.Size {
+				t.Errorf("blob %s: %d bytes, %v", img.Ref, n, err)
+			}
+			b.Close()
 		}
 	}
 	if n != m.records {
@@ -385,7 +387,7 @@ func (m *mover) arrived() {
 	defer left.Close()
 	names, err := left.Readdirnames(-1)
 	for _, name := range names {
-		if name != journalName && !strings.HasSuffix(name, "lock") {
+		if name != JournalName && !strings.HasSuffix(name, "lock") {
 			t.Errorf("the file %s is left (%v)", name, err)
 		}
 	}
@@ -440,8 +442,3 @@ func (w *wire) count() int {
 	defer w.mu.Unlock()
 	return w.n
 }
-
-var (
-	_ = data.Raw(nil)
-	_ = keys.K256
-)

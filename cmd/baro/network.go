@@ -47,12 +47,17 @@ type networkFlags struct {
 	zone                     string // file of TXT records; "": that of the data directory of the network
 }
 
-// add adds the flags to a command; relay only where it is of use.
-func (f *networkFlags) add(fl *pflag.FlagSet, relay bool) {
+// addDirectory adds the flags that say which network it is to a command that names its hosts otherwise, or asks none.
+func (f *networkFlags) addDirectory(fl *pflag.FlagSet) {
 	fl.StringVar(&f.network, "network", "", "local, public, or the data directory of a network that runs (default: the local one of 'baro up' if it runs, and the public one)")
 	fl.StringVar(&f.plc, "plc", "", "URL of the PLC directory (default: that of the network)")
 	alsoNamed(fl, "plc", "plc-host")
 	alsoVariable(fl, "plc", "ATP_PLC_HOST")
+}
+
+// add adds the flags to a command; relay only where it is of use.
+func (f *networkFlags) add(fl *pflag.FlagSet, relay bool) {
+	f.addDirectory(fl)
 	fl.StringVar(&f.pds, "pds", "", "URL of the PDS to ask (default: that of the account)")
 	alsoNamed(fl, "pds", "pds-host")
 	if relay {
@@ -67,6 +72,7 @@ type network struct {
 	name  string
 	local bool   // handles under .test are those of its PDS
 	zone  string // file of TXT records of a local network; may be empty
+	plc   string // the PLC directory
 	pds   string // the PDS of a local network, or the one that the user named; may be empty
 	relay string
 
@@ -155,7 +161,7 @@ func (e *env) publicNetwork(f networkFlags) *network {
 }
 
 func (e *env) newNetwork(name, zone, plc, pds, relay string, local bool) *network {
-	n := &network{name: name, local: local, zone: zone, pds: pds, relay: relay}
+	n := &network{name: name, local: local, zone: zone, plc: plc, pds: pds, relay: relay}
 	res := &localResolver{e: e, n: n}
 	n.txt = res
 	n.guard = netguard.NewDialer(netguard.Options{Resolver: res})

@@ -23,6 +23,7 @@ import (
 //	                         of the first: $PDS, and $PDS_PORT, and $PDS_BELOW for the port below
 //	end NAME SIGNAL          sends INT or TERM, after which it has to end well within two seconds, or KILL. Its output is in NAME.out
 //	                         and NAME.err
+//	mailed VAR NAME          sets a variable to the last code that a server with --log-tokens has written to its log
 //	code N command           runs a command that has to end with the exit code N
 func TestServerScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -39,9 +40,10 @@ func TestServerScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"start": startServer,
-			"end":   stopServer,
-			"code":  wantCode,
+			"start":  startServer,
+			"end":    stopServer,
+			"code":   wantCode,
+			"mailed": findCode,
 		},
 	})
 }
