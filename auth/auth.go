@@ -17,8 +17,10 @@
 // Requests between services carry tokens of another kind, signed with an account's or a service's own key:
 // [ServiceToken.Sign] makes one, a [ServiceValidator] checks it, and a [ServiceAuth] sends them.
 //
-// The package doesn't find out which PDS an account is on (package identity does), speaks no OAuth, and never keeps a
-// password. The tokens of a session are opaque to it but for what they say of themselves, which is read and not verified.
+// Sessions of OAuth are kept and renewed in the same way: package auth/oauth makes them, and is the [Scheme] by which they
+// are used.
+//
+// The package doesn't find out which PDS an account is on (package identity does), and never keeps a password. The tokens of a session are opaque to it but for what they say of themselves, which is read and not verified.
 //
 // Limits: a token of at most 16 KiB in a session, of 4 KiB between services.
 package auth
@@ -82,6 +84,7 @@ type Options struct {
 	Store Store            // nil: sessions are kept in memory
 	Now   func() time.Time // nil: tokens are renewed only when the server refuses them
 	Early time.Duration    // renew so long before expiry; 0: [DefaultEarly]; negative: only when the server refuses
+	OAuth Scheme           // uses the sessions that have a [Grant], a client of package auth/oauth; nil: they can't be used
 	// OnEvent is told of every change, in order for each account, before the change is acted on. It must not call the
 	// account.
 	OnEvent func(Event, Session)
@@ -180,6 +183,20 @@ func (m *Manager) Import(ctx context.Context, s Session) (*Account, error) {
 	return m.add(ctx, s, EventImported)
 }
 
+// Add keeps a session that was just made by a login of another kind than [Manager.Login], in place of the one that the account
+// had. If that was one of OAuth its server is told that it has ended, as far as it can be reached.
+func (m *Manager) Add(ctx context.Context, s Session) (*Account, error) {
+	old, err := m.o.Store.Load(ctx, s.DID)
+	if err != nil || old.Grant == nil || old.Refresh == s.Refresh && old.Access == s.Access {
+		return m.add(ctx, s, EventCreated)
+	}
+	a, err := m.add(ctx, s, EventCreated)
+	if err == nil && m.o.OAuth != nil {
+		_ = m.o.OAuth.Revoke(ctx, old) // it ends by itself if it can't be told now
+	}
+	return a, err
+}
+
 func (m *Manager) add(ctx context.Context, s Session, e Event) (*Account, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -236,6 +253,7 @@ type Account struct {
 var (
 	_ xrpc.Auth      = (*Account)(nil)
 	_ xrpc.Refresher = (*Account)(nil)
+	_ xrpc.Observer  = (*Account)(nil)
 )
 
 // DID returns the account's DID.
@@ -281,30 +299,69 @@ func (a *Account) Authorize(ctx context.Context, req *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if origin := req.URL.Scheme + "://" + strings.ToLower(req.URL.Host); origin != s.PDS {
-		return fmt.Errorf("%w: %s is on %s, the request goes to %s", ErrOtherHost, s.DID, s.PDS, origin)
+	if err := s.isFor(req); err != nil {
+		return err
+	}
+	scheme, err := a.m.scheme(s)
+	if err != nil {
+		return err
 	}
 	if now := a.m.o.Now; now != nil && a.m.o.Early > 0 {
-		if exp, ok := s.AccessExpires(); ok && !now().Add(a.m.o.Early).Before(exp) {
+		if exp, ok := s.AccessExpires(); ok && !now().Add(a.m.early(s, exp)).Before(exp) {
 			renewed, err := a.renew(ctx, s.Access)
 			switch {
 			case err == nil:
-				s = renewed
+				if s = renewed; s.isFor(req) != nil { // the account has moved
+					return s.isFor(req)
+				}
 			case errors.Is(err, ErrLoginRequired) || ctx.Err() != nil || !now().Before(exp):
 				return err
 			}
 		}
 	}
-	req.Header.Set("Authorization", "Bearer "+s.Access)
+	return scheme.Authorize(req, s)
+}
+
+// isFor tells whether a request goes to where the session's tokens may go.
+func (s Session) isFor(req *http.Request) error {
+	if origin := req.URL.Scheme + "://" + strings.ToLower(req.URL.Host); origin != s.PDS {
+		return fmt.Errorf("%w: %s is on %s, the request goes to %s", ErrOtherHost, s.DID, s.PDS, origin)
+	}
 	return nil
+}
+
+// early is how long before its expiry the access token of a session is renewed: no more than a quarter of its life, as some live
+// five minutes.
+func (m *Manager) early(s Session, exp time.Time) time.Duration {
+	if s.Grant == nil {
+		return m.o.Early
+	}
+	return min(m.o.Early, exp.Sub(s.Grant.Issued)/4)
+}
+
+// Observe implements [xrpc.Observer].
+func (a *Account) Observe(req *http.Request, h http.Header) {
+	s := a.Session()
+	if scheme, err := a.m.scheme(s); err == nil {
+		scheme.Observe(req, h, s)
+	}
 }
 
 // Refresh renews the session if the server refused a request because of its token.
 func (a *Account) Refresh(ctx context.Context, req *http.Request, refusal *xrpc.Error) (bool, error) {
-	if !errors.Is(refusal, xrpc.ErrExpiredToken) && refusal.Status != http.StatusUnauthorized {
+	s := a.Session()
+	scheme, err := a.m.scheme(s)
+	if err != nil {
+		return false, err
+	}
+	switch scheme.Remedy(refusal, s) {
+	case RemedyRepeat:
+		return true, nil
+	case RemedyRenew:
+	default:
 		return false, nil
 	}
-	used, _ := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
+	_, used, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	if _, err := a.renew(ctx, used); err != nil {
 		return false, err
 	}
@@ -365,23 +422,25 @@ func (a *Account) renew(ctx context.Context, old string) (Session, error) {
 		return fail(fmt.Errorf("the session was ended elsewhere: %w", err))
 	}
 
-	c := &xrpc.Client{Host: s.PDS, HTTP: a.m.o.HTTP, Auth: xrpc.Bearer(s.Refresh)}
-	out, err := comatproto.ServerRefreshSession.Call(ctx, c, nil)
+	scheme, err := a.m.scheme(s)
 	if err != nil {
-		if refusal, ok := errors.AsType[*xrpc.Error](err); ok && final(refusal) {
-			a.end()
-			a.m.o.OnEvent(EventExpired, s)
-			if derr := a.m.o.Store.Delete(context.WithoutCancel(ctx), did); derr != nil {
-				err = errors.Join(err, derr)
-			}
-			return fail(fmt.Errorf("%w: the server ended the session: %w", ErrLoginRequired, err))
-		}
 		return fail(err)
 	}
-	if syntax.DID(out.Did) != did {
-		return fail(fmt.Errorf("the server answered with a session of %q", out.Did))
+	renewed, err := scheme.Renew(ctx, s)
+	if errors.Is(err, ErrLoginRequired) {
+		a.end()
+		a.m.o.OnEvent(EventExpired, s)
+		if derr := a.m.o.Store.Delete(context.WithoutCancel(ctx), did); derr != nil {
+			err = errors.Join(err, derr)
+		}
 	}
-	s.Access, s.Refresh, s.Handle = out.AccessJwt, out.RefreshJwt, syntax.Handle(out.Handle)
+	if err != nil {
+		return fail(err)
+	}
+	if renewed.DID != did {
+		return fail(fmt.Errorf("the server answered with a session of %q", renewed.DID))
+	}
+	s = renewed
 	if err := s.Check(); err != nil {
 		return fail(err)
 	}
@@ -391,15 +450,6 @@ func (a *Account) renew(ctx context.Context, old string) (Session, error) {
 		return fail(fmt.Errorf("keeping the new tokens: %w", err))
 	}
 	return s, nil
-}
-
-// final reports whether a refusal to renew means that the session is over.
-func final(e *xrpc.Error) bool {
-	switch {
-	case errors.Is(e, xrpc.ErrExpiredToken), errors.Is(e, xrpc.ErrInvalidToken), errors.Is(e, comatproto.ErrAccountTakedown):
-		return true
-	}
-	return e.Status == http.StatusUnauthorized
 }
 
 // Logout ends the session here and at the server. It is gone here even if the server could not be reached, which is then
@@ -422,11 +472,11 @@ func (a *Account) Logout(ctx context.Context) error {
 	}
 	a.end()
 	a.m.o.OnEvent(EventLogout, s)
-	c := &xrpc.Client{Host: s.PDS, HTTP: a.m.o.HTTP, Auth: xrpc.Bearer(s.Refresh)}
-	if _, err := comatproto.ServerDeleteSession.Call(ctx, c, nil); err != nil {
-		if refusal, ok := errors.AsType[*xrpc.Error](err); ok && final(refusal) {
-			return nil // it was over already
-		}
+	scheme, err := a.m.scheme(s)
+	if err == nil {
+		err = scheme.Revoke(ctx, s)
+	}
+	if err != nil {
 		return fmt.Errorf("the session is removed here, but the server could not be told: %w", err)
 	}
 	return nil

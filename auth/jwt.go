@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -84,17 +83,4 @@ func splitJWT(token string) (*jwt, error) {
 		return nil, errors.New("the token's signature isn't base64")
 	}
 	return j, nil
-}
-
-// signedPart is the part of a token that its signature covers.
-func signedPart(h jwtHeader, c jwtClaims) (string, error) {
-	header, err := json.Marshal(h)
-	if err != nil {
-		return "", fmt.Errorf("encoding the header of a token: %w", err)
-	}
-	claims, err := json.Marshal(c)
-	if err != nil {
-		return "", fmt.Errorf("encoding the claims of a token: %w", err)
-	}
-	return base64url.EncodeToString(header) + "." + base64url.EncodeToString(claims), nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/auth/internal/jws"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
@@ -56,15 +57,11 @@ func (t *ServiceToken) Sign(key *keys.PrivateKey) (string, error) {
 	if !t.Issued.IsZero() {
 		c.Iat = number(t.Issued)
 	}
-	signed, err := signedPart(jwtHeader{Typ: "JWT", Alg: key.Alg(), Kid: t.KeyID}, c)
+	header, err := jws.Encode(jwtHeader{Typ: "JWT", Alg: key.Alg(), Kid: t.KeyID})
 	if err != nil {
 		return "", err
 	}
-	sig, err := key.Sign([]byte(signed))
-	if err != nil {
-		return "", fmt.Errorf("signing a token: %w", err)
-	}
-	return signed + "." + base64url.EncodeToString(sig), nil
+	return jws.Sign(key, header, c)
 }
 
 func number(t time.Time) json.Number { return json.Number(strconv.FormatInt(t.Unix(), 10)) }

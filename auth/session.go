@@ -25,6 +25,9 @@ type Session struct {
 	// Suffix is what followed the PDS in the session string that this was read from, "/xrpc" or "". Only CompatString uses
 	// it, so that the string comes out as it went in.
 	Suffix string `json:"suffix,omitempty"`
+	// Grant is nil unless OAuth made the session. Then the tokens are of use only together with it, Refresh may be "", and
+	// the one-line form of [Session.CompatString] leaves out what matters.
+	Grant *Grant `json:"grant,omitempty"`
 }
 
 // Check tells whether the session may be used.
@@ -48,7 +51,16 @@ func (s Session) Check() error {
 	if c, ok := s.RefreshClaims(); ok && c.Type == typeAccess {
 		return errors.New("a session with an access token in the place of the refresh token")
 	}
-	for _, t := range []string{s.Access, s.Refresh} {
+	tokens := []string{s.Access, s.Refresh}
+	if s.Grant != nil {
+		if err := s.Grant.check(); err != nil {
+			return err
+		}
+		if s.Refresh == "" { // a client may do without
+			tokens = tokens[:1]
+		}
+	}
+	for _, t := range tokens {
 		// A token goes into a header.
 		if t == "" || len(t) > maxToken || strings.ContainsFunc(t, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 			return errors.New("a session without valid tokens")
@@ -95,7 +107,12 @@ func (s Session) AccessClaims() (Claims, bool) { return claimsOf(s.Access) }
 func (s Session) RefreshClaims() (Claims, bool) { return claimsOf(s.Refresh) }
 
 // AccessExpires returns when the access token expires. It is false if the token doesn't tell.
-func (s Session) AccessExpires() (time.Time, bool) { return expiry(s.Access) }
+func (s Session) AccessExpires() (time.Time, bool) {
+	if s.Grant != nil { // the tokens of OAuth are for servers to read
+		return s.Grant.Expires, !s.Grant.Expires.IsZero()
+	}
+	return expiry(s.Access)
+}
 
 // RefreshExpires returns when the refresh token expires. It is false if the token doesn't tell.
 func (s Session) RefreshExpires() (time.Time, bool) { return expiry(s.Refresh) }

@@ -8,16 +8,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 
+	"github.com/barograph/baro/auth/internal/secretfile"
 	"github.com/barograph/baro/internal/filelock"
 	"github.com/barograph/baro/syntax"
 )
@@ -90,7 +88,6 @@ func sortSessions(s []Session) {
 const (
 	filePrefix = "session-"
 	fileSuffix = ".json"
-	tmpPrefix  = "tmp-"
 	maxFile    = 64 << 10 // bytes of a session file
 	lockName   = "lock"
 )
@@ -105,7 +102,6 @@ const (
 type FileStore struct {
 	root *os.Root
 	own  bool // to be closed here
-	tmp  atomic.Int64
 }
 
 // NewFileStore returns the store in a folder, which should have mode 0700. The caller keeps the folder open, and closes it.
@@ -211,19 +207,11 @@ func (f *FileStore) Load(_ context.Context, did syntax.DID) (Session, error) {
 }
 
 func (f *FileStore) read(name string) (Session, error) {
-	h, err := f.root.Open(name)
-	if err != nil {
-		return Session{}, err
-	}
-	defer h.Close()
-	b, err := io.ReadAll(io.LimitReader(h, maxFile+1))
+	b, err := secretfile.Read(f.root, name, maxFile)
 	if err != nil {
 		return Session{}, fmt.Errorf("reading the session file %s: %w", name, err)
 	}
 	var s sessionText
-	if len(b) > maxFile {
-		return Session{}, fmt.Errorf("the session file %s has more than %d bytes", name, maxFile)
-	}
 	if err := json.Unmarshal(b, &s); err != nil {
 		// Not the error itself: it may quote a token.
 		return Session{}, fmt.Errorf("the session file %s is damaged: log in again", name)
@@ -235,50 +223,15 @@ func (f *FileStore) read(name string) (Session, error) {
 }
 
 // Save implements [Store].
-func (f *FileStore) Save(_ context.Context, s Session) (err error) {
+func (f *FileStore) Save(_ context.Context, s Session) error {
 	b, err := json.Marshal(sessionText{textVersion, s})
 	if err != nil {
 		return fmt.Errorf("encoding a session: %w", err)
 	}
-	var tmp string
-	var h *os.File
-	for range 100 { // a name may be taken by what a process with the same number left behind
-		tmp = tmpPrefix + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(f.tmp.Add(1), 10)
-		if h, err = f.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); !errors.Is(err, fs.ErrExist) {
-			break
-		}
-	}
-	if err != nil {
+	if err := secretfile.Write(f.root, fileName(s.DID), append(b, '\n')); err != nil {
 		return fmt.Errorf("writing a session file: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			_ = f.root.Remove(tmp) // what went wrong before says more
-			err = fmt.Errorf("writing a session file: %w", err)
-		}
-	}()
-	if _, err = h.Write(append(b, '\n')); err == nil {
-		err = h.Sync()
-	}
-	if cerr := h.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	if err = f.root.Rename(tmp, fileName(s.DID)); err != nil {
-		return err
-	}
-	f.syncFolder()
 	return nil
-}
-
-// syncFolder makes a rename last through a loss of power, where the system can; where it can't, the file is still whole.
-func (f *FileStore) syncFolder() {
-	if d, err := f.root.Open("."); err == nil {
-		_ = d.Sync()
-		_ = d.Close()
-	}
 }
 
 // Delete implements [Store].
@@ -286,7 +239,7 @@ func (f *FileStore) Delete(_ context.Context, did syntax.DID) error {
 	if err := f.root.Remove(fileName(did)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing a session file: %w", err)
 	}
-	f.syncFolder()
+	secretfile.Sync(f.root)
 	return nil
 }
 

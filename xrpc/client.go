@@ -52,11 +52,20 @@ type Auth interface {
 	Authorize(ctx context.Context, req *http.Request) error
 }
 
-// Refresher is an [Auth] that can answer a refusal, by new tokens or a nonce. It is asked once per request whose answer has
-// the status 400, 401 or 403; if it returns true the request is authorized anew and repeated.
+// Refresher is an [Auth] that can answer a refusal, by new tokens or a nonce. It is asked about an answer with the status 400,
+// 401 or 403; if it returns true the request is authorized anew and repeated. A request is repeated twice at most, and only
+// once for the same name of an error: it may lack first a nonce and then a fresh token.
 type Refresher interface {
 	Refresh(ctx context.Context, req *http.Request, refusal *Error) (retry bool, err error)
 }
+
+// Observer is an [Auth] that sees the header of every answer, since some tell what the next request must carry.
+type Observer interface {
+	Observe(req *http.Request, header http.Header)
+}
+
+// maxRefusals is how many refusals of one request a [Refresher] may answer.
+const maxRefusals = 2
 
 // Bearer is an [Auth] that sends a fixed token.
 type Bearer string
@@ -369,14 +378,16 @@ func (c *Client) try(ctx context.Context, method, nsid, query string, in *Body, 
 	}
 }
 
-// once makes one attempt, or two if there are new credentials for a second.
+// once makes one attempt, and another as often as there are new credentials for it.
 func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body, accept string, m *Meta) (*Stream, error) {
 	h := c.HTTP
 	if h == nil {
 		h = new(http.Client)
 	}
 	refresher, _ := c.Auth.(Refresher)
-	for try := 0; ; try++ {
+	observer, _ := c.Auth.(Observer)
+	refused := make([]string, 0, maxRefusals)
+	for {
 		if err := c.Pacer.wait(ctx, c.Host, nsid); err != nil {
 			return nil, fmt.Errorf("calling %s: waiting for the server's budget: %w", nsid, err)
 		}
@@ -393,12 +404,15 @@ func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body,
 		}
 		m.Status, m.Header = resp.StatusCode, resp.Header
 		c.Pacer.note(c.Host, nsid, resp.Header)
+		if observer != nil {
+			observer.Observe(req, resp.Header)
+		}
 		if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 			return &Stream{Body: resp.Body, Type: resp.Header.Get("Content-Type"), Length: resp.ContentLength, Header: resp.Header}, nil
 		}
 		refusal := readError(resp)
 		refusal.NSID = nsid
-		if refresher == nil || try > 0 || (refusal.Status != 400 && refusal.Status != 401 && refusal.Status != 403) || !rewind(in) {
+		if refresher == nil || len(refused) == maxRefusals || slices.Contains(refused, refusal.Name) || (refusal.Status != 400 && refusal.Status != 401 && refusal.Status != 403) || !rewind(in) {
 			return nil, refusal
 		}
 		retry, err := refresher.Refresh(ctx, req, refusal)
@@ -408,6 +422,7 @@ func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body,
 		if !retry {
 			return nil, refusal
 		}
+		refused = append(refused, refusal.Name)
 	}
 }
 
