@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/barograph/baro/xrpc"
 )
 
 // Transport adds credentials to the requests of any [http.Client], for code that knows nothing of package xrpc: those of an
 // [Account], of an [xrpc.Bearer], or of any other [xrpc.Auth]. If the credentials can be renewed, a request that is refused
-// because of them is sent a second time with new ones, as far as its body can be had again (see [http.Request.GetBody]); when
+// because of them is sent again with new ones, as far as its body can be had again (see [http.Request.GetBody]); when
 // the renewal fails, its error is that of the request, which was then sent once. An Account's tokens go to its PDS only: a
 // request elsewhere, by a redirect too, is an [ErrOtherHost].
 type Transport struct {
@@ -28,48 +29,56 @@ const maxRefusal = 64 << 10
 // plain is the standard transport.
 var plain = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
+// maxRefusals is how many refusals of one request are answered by credentials, as by a client of package xrpc.
+const maxRefusals = 2
+
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	sent, resp, err := t.send(req, req.Body)
-	if err != nil {
-		return nil, err
-	}
-	refresher, ok := t.Auth.(xrpc.Refresher)
-	switch resp.StatusCode {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-	default:
-		ok = false
-	}
-	bodyless := req.Body == nil || req.Body == http.NoBody
-	if !ok || !bodyless && req.GetBody == nil {
-		return resp, nil
-	}
-	head, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("reading a refusal: %w", err), resp.Body.Close())
-	}
-	again, err := refresher.Refresh(req.Context(), sent, xrpc.ParseError(resp.StatusCode, resp.Header, head))
-	if err != nil {
-		return nil, errors.Join(err, resp.Body.Close())
-	}
-	if !again {
-		resp.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
-		return resp, nil
-	}
-	if err := resp.Body.Close(); err != nil {
-		return nil, err
-	}
+	refresher, _ := t.Auth.(xrpc.Refresher)
 	body := req.Body
-	if !bodyless {
-		if body, err = req.GetBody(); err != nil {
+	bodyless := body == nil || body == http.NoBody
+	var refused []string
+	for {
+		sent, resp, err := t.send(req, body)
+		if err != nil {
 			return nil, err
 		}
+		switch resp.StatusCode {
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		default:
+			return resp, nil
+		}
+		if refresher == nil || !bodyless && req.GetBody == nil || len(refused) == maxRefusals {
+			return resp, nil
+		}
+		head, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("reading a refusal: %w", err), resp.Body.Close())
+		}
+		refusal := xrpc.ParseError(resp.StatusCode, resp.Header, head)
+		again := false
+		if !slices.Contains(refused, refusal.Name) {
+			if again, err = refresher.Refresh(req.Context(), sent, refusal); err != nil {
+				return nil, errors.Join(err, resp.Body.Close())
+			}
+		}
+		if !again {
+			resp.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+			return resp, nil
+		}
+		if err := resp.Body.Close(); err != nil {
+			return nil, err
+		}
+		if !bodyless {
+			if body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+		refused = append(refused, refusal.Name)
 	}
-	_, resp, err = t.send(req, body)
-	return resp, err
 }
 
 // send sends a copy of the request with credentials, and closes the body.
@@ -82,12 +91,17 @@ func (t *Transport) send(req *http.Request, body io.ReadCloser) (*http.Request, 
 		}
 		return r, nil, err
 	}
+	var resp *http.Response
+	var err error
 	if t.Base != nil {
-		resp, err := t.Base.RoundTrip(r)
-		return r, resp, err
+		resp, err = t.Base.RoundTrip(r)
+	} else {
+		r.RequestURI = ""
+		resp, err = plain.Do(r)
 	}
-	r.RequestURI = ""
-	resp, err := plain.Do(r)
+	if o, ok := t.Auth.(xrpc.Observer); ok && err == nil {
+		o.Observe(r, resp.Header)
+	}
 	return r, resp, err
 }
 

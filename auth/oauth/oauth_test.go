@@ -168,6 +168,13 @@ func TestSession(t *testing.T) {
 				if srv.Count("written") != 2 || a.Session().Refresh == before.Refresh || a.Session().Grant.Key != before.Grant.Key {
 					t.Errorf("%d written, %v", srv.Count("written"), a.Session().Grant)
 				}
+				srv.Expire()
+				srv.Rotate()
+				resp, err := a.HTTPClient().Get(srv.PDS + xrpc.Path("com.atproto.server.getSession")) // any code of HTTP
+				if err != nil || resp.StatusCode != 200 {
+					t.Fatal(resp, err)
+				}
+				resp.Body.Close()
 				if err := a.Logout(ctx); err != nil {
 					t.Fatal(err)
 				}
