@@ -459,27 +459,3 @@ func PostOf(v *PostView) (*appbsky.FeedPost, bool) {
 	r, err := client.Decode[appbsky.FeedPost](client.Record[data.Raw]{URI: syntax.ATURI(v.Uri), Value: v.Record})
 	return &r.Value, err == nil
 }
-
-// Preferences are the account's settings: muted words, saved feeds and the like. Settings that this module doesn't know
-// stay in the list as they are.
-func (c *Client) Preferences(ctx context.Context) (appbsky.ActorDefs_Preferences, error) {
-	out, err := appbsky.ActorGetPreferences.Call(ctx, c.appview, &xrpc.None{})
-	if err != nil {
-		return nil, err
-	}
-	return out.Preferences, nil
-}
-
-// UpdatePreferences changes the account's settings: change is given all of them and returns all of them. The server has no
-// way to tell that somebody else changed them meanwhile.
-func (c *Client) UpdatePreferences(ctx context.Context, change func(appbsky.ActorDefs_Preferences) (appbsky.ActorDefs_Preferences, error)) error {
-	prefs, err := c.Preferences(ctx)
-	if err != nil {
-		return err
-	}
-	if prefs, err = change(prefs); err != nil {
-		return err
-	}
-	_, err = appbsky.ActorPutPreferences.Call(ctx, c.appview, &appbsky.ActorPutPreferences_Input{Preferences: prefs})
-	return err
-}
