@@ -82,13 +82,11 @@ func (c *Client) send(ctx context.Context, drafts []draft) error {
 		_, err := client.Create(ctx, c.pds, &drafts[0].raw, client.WriteOptions{RecordKey: drafts[0].rkey})
 		return err
 	}
-	in := comatproto.RepoApplyWrites_Input{Repo: string(c.did)}
+	var writes []client.Write
 	for _, d := range drafts {
-		in.Writes = append(in.Writes, comatproto.RepoApplyWrites_Input_Writes_Elem{Value: &comatproto.RepoApplyWrites_Create{
-			Collection: string(d.ref.URI.Collection()), Rkey: new(string(d.rkey)), Value: d.raw,
-		}})
+		writes = append(writes, client.CreateOf(d.rkey, &d.raw))
 	}
-	_, err := comatproto.RepoApplyWrites.Call(ctx, c.pds.XRPC(), &in)
+	_, err := c.pds.ApplyWrites(ctx, writes, client.WriteOptions{})
 	return err
 }
 
