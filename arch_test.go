@@ -329,7 +329,7 @@ func machinery(rel, imp string) bool {
 	switch {
 	case top(rel) == "cmd", top(rel) == "examples", rel == "internal/world", rel == "internal/netguard", rel == "internal/kv", rel == "internal/blob", testSupport(rel):
 		return true
-	case rel == "stream" && imp == "net": // what an application without a guard dials with; servers pass their own dialer
+	case rel == "stream" && (imp == "net" || imp == "time"): // what an application without a guard dials with, and its clock; servers pass their own
 		return true
 	case rel == "bsky" && imp == "time", rel == "identity" && (imp == "time" || imp == "net"): // what people type first works without being given a clock and a resolver
 		return true

@@ -95,3 +95,20 @@ func (m *Commit) Records() ([][]byte, error) {
 	}
 	return out, nil
 }
+
+// commitOf returns the commit that is the root of a message's blocks. Neither its hash nor its signature is checked.
+func commitOf(blocks []byte) (*repo.Commit, error) {
+	scan, err := car.NewScanner(blocks, car.Options{Unverified: true})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		b, err := scan.Next()
+		if err != nil {
+			return nil, err
+		}
+		if b.CID == scan.Root() {
+			return repo.DecodeCommit(b.Data)
+		}
+	}
+}

@@ -2,28 +2,58 @@
 //
 // Specification: https://atproto.com/specs/event-stream and https://atproto.com/specs/sync.
 //
+// [Records] is what most programs want: the changes of records, verified, from a relay or PDS.
+//
+//	for r, err := range stream.Records(ctx, "https://relay.example", &stream.Options{
+//		Keys:        directory, // an *identity.Directory
+//		Collections: []string{"app.bsky.feed.post", "com.example.*"},
+//		After:       &cursor,
+//	}) {
+//		if err != nil { return err }
+//		post, err := stream.Decode[appbsky.FeedPost](&r) // if r.Action isn't stream.ActionDelete
+//		cursor = r.Cursor
+//	}
+//
+// [Repos] yields all events, [Labels] those of a labeler. Subscribe and Dial are below them: frames as they come. All of them
+// are loops that connect again after a failure; leaving one ends all that it has begun.
+//
+// # What is verified
+//
+// Of a commit: sizes and syntax, the hash of every block, that the commit is the account's and signed with its present key,
+// that the tree without the operations is the tree before, and that the tree and revision before are those of the commit
+// before. What a host knows of the operations that a filter leaves out doesn't matter to that. A wrong signature leads to one
+// more look at the account's key. What fails is not handed out: a [Problem] tells of it, and the loop goes on. The first
+// commit that is seen of an account is held against what it says itself; so is one after a gap, see [GapPolicy].
+//
+// A filter by account looks at nothing of the others. A filter by collection looks at the paths of a commit's operations, and
+// verifies only commits with a path that is wanted. Of the others it follows the links, unsigned, so that a lost commit still
+// shows as a gap; a host that left the wanted operations out of a commit would not show until Options.VerifyAll, which
+// verifies them all. Nothing is handed out that wasn't verified whole.
+//
+// Whether an account is active is what its host says, and who an account is says Options.Keys.
+//
+// # Order, cursors and back-pressure
+//
+// Events of one account come in order; accounts are verified side by side and don't wait for each other. The Cursor of an
+// event, and Options.OnCursor, tell up to where everything has been handed out: going on after it repeats some events
+// and loses none. A loop that takes its time stops the reading, at Options.MaxQueue events or MaxBytes; a server may then end
+// the connection, which is taken up again where the reading ended.
+//
+// # Frames
+//
 // A frame is one binary WebSocket message of two DAG-CBOR maps: a header {op, t} and a payload. [ParseFrame] checks both
 // strictly and keeps views of the buffer; the messages of com.atproto.sync.subscribeRepos are the hand-written types
 // [Commit], [Sync], [Identity], [Account] and [Info], which decode from a [Frame] and encode with [AppendFrame].
 // Decoding into a message leaves unknown fields out. A service that passes events on uses [AppendResequenced], which
 // writes another sequence number into a frame and keeps every other byte, known or not.
 //
-//	for f, err := range stream.Subscribe(ctx, "https://pds.example", stream.SubscribeOptions{After: &cursor}) {
-//		if err != nil { return err }
-//		m, err := f.Message()
-//		switch m := m.(type) {
-//		case *stream.Commit: …
-//		case *stream.Account: …
-//		}
-//		cursor = f.Seq
-//	}
-//
 //	handler := stream.NewHandler(ctx, source, stream.ServeOptions{}) // an http.Handler
 //
-// The package checks framing, encoding and the order of sequence numbers. It doesn't check signatures, trees, or the
-// syntax of identifiers in messages (package repo does), keeps no cursor on disk, and has no JSON form.
+// The package keeps no cursor on disk and no copy of repositories (package reposync does), has no JSON form, and doesn't look
+// at lexicons.
 //
-// Limits: 5 MiB a frame, on both sides; consumers and servers end connections that are silent or stalled.
+// Limits: 5 MiB a frame, on both sides; consumers and servers end connections that are silent or stalled; see Options for
+// those of memory.
 package stream
 
 import (
@@ -79,6 +109,11 @@ func (e *Error) Error() string {
 		return "stream error " + e.Name
 	}
 	return "stream error " + e.Name + ": " + e.Message
+}
+
+// Is makes errors.Is find [ErrFutureCursor] and [ErrTooSlow] in what the other side says.
+func (e *Error) Is(target error) bool {
+	return target == ErrFutureCursor && e.Name == ErrorFutureCursor || target == ErrTooSlow && e.Name == ErrorConsumerTooSlow
 }
 
 // SeqError says that a sequence number is not above its predecessor. The event must not be processed.

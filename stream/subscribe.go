@@ -277,6 +277,9 @@ func (c *Conn) Next() (Frame, error) {
 	if c.err != nil {
 		return Frame{}, c.err
 	}
+	// Only the other side's silence counts, not that of a reader who takes its time.
+	c.idle.Reset(c.o.IdleTimeout)
+	defer c.idle.Stop()
 	for {
 		f, err := c.next()
 		if err != nil {
@@ -469,11 +472,10 @@ func (s *subscription) once(ctx context.Context, host string, yield func(Frame, 
 			return err
 		}
 		if f.Seq != 0 {
-			s.failures = 0
 			if f.Seq == s.last {
 				continue
 			}
-			s.last = f.Seq
+			s.failures, s.last = 0, f.Seq
 		}
 		if !yield(f, nil) {
 			return errBreak

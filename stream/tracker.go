@@ -39,6 +39,9 @@ func (t *Tracker) Add(ctx context.Context, seq int64, size int) (*Tracked, error
 		if t.events > 0 && (t.events >= t.maxEvents || t.bytes+size > t.maxBytes) {
 			return false
 		}
+		if t.cursor == 0 && len(t.queue) == 0 && seq > 0 {
+			t.cursor = seq - 1
+		}
 		t.queue = append(t.queue, e)
 		t.events++
 		t.bytes += size
