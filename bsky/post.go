@@ -45,6 +45,8 @@ type Post struct {
 	NoQuotes bool     // nobody may quote
 
 	CreatedAt time.Time // zero: now
+	// RecordKey is the key of the record, a TID. Empty: one of the present. Who keeps it can try again and post nothing twice.
+	RecordKey syntax.RecordKey
 }
 
 // Card shows a page of the web: its address, title and description, and perhaps a picture.
@@ -234,7 +236,7 @@ func (c *Client) prepare(ctx context.Context, p Post, reply *appbsky.FeedPost_Re
 	if strings.TrimSpace(p.Text) == "" && r.Embed.IsZero() && q.video == nil {
 		return nil, ErrEmptyPost
 	}
-	d, err := c.draft("", r)
+	d, err := c.draft(p.RecordKey, r)
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,10 @@ type Options struct {
 	// changes. Empty: [ZoneFile] in Dir.
 	Zone string
 
+	// Allow are other services on this machine, as host:port, that those of the network may reach: an AppView that the PDS passes
+	// questions on to, or a feed generator. Their DIDs are such as did:web:localhost%3A3000.
+	Allow []string
+
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // told by the services
 	// AdminPassword of the PDS; when empty, a network with a Dir makes one, in the file pds/secrets/admin.password.
@@ -176,6 +180,11 @@ func (n *Network) start(ctx context.Context) error {
 	}
 	for _, s := range n.services {
 		if err := guard.Allow(s.host); err != nil {
+			return err
+		}
+	}
+	for _, host := range n.o.Allow {
+		if err := guard.Allow(host); err != nil {
 			return err
 		}
 	}

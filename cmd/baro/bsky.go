@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,199 +15,131 @@ import (
 
 func newBsky(e *env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "bsky",
-		Short:   "Post to Bluesky, and read it",
+		Use:   "bsky",
+		Short: "Post to Bluesky, and read it",
+		Long: "Writes go to your own PDS. What is read comes from an AppView, which your PDS passes the questions on to: the one that it\n" +
+			"knows, or that of --appview. A local network has none of its own; 'baro up --allow' lets it reach yours.\n\n" +
+			"Accounts are named by handle, DID or the address of their page, posts by AT-URI or the address of theirs.",
 		Example: "  baro bsky post 'hello @bob.test' --image cat.jpg --alt 'a cat'\n  baro bsky timeline --limit 20",
 	}
-	prefs := &cobra.Command{Use: "prefs", Short: "Save and restore preferences", Example: "  baro bsky prefs export > prefs.json"}
+	prefs := &cobra.Command{
+		Use: "prefs", Short: "Save and restore preferences",
+		Long:    "Preferences are what apps keep for your account: muted words, saved feeds, the labelers that you subscribe to.",
+		Example: "  baro bsky prefs export > prefs.json\n  baro bsky prefs import prefs.json",
+	}
 	prefs.AddCommand(newBskyPrefsExport(e), newBskyPrefsImport(e))
-	cmd.AddCommand(newBskyPost(e), newBskyTimeline(e), newBskySearch(e), newBskyThread(e), prefs)
+	cmd.AddCommand(newBskyPost(e))
+	cmd.AddCommand(newBskyReads(e)...)
+	cmd.AddCommand(newBskyDeeds(e)...)
+	cmd.AddCommand(prefs)
 	return cmd
+}
+
+// bskyFlags are those of commands that act for an account at an AppView.
+type bskyFlags struct {
+	accountFlags
+	appview string
+}
+
+func (f *bskyFlags) addTo(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.appview, "appview", "", "AppView to ask, as DID#service such as did:web:api.bsky.app#bsky_appview (default: the one that your PDS knows)")
+	f.accountFlags.add(cmd.Flags())
 }
 
 // asBsky calls do with a client of Bluesky for an account that is logged in.
-func (e *env) asBsky(ctx context.Context, f accountFlags, do func(*bsky.Client) error) error {
-	return e.asAccount(ctx, f, func(s *sessions, a *auth.Account) error {
+func (e *env) asBsky(ctx context.Context, f bskyFlags, do func(*bsky.Client) error) error {
+	if did, id, ok := strings.Cut(f.appview, "#"); f.appview != "" && (!ok || id == "" || !strings.HasPrefix(did, "did:")) {
+		return usagef("--appview %q: want a DID, # and the name of its service, such as %s", f.appview, bsky.AppViewService)
+	}
+	return e.asAccount(ctx, f.accountFlags, func(s *sessions, a *auth.Account) error {
 		n := s.networkOf(a.Session().PDS)
-		return do(bsky.ForAccount(a, bsky.Options{HTTP: n.http, Identity: n.dir, Now: e.world.Clock.Now}))
+		o := bsky.Options{HTTP: n.http, Identity: n.dir, Now: e.world.Clock.Now, AppView: f.appview}
+		if n.local {
+			o.VideoService = "none" // the public one knows nothing of accounts here
+		}
+		return do(bsky.ForAccount(a, o))
 	})
 }
 
-type postFlags struct {
-	accountFlags
-	images, alts []string
-	langs        []string
-	reply, quote string
-	plain, dry   bool
+// recordName turns what names a record into its AT-URI.
+func recordName(arg string) (string, error) {
+	uri, err := parseRecord(arg)
+	return string(uri), err
 }
 
-func newBskyPost(e *env) *cobra.Command {
-	var f postFlags
-	cmd := &cobra.Command{
-		Use:   "post TEXT",
-		Short: "Write a post",
-		Long: "Writes a post; - takes the text from standard input. Mentions, links and tags are found in the text. Each --image goes\n" +
-			"with the --alt of the same place, and what the file tells of its author is taken out. Posts are named by at-uri or by\n" +
-			"web address.",
-		Example: "  baro bsky post 'hello @bob.test, see example.com #atproto' --lang en\n" +
-			"  baro bsky post 'look' --image cat.jpg --alt 'a cat asleep'\n" +
-			"  baro bsky post 'yes' --reply-to https://bsky.app/profile/bob.test/post/3l6oveex3ii2l --dry-run",
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.bskyPost(cmd.Context(), args[0], f)
-		},
-	}
-	fl := cmd.Flags()
-	fl.StringArrayVar(&f.images, "image", nil, "picture to show, a JPEG, PNG, WebP or GIF file (repeat for up to four)")
-	fl.StringArrayVar(&f.alts, "alt", nil, "what the picture shows, for those who don't see it (repeat as --image)")
-	fl.StringSliceVar(&f.langs, "lang", nil, "language of the text, such as en (repeat for more)")
-	fl.StringVar(&f.reply, "reply-to", "", "post that this one answers")
-	fl.StringVar(&f.quote, "quote", "", "record that is shown below the text")
-	fl.BoolVar(&f.plain, "plain", false, "leave mentions, links and tags as mere text")
-	fl.BoolVar(&f.dry, "dry-run", false, "print the record and write nothing")
-	f.add(fl)
-	return cmd
+// accountName turns what names an account into its handle or DID.
+func accountName(arg string) (string, error) {
+	at, err := parseAccount(arg)
+	return string(at), err
 }
 
-func (e *env) bskyPost(ctx context.Context, text string, f postFlags) error {
-	if len(f.alts) > len(f.images) || len(f.images) > bsky.MaxImages {
-		return usagef("there are %d --image and %d --alt: want at most %d pictures, and no more texts than pictures", len(f.images), len(f.alts), bsky.MaxImages)
-	}
-	if text == "-" {
-		b, err := e.readInput(ctx, text, 64<<10)
-		if err != nil {
-			return err
-		}
-		text = string(b)
-	}
-	p := bsky.Post{Text: text, Plain: f.plain, Langs: f.langs, ReplyTo: f.reply, Quote: f.quote}
-	for i, name := range f.images {
-		b, err := e.readInput(ctx, name, 4*bsky.MaxImage)
-		if err != nil {
-			return err
-		}
-		im := bsky.Image{Data: b}
-		if i < len(f.alts) {
-			im.Alt = f.alts[i]
-		}
-		p.Images = append(p.Images, im)
-	}
-	return e.asBsky(ctx, f.accountFlags, func(c *bsky.Client) error {
-		if f.dry {
-			made, err := c.Prepare(ctx, p)
+// newBskyDeeds are the commands that do one thing to one account or record.
+func newBskyDeeds(e *env) []*cobra.Command {
+	made := func(act func(*bsky.Client, context.Context, string) (bsky.Ref, error)) func(context.Context, *bsky.Client, string) error {
+		return func(ctx context.Context, c *bsky.Client, arg string) error {
+			ref, err := act(c, ctx, arg)
 			if err != nil {
 				return err
 			}
-			b, err := data.MarshalJSON(made.Record)
-			if err != nil {
+			return e.printRecord(recordLine{URI: string(ref.URI), CID: ref.CID.String()})
+		}
+	}
+	done := func(what string, act func(*bsky.Client, context.Context, string) error) func(context.Context, *bsky.Client, string) error {
+		return func(ctx context.Context, c *bsky.Client, arg string) error {
+			if err := act(c, ctx, arg); err != nil {
 				return err
 			}
-			return e.printDocument(b)
-		}
-		ref, err := c.Post(ctx, p)
-		if err != nil {
+			if e.json {
+				return e.printJSON(map[string]string{"done": what, "subject": arg})
+			}
+			_, err := fmt.Fprintf(e.stdout, "%s %s\n", what, inert(arg))
 			return err
 		}
-		if e.json {
-			return e.printJSON(recordLine{URI: string(ref.URI), CID: ref.CID.String()})
-		}
-		_, err = fmt.Fprintf(e.stdout, "%s  %s\n", ref.URI, ref.CID)
-		return err
-	})
-}
-
-// printPost prints a post as an AppView shows it.
-func (e *env) printPost(v *bsky.PostView, indent string) error {
-	text := ""
-	if p, ok := bsky.PostOf(v); ok {
-		text = p.Text
 	}
-	if e.json {
-		return e.printJSON(map[string]any{"uri": v.Uri, "cid": v.Cid, "author": v.Author.Handle, "did": v.Author.Did, "indexedAt": v.IndexedAt, "record": v.Record})
-	}
-	_, err := fmt.Fprintf(e.stdout, "%s%s  %s\n%s  %s\n", indent, inert(v.Author.Handle), inert(v.Uri), indent, inert(text))
-	return err
-}
-
-func newBskyTimeline(e *env) *cobra.Command {
-	var f accountFlags
-	var limit int
-	cmd := &cobra.Command{
-		Use:     "timeline",
-		Short:   "Read what those whom you follow post",
-		Example: "  baro bsky timeline --limit 20",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.asBsky(cmd.Context(), f, func(c *bsky.Client) error {
-				list, err := c.Timeline().First(cmd.Context(), limit)
-				for i := range list {
-					err = errors.Join(err, e.printPost(&list[i].Post, ""))
-				}
-				return err
-			})
-		},
-	}
-	cmd.Flags().IntVar(&limit, "limit", 50, "posts to read at most")
-	f.add(cmd.Flags())
-	return cmd
-}
-
-func newBskySearch(e *env) *cobra.Command {
-	var f accountFlags
-	var limit int
-	cmd := &cobra.Command{
-		Use:     "search QUERY",
-		Short:   "Find posts",
-		Example: "  baro bsky search 'from:alice.test weather' --json",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.asBsky(cmd.Context(), f, func(c *bsky.Client) error {
-				list, err := c.SearchPosts(args[0]).First(cmd.Context(), limit)
-				for i := range list {
-					err = errors.Join(err, e.printPost(&list[i], ""))
-				}
-				return err
-			})
-		},
-	}
-	cmd.Flags().IntVar(&limit, "limit", 25, "posts to find at most")
-	f.add(cmd.Flags())
-	return cmd
-}
-
-func newBskyThread(e *env) *cobra.Command {
-	var f accountFlags
-	cmd := &cobra.Command{
-		Use:     "thread POST",
-		Short:   "Read a post and the answers to it",
-		Example: "  baro bsky thread https://bsky.app/profile/bob.test/post/3l6oveex3ii2l",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return e.asBsky(cmd.Context(), f, func(c *bsky.Client) error {
-				t, err := c.GetThread(cmd.Context(), args[0], 0)
+	const post, account = "https://bsky.app/profile/bob.test/post/3l6oveex3ii2l", "bob.test"
+	var all []*cobra.Command
+	for _, d := range []struct {
+		use, short, long, example string
+		read                      func(string) (string, error)
+		act                       func(context.Context, *bsky.Client, string) error
+	}{
+		{"like POST", "Like a post, a feed or another record", "Prints the like, which 'baro bsky delete' or 'unlike' takes back.", post, recordName, made((*bsky.Client).Like)},
+		{"unlike POST", "Take a like back", "Deletes all your likes of a record.", post, recordName, done("unliked", (*bsky.Client).Unlike)},
+		{"repost POST", "Repost a post", "Prints the repost, which 'baro bsky delete' or 'unrepost' takes back.", post, recordName, made((*bsky.Client).Repost)},
+		{"unrepost POST", "Take a repost back", "Deletes all your reposts of a post.", post, recordName, done("no longer reposted", (*bsky.Client).Unrepost)},
+		{"follow ACCOUNT", "Follow an account", "Prints the follow, which 'baro bsky delete' or 'unfollow' takes back.", account, accountName, made((*bsky.Client).Follow)},
+		{"unfollow ACCOUNT", "Stop following an account", "Deletes all your follows of an account.", account, accountName, done("unfollowed", (*bsky.Client).Unfollow)},
+		{"block ACCOUNT", "Block an account", "Blocks an account. Everybody can see whom you block.", account, accountName, made((*bsky.Client).Block)},
+		{"unblock ACCOUNT", "Stop blocking an account", "Deletes all your blocks of an account.", account, accountName, done("unblocked", (*bsky.Client).Unblock)},
+		{"mute ACCOUNT", "Hide an account from what you read", "Mutes an account. Only the AppView knows of it.", account, accountName, done("muted", (*bsky.Client).Mute)},
+		{"unmute ACCOUNT", "Show a muted account again", "Ends a mute.", account, accountName, done("unmuted", (*bsky.Client).Unmute)},
+		{"delete RECORD", "Delete a post, like, repost or follow of yours", "Deletes a record of the account that you are logged in to. It is no error if there is none.", post, recordName, done("deleted", (*bsky.Client).Delete)},
+	} {
+		var f bskyFlags
+		name, _, _ := strings.Cut(d.use, " ")
+		cmd := &cobra.Command{
+			Use: d.use, Short: d.short, Long: d.long, Example: "  baro bsky " + name + " " + d.example,
+			Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				arg, err := d.read(args[0])
 				if err != nil {
 					return err
 				}
-				if err := e.printPost(&t.Post, ""); err != nil {
-					return err
-				}
-				for r := range bsky.Replies(t) {
-					if err := e.printPost(&r.Post, "  "); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
+				return e.asBsky(cmd.Context(), f, func(c *bsky.Client) error { return d.act(cmd.Context(), c, arg) })
+			},
+		}
+		f.addTo(cmd)
+		all = append(all, cmd)
 	}
-	f.add(cmd.Flags())
-	return cmd
+	return all
 }
 
 func newBskyPrefsExport(e *env) *cobra.Command {
-	var f accountFlags
+	var f bskyFlags
 	cmd := &cobra.Command{
 		Use:     "export",
 		Short:   "Print your preferences",
+		Long:    "Prints all preferences as JSON, those of apps that are not known here too.",
 		Example: "  baro bsky prefs export > prefs.json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return e.asBsky(cmd.Context(), f, func(c *bsky.Client) error {
@@ -223,15 +155,16 @@ func newBskyPrefsExport(e *env) *cobra.Command {
 			})
 		},
 	}
-	f.add(cmd.Flags())
+	f.addTo(cmd)
 	return cmd
 }
 
 func newBskyPrefsImport(e *env) *cobra.Command {
-	var f accountFlags
+	var f bskyFlags
 	cmd := &cobra.Command{
 		Use:     "import FILE",
 		Short:   "Replace your preferences by those of a file that export has made",
+		Long:    "Replaces all preferences; - is standard input. A file without preferences changes nothing.",
 		Example: "  baro bsky prefs import prefs.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -250,11 +183,11 @@ func newBskyPrefsImport(e *env) *cobra.Command {
 				if _, err := appbsky.ActorPutPreferences.Call(cmd.Context(), c.AppView(), in); err != nil {
 					return err
 				}
-				fmt.Fprintf(e.stderr, "%d preferences were written\n", len(in.Preferences))
+				fmt.Fprintf(e.stderr, "%s written\n", count(len(in.Preferences), "preference was", "preferences were"))
 				return nil
 			})
 		},
 	}
-	f.add(cmd.Flags())
+	f.addTo(cmd)
 	return cmd
 }

@@ -712,3 +712,41 @@ func TestFirehoseFromLiar(t *testing.T) {
 		}
 	}
 }
+
+// A server that isn't there ends every command with exit code 1 and advice, at once.
+func TestNobodyThere(t *testing.T) {
+	ownHome(t)
+	p := newPlainPDS(t)
+	car := newTestRepo(t).car(t)
+	write(t, "alice.test.car", car)
+	write(t, "note.json", []byte(`{"$type":"com.example.note","text":"hello"}`))
+	p.Close()
+	const dead = "http://localhost:1"
+	for _, line := range []string{
+		"get at://alice.test/a.b.c/d", "ls alice.test", "ls alice.test a.b.c --verify", "resolve alice.test", "resolve " + testDID,
+		"repo verify alice.test", "repo export alice.test --output x.car", "repo mst alice.test", "repo import alice.test.car",
+		"blob ls alice.test", "blob export alice.test", "blob upload note.json", "blob upload --missing .",
+		"record create note.json", "record update note.json --rkey a", "record delete -c a.b.c -r d",
+		"xrpc get " + dead + " com.atproto.server.describeServer", "xrpc get @pds com.atproto.server.getSession", "xrpc get did:web:x.example#y com.example.get",
+		"bsky post hello", "bsky timeline", "bsky search x", "bsky thread at://alice.test/app.bsky.feed.post/1", "bsky like at://alice.test/app.bsky.feed.post/1",
+		"bsky follow " + testDID, "bsky mute alice.test", "bsky notifications", "bsky prefs export", "bsky profile",
+		"account login alice.test", "account create carol.test", "account status alice.test", "account check-auth", "account activate",
+		"firehose --relay " + dead,
+	} {
+		args := append(strings.Fields(line), "--network", "public", "--plc", dead)
+		if !strings.HasPrefix(line, "xrpc get "+dead) {
+			args = append(args, "--pds", dead)
+		}
+		start := time.Now()
+		code, out, errs := baro(t, args...)
+		if took := time.Since(start); code != exitFailure || out != "" || took > 20*time.Second {
+			t.Errorf("%s: exit code %d in %s\n%s%s", line, code, took, out, errs)
+		}
+		if last := strings.TrimSpace(errs); !strings.HasSuffix(last, ")") || !strings.Contains(last, "(nothing listens there: is the server running?)") {
+			t.Errorf("%s: no advice: %s", line, errs)
+		}
+	}
+	if left, _ := filepath.Glob("*.partial"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}

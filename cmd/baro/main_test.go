@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 //	hostile          writes files that are wrong in one way each
 //	mock VAR SCRIPT  serves a script of workflows, and sets a variable to the URL
 //	runid VAR TEXT   sets a variable to the ID of the first workflow in the last output, of lines of JSON, that has TEXT
+//	appview          starts an AppView that a network started afterwards can reach: $APPVIEW, as DID#service. What it is asked is in
+//	                 appview.log; pixel.png is a picture
 //	zone NAME FILE   has the local network's DNS name the DID that is in a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -49,6 +51,7 @@ func TestScripts(t *testing.T) {
 		Condition: func(cond string) (bool, error) { return cond == "fixtures" && fixtureDir() != "", nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"network": startNetwork,
+			"appview": startAppView,
 			"code":    wantCode,
 			"hostile": hostileFiles,
 			"zone":    addToZone,
@@ -77,7 +80,11 @@ func startNetwork(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 1 || len(args) == 1 && args[0] != "demo" {
 		ts.Fatalf("usage: network [demo]")
 	}
-	n, err := devnet.Start(context.Background(), devnet.Options{Dir: filepath.Join(ts.Getenv("XDG_DATA_HOME"), "baro")})
+	o := devnet.Options{Dir: filepath.Join(ts.Getenv("XDG_DATA_HOME"), "baro")}
+	if host := ts.Getenv("APPVIEW_HOST"); host != "" {
+		o.Allow = []string{host}
+	}
+	n, err := devnet.Start(context.Background(), o)
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(n.Close()) })
 	u := n.URLs()

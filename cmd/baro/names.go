@@ -63,7 +63,7 @@ func parseRecord(s string) (syntax.ATURI, error) {
 	uri, err := readURI(s)
 	switch {
 	case err != nil:
-		return "", usagef("%q is neither an AT-URI, such as at://alice.test/app.bsky.feed.post/3l6oveex3ii2l, nor the address of a page that shows a record: %w", s, err)
+		return "", usagef("%q is not an AT-URI, such as at://alice.test/app.bsky.feed.post/3l6oveex3ii2l, nor the address of a page that shows a record: %w", s, err)
 	case uri.RecordKey() == "":
 		return "", usagef("%s is not the URI of a record: 'baro ls %s' shows what is there", uri, strings.TrimPrefix(string(uri), "at://"))
 	}

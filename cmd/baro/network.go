@@ -358,6 +358,14 @@ func advise(err error) error {
 			return withHint(err, "the server limits requests: try again later")
 		case errors.Is(err, comatproto.ErrRepoDeactivated), errors.Is(err, comatproto.ErrRepoTakendown), errors.Is(err, comatproto.ErrRepoSuspended):
 			return withHint(err, "the account is not active")
+		case x.Name == "DidNotFound":
+			return withHint(err, "check the spelling of the DID")
+		case x.Status == http.StatusNotImplemented && x.Name == "MethodNotImplemented" && strings.Contains(x.Message, "AppView"):
+			return withHint(err, "--appview names one")
+		case x.Status == http.StatusNotImplemented:
+			return withHint(err, "that server doesn't have the method")
+		case x.Status == http.StatusBadGateway, x.Status == http.StatusServiceUnavailable, x.Status == http.StatusGatewayTimeout:
+			return withHint(err, "the server, or one behind it, is down or busy: try again later")
 		}
 	}
 	if h, ok := errors.AsType[*stream.HandshakeError](err); ok && h.Status == http.StatusNotFound {

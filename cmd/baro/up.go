@@ -23,6 +23,7 @@ type upFlags struct {
 	memory    bool
 	portBase  int
 	bind      string
+	allow     []string
 	debugAddr string
 	zone      string
 }
@@ -55,6 +56,7 @@ func newUp(e *env) *cobra.Command {
 	fl.BoolVar(&f.memory, "memory", false, "keep everything in memory, and nothing afterwards")
 	fl.IntVar(&f.portBase, "port-base", 0, "first of five ports in a row; 0: free ones (default: 2500, 2582, 2583, 2470, 6789, or those of last time)")
 	fl.StringVar(&f.bind, "bind", "127.0.0.1", "address to listen on")
+	fl.StringSliceVar(&f.allow, "allow", nil, "host:port of a service of yours that the network may reach, such as an AppView on localhost:3000 (repeat for more)")
 	fl.StringVar(&f.zone, "zone", "", "file of TXT records of the network's DNS (default: zone.txt in the data directory)")
 	fl.StringVar(&f.debugAddr, "debug-addr", "", "host:port for profiles and metrics (default: none)")
 	return cmd
@@ -95,7 +97,7 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 	defer stopDebug()
 
 	n, err := devnet.Start(ctx, devnet.Options{
-		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Zone: f.zone, Log: e.log, Version: version().Version, OnMail: e.showMail,
+		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Allow: f.allow, Zone: f.zone, Log: e.log, Version: version().Version, OnMail: e.showMail,
 	})
 	if err != nil {
 		if ctx.Err() != nil {
