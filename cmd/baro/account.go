@@ -179,19 +179,29 @@ func domainsHint(ctx context.Context, n *network, refused error) error {
 
 func newAccountLogin(e *env) *cobra.Command {
 	var f networkFlags
+	var o oauthFlags
 	var name string
 	cmd := &cobra.Command{
 		Use:   "login [ACCOUNT]",
 		Short: "Log in",
 		Long: "Logs in to an account, given by handle or DID, at the PDS that its DID document names, or at --pds. An app password is\n" +
 			"better than the account's own. A server that mails a code as a second factor is answered from the terminal or from\n" +
-			"the variable BARO_AUTH_FACTOR_TOKEN." + aboutPasswords,
-		Example: "  baro account login alice.test\n  baro account login alice.example.com < password.txt",
-		Args:    cobra.MaximumNArgs(1),
+			"the variable BARO_AUTH_FACTOR_TOKEN.\n\n" +
+			"With --oauth the account's own server asks in the browser, and this program sees no password. ACCOUNT may then be the\n" +
+			"URL of the server too. The session can do what --scope says, as far as you agree: by default what an app password can." + aboutPasswords,
+		Example: "  baro account login alice.test\n  baro account login alice.example.com < password.txt\n" +
+			"  baro account login --oauth alice.example.com\n  baro account login --oauth alice.example.com --scope 'repo:app.bsky.feed.post?action=create blob:image/*'",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			who, err := oneOf("the account", "--username", name, args)
+			if err == nil {
+				err = o.check()
+			}
 			if err != nil {
 				return err
+			}
+			if o.oauth {
+				return advise(e.accountLoginOAuth(cmd.Context(), who, f, o))
 			}
 			return advise(e.accountLogin(cmd.Context(), who, f))
 		},
@@ -199,6 +209,7 @@ func newAccountLogin(e *env) *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVarP(&name, "username", "u", "", "the account, in place of the argument")
 	alsoVariable(fl, "username", usernameVariables...)
+	o.add(fl)
 	f.add(fl, false)
 	alsoVariable(fl, "pds", "ATP_PDS_HOST")
 	return cmd
@@ -365,6 +376,10 @@ func (e *env) accountLs(ctx context.Context) error {
 			if t.Before(e.world.Clock.Now()) {
 				until = "expired"
 			}
+		}
+		if x.Grant != nil {
+			line["oauth"], line["scope"] = true, x.Grant.Scope
+			until = strings.TrimSpace("oauth " + until)
 		}
 		if e.json {
 			if perr := e.printJSON(line); perr != nil {

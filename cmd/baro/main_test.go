@@ -17,7 +17,9 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"baro": func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"baro":     func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"xdg-open": fakeBrowser, // on Linux and BSD
+		"open":     fakeBrowser, // on macOS
 	})
 }
 
@@ -27,6 +29,8 @@ func TestMain(m *testing.M) {
 //	code N command   runs a command that has to end with the exit code N
 //	hostile          writes files that are wrong in one way each
 //	mock VAR SCRIPT  serves a script of workflows, and sets a variable to the URL
+//	oauth            starts an authorization server with the account alice.test, and has baro use it
+//	oauth active N   checks how many of its sessions are not revoked
 //	runid VAR TEXT   sets a variable to the ID of the first workflow in the last output, of lines of JSON, that has TEXT
 //	appview          starts an AppView that a network started afterwards can reach: $APPVIEW, as DID#service. What it is asked is in
 //	                 appview.log; pixel.png is a picture
@@ -57,6 +61,7 @@ func TestScripts(t *testing.T) {
 			"zone":    addToZone,
 			"mock":    startMock,
 			"runid":   findRunID,
+			"oauth":   oauthServer,
 		},
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/barograph/baro/auth"
+	"github.com/barograph/baro/auth/scope"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -72,9 +73,13 @@ func (s *sessions) close() { s.root.Close() }
 func (s *sessions) manager(n *network) *auth.Manager {
 	m := s.managers[n]
 	if m == nil {
-		m = auth.New(auth.Options{HTTP: n.http, Store: s.store, Now: s.ns.e.world.Clock.Now, OnEvent: func(ev auth.Event, x auth.Session) {
+		o := auth.Options{HTTP: n.http, Store: s.store, Now: s.ns.e.world.Clock.Now, OnEvent: func(ev auth.Event, x auth.Session) {
 			s.ns.e.log.Info("session", "event", ev, "session", x)
-		}})
+		}}
+		if c, err := s.ns.e.oauthClient(n, scope.Of()); err == nil { // sessions say themselves by which client they are
+			o.OAuth = c
+		}
+		m = auth.New(o)
 		s.managers[n] = m
 	}
 	return m

@@ -145,6 +145,10 @@ func (e *env) worker(ctx context.Context, as string, f workflowFlags) (context.C
 		s.close()
 		return nil, nil, err
 	}
+	policy := workflow.Policy{Allow: f.allow, Lexicons: known}
+	if set, ok := granted(acc.Session()); ok {
+		policy.Granted = workflow.GrantedBy(set)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &worker{e: e, f: f, s: s, net: s.networkOf(acc.Session().PDS), cancel: cancel}
 	w.close = func() {
@@ -158,7 +162,7 @@ func (e *env) worker(ctx context.Context, as string, f workflowFlags) (context.C
 	w.agent = &workflow.Agent{
 		PDS: client.ForAccount(acc, client.Options{Now: e.world.Clock.Now}), DID: acc.DID(), Now: e.world.Clock.Now,
 		Journal: j, MaxSteps: f.maxBatches,
-		Policy:  workflow.Policy{Allow: f.allow, Lexicons: known},
+		Policy:  policy,
 		OnPlan:  w.onPlan,
 		Connect: func(service string) (*xrpc.Client, error) { return w.connect(acc, service) },
 	}

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"github.com/barograph/baro/auth/scope"
+	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
@@ -49,7 +51,6 @@ type Server struct {
 	Now  func() time.Time
 
 	as, rs, plc *httptest.Server
-	t           testing.TB
 
 	mu       sync.Mutex
 	n        int
@@ -90,10 +91,18 @@ type grant struct {
 	revoked                 bool
 }
 
+// T is what a server needs of a test.
+type T interface{ Cleanup(func()) }
+
 // New starts a server that ends with the test.
-func New(t testing.TB) *Server {
+func New(t testing.TB) *Server { return start(t, false) }
+
+// NewOneHost starts a server whose PDS and authorization server have the same origin, as those of a PDS by itself have.
+func NewOneHost(t T) *Server { return start(t, true) }
+
+func start(t T, oneHost bool) *Server {
 	s := &Server{
-		t: t, Clients: map[string]any{}, Now: time.Now, nonces: map[string][]string{}, jtis: map[string]bool{}, states: map[string]bool{},
+		Clients: map[string]any{}, Now: time.Now, nonces: map[string][]string{}, jtis: map[string]bool{}, states: map[string]bool{},
 		pushed: map[string]*request{}, codes: map[string]*request{}, grants: map[string]*grant{}, counts: map[string]int{},
 	}
 	start := func(mux *http.ServeMux) *httptest.Server {
@@ -133,7 +142,14 @@ func New(t testing.TB) *Server {
 		w.Header().Set("Content-Type", "application/did+ld+json")
 		_, _ = w.Write(s.document())
 	})
-	s.as, s.rs, s.plc = start(as), start(rs), start(plc)
+	if oneHost {
+		rs.Handle("/oauth/", as)
+		rs.Handle("/.well-known/oauth-authorization-server", as)
+		s.rs, s.plc = start(rs), start(plc)
+		s.as = s.rs
+	} else {
+		s.as, s.rs, s.plc = start(as), start(rs), start(plc)
+	}
 	s.Issuer, s.PDS, s.PLC = s.as.URL, s.rs.URL, s.plc.URL
 	s.Rotate()
 	return s
@@ -630,7 +646,10 @@ func (s *Server) xrpc(w http.ResponseWriter, r *http.Request) {
 	case "com.atproto.server.getSession":
 		send(w, 200, map[string]any{"did": DID, "handle": Handle, "active": true}, nil)
 	case "com.atproto.repo.createRecord":
-		var in struct{ Repo, Collection string }
+		var in struct {
+			Repo, Collection, Rkey string
+			Record                 json.RawMessage
+		}
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Repo != string(DID) {
 			send(w, 400, map[string]any{"error": "InvalidRequest", "message": "no record"}, nil)
 			return
@@ -639,9 +658,17 @@ func (s *Server) xrpc(w http.ResponseWriter, r *http.Request) {
 			challenge(403, "ScopeMissingError", "the scope repo:"+in.Collection+"?action=create is missing")
 			return
 		}
+		record, err := data.AppendCBOR(nil, in.Record)
+		if err != nil {
+			send(w, 400, map[string]any{"error": "InvalidRequest", "message": err.Error()}, nil)
+			return
+		}
 		s.counts["written"]++
+		if in.Rkey == "" {
+			in.Rkey = "3jzfcijpj2z2a"
+		}
 		send(w, 200, map[string]any{
-			"uri": fmt.Sprintf("at://%s/%s/%s", DID, in.Collection, "3jzfcijpj2z2a"), "cid": "bafyreibjifzpqj6o6wcq3hejh7y4z4z2vmiklkvykc57tw3pcbx3kxifpm",
+			"uri": fmt.Sprintf("at://%s/%s/%s", DID, in.Collection, in.Rkey), "cid": cid.Sum(cid.DagCBOR, record).String(),
 		}, nil)
 	default:
 		send(w, 501, map[string]any{"error": "MethodNotImplemented", "message": method}, nil)
