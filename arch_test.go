@@ -230,6 +230,8 @@ func forbidden(from, to string) string {
 		return ""
 	case from == "internal/bench" && matches(to, []string{"api", "stream"}): // which it measures
 		return ""
+	case from == "internal/doctor" && matches(to, []string{"api", "identity", "stream", "xrpc"}): // it is a client
+		return ""
 	case top(from) == "internal":
 		if server(to) != "" || top(to) != "internal" && !matches(to, []string{"core"}) {
 			return "the machinery of internal imports only the core and itself"

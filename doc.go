@@ -34,7 +34,7 @@
 //
 // The servers live in internal/server, one package each, on top of internal/world (clock, files, dialer, randomness),
 // internal/kv (ordered keys and values), internal/eventlog (the sequenced log), internal/blob, internal/httpd and
-// internal/netguard; internal/filelock keeps processes apart. The command is cmd/baro.
+// internal/netguard; internal/filelock keeps processes apart, and internal/doctor finds out what is wrong. The command is cmd/baro.
 //
 // arch_test.go beside this file holds everybody to it: who may import whom, which calls only the machinery may make, and
 // which modules the binary and the core packages depend on (deps.txt).
