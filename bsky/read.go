@@ -70,7 +70,7 @@ func (l List[T]) First(ctx context.Context, n int) ([]T, error) {
 		return nil, nil
 	}
 	if l.size == 0 {
-		l.size = min(n, 100)
+		l.size = min(n, xrpc.DefaultPageSize)
 	}
 	for item, err := range l.All(ctx) {
 		if err != nil {

@@ -145,6 +145,14 @@ func (c *Client) XRPC() *xrpc.Client { return c.x }
 // Host returns the URL of the PDS.
 func (c *Client) Host() string { return c.x.Host }
 
+// Close gives back the connections that the client keeps for later. It may still be used, and so may others with the same
+// Options.HTTP.
+func (c *Client) Close() {
+	if c.o.HTTP != nil {
+		c.o.HTTP.CloseIdleConnections()
+	}
+}
+
 // limit returns the context of a call that answers in JSON.
 func (c *Client) limit(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.o.Timeout < 0 {

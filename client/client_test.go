@@ -741,3 +741,27 @@ func TestDecodeAll(t *testing.T) {
 		t.Errorf("%v, %v, %v", ok, bad, err)
 	}
 }
+
+// TestRepoCAR gets the file as it is, what is newer than a revision if asked for, and gives its connections back.
+func TestRepoCAR(t *testing.T) {
+	whole := newRepo(t, 5).car(t)
+	var since string
+	c := pds{"com.atproto.sync.getRepo": func(w http.ResponseWriter, r *http.Request) {
+		since = r.URL.Query().Get("since")
+		bytesAnswer(whole)(w, r)
+	}}.start(t, client.Options{HTTP: new(http.Client)})
+	defer c.Close()
+	for _, rev := range []syntax.TID{"", "3lbhk2aaaaa2a"} {
+		s, err := c.RepoCAR(t.Context(), account, rev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(s.Body)
+		if err != nil || !bytes.Equal(b, whole) || since != string(rev) || s.Type != "application/vnd.ipld.car" {
+			t.Errorf("since %q: %d bytes of %s, %v", since, len(b), s.Type, err)
+		}
+		if err := s.Body.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -317,7 +317,7 @@ func List[T any](ctx context.Context, c *Client, account syntax.AtIdentifier, o 
 		o.Collection = collection[T]()
 	}
 	if o.Limit <= 0 {
-		o.Limit = 100
+		o.Limit = xrpc.DefaultPageSize
 	}
 	type item struct {
 		r   *Record[data.Raw]

@@ -32,6 +32,22 @@ func TestDefault(t *testing.T) {
 	}
 }
 
+// TestDefaultPLC looks at where a did:plc is asked for when nobody says.
+func TestDefaultPLC(t *testing.T) {
+	var asked string
+	d := identity.New(identity.Options{HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		asked = r.URL.String()
+		return nil, errors.New("no network")
+	})}})
+	if _, err := d.ResolveDID(t.Context(), alice); identity.KindOf(err) != identity.KindUnreachable || asked != identity.DefaultPLC+"/"+string(alice) {
+		t.Errorf("asked %s, %v", asked, err)
+	}
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // TestZeroOptions lets the directory make its own client: it asks the PLC directory that it was told of, even on this
 // machine, and goes nowhere else in private networks.
 func TestZeroOptions(t *testing.T) {
