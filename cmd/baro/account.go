@@ -403,6 +403,7 @@ func newAccountUse(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "use ACCOUNT",
 		Short:   "Choose the account that commands use",
+		Long:    "Has commands without --as act for this account, which must be logged in.",
 		Example: "  baro account use alice.test",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -79,6 +79,7 @@ func newAccountActivate(e *env) *cobra.Command {
 	return e.accountAction(&cobra.Command{
 		Use:     "activate",
 		Short:   "Activate your account, after a deactivation or a move",
+		Long:    "Has your PDS serve the account, and tell the network so. After a move, the DID document must name this PDS already.",
 		Example: "  baro account activate",
 	}, func(ctx context.Context, a *auth.Account, x *xrpc.Client, _ []string) error {
 		if _, err := comatproto.ServerActivateAccount.Call(ctx, x, nil); err != nil {
@@ -92,6 +93,7 @@ func newAccountDeactivate(e *env) *cobra.Command {
 	return e.accountAction(&cobra.Command{
 		Use:     "deactivate",
 		Short:   "Hide your account until it is activated again",
+		Long:    "Has your PDS serve nothing of the account, and tell the network so. Nothing is deleted; 'baro account activate' undoes it.",
 		Example: "  baro account deactivate",
 	}, func(ctx context.Context, a *auth.Account, x *xrpc.Client, _ []string) error {
 		if _, err := comatproto.ServerDeactivateAccount.Call(ctx, x, &comatproto.ServerDeactivateAccount_Input{}); err != nil {
@@ -123,8 +125,10 @@ func newAccountUpdateHandle(e *env) *cobra.Command {
 
 func newAccountCheckAuth(e *env) *cobra.Command {
 	return e.accountAction(&cobra.Command{
-		Use:     "check-auth",
-		Short:   "Check that your session is good, and tell the state of the account",
+		Use:   "check-auth",
+		Short: "Check that your session is good, and tell the state of the account",
+		Long: "Asks your PDS about the account: whether it is active, whether its DID document names this PDS and its key, and how much\n" +
+			"of its records and blobs is there, which is what to look at in a move.",
 		Example: "  baro account check-auth --json",
 	}, func(ctx context.Context, a *auth.Account, x *xrpc.Client, _ []string) error {
 		out, err := comatproto.ServerCheckAccountStatus.Call(ctx, x, nil)
@@ -145,6 +149,7 @@ func newAccountMissingBlobs(e *env) *cobra.Command {
 	return e.accountAction(&cobra.Command{
 		Use:     "missing-blobs",
 		Short:   "List the blobs that your records refer to and your PDS doesn't have",
+		Long:    "Lists CID and record of each. 'baro blob upload --missing DIR' sends them from a folder that 'baro blob export' has made.",
 		Example: "  baro account missing-blobs",
 	}, func(ctx context.Context, a *auth.Account, _ *xrpc.Client, _ []string) error {
 		for b, err := range e.clientOf(a).MissingBlobs(ctx) {

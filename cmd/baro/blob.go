@@ -27,8 +27,10 @@ import (
 
 func newBlob(e *env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "blob",
-		Short:   "List, save, upload and hash the files of records",
+		Use:   "blob",
+		Short: "List, save, upload and hash the files of records",
+		Long: "Blobs are pictures, films and other files that records refer to by the hash of their bytes. The PDS of an account keeps\n" +
+			"them beside its repository, so that a whole backup is 'baro repo export' and 'baro blob export'.",
 		Example: "  baro blob ls alice.test\n  baro blob export alice.test\n  baro blob upload picture.jpg",
 	}
 	cmd.AddCommand(newBlobLs(e), newBlobDownload(e), newBlobExport(e), newBlobUpload(e), newBlobCompute(e))
@@ -74,6 +76,7 @@ func newBlobLs(e *env) *cobra.Command {
 		Use:     "ls ACCOUNT",
 		Aliases: []string{"list"},
 		Short:   "List the blobs of an account",
+		Long:    "Lists the CIDs of all blobs that records of the account refer to, as far as its PDS has them.",
 		Example: "  baro blob ls alice.test",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -369,6 +372,7 @@ func newBlobCompute(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "compute FILE",
 		Short:   "Print the blob object of a file, without uploading it",
+		Long:    "Hashes a file on this machine, and prints the JSON with which a record refers to it: CID, MIME type and size.",
 		Example: "  baro blob compute picture.jpg",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

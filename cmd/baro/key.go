@@ -17,6 +17,7 @@ func newKey(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "key",
 		Short:   "Make and look at keys",
+		Long:    "Keys sign repositories, changes of identities and tokens. They are on one of two curves, P-256 and K-256 (secp256k1).",
 		Example: "  baro key generate\n  baro key inspect did:key:zDnaembgSGUhZULN2Caob4HLJPaxBh92N7rtH21TErzqf8HQo",
 	}
 	cmd.AddCommand(newKeyGenerate(e), newKeyInspect(e))

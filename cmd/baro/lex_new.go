@@ -253,7 +253,7 @@ func newLexNew(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new TYPE NSID",
 		Short: "Make a schema from a template",
-		Long: "Writes a new schema file in its place below the folder of schemas, from a template: " + lexTemplateNames() + ".\n" +
+		Long: "Writes a new schema file in its place below the folder of schemas, from a template:\n" + lexTemplateNames() + ".\n" +
 			"A file that is there is left alone.",
 		Example: "  baro lex new record test.alice.note\n  baro lex new query-list com.example.listNotes\n  baro lex new --list-templates",
 		Args: func(_ *cobra.Command, args []string) error {

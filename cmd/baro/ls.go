@@ -31,8 +31,8 @@ func newLs(e *env) *cobra.Command {
 		Short:   "List the collections of an account, or the records of a collection",
 		Long: "Without a collection, lists those that the account has records in. With one, lists its records, newest first: the\n" +
 			"record's URI and its CID. Pages are fetched as they are printed, so that 'head' ends the work.\n\n" +
-			"The account is a handle, a DID or the address of its page. With --json each record is one line, with its value. A record that can't be read\n" +
-			"is named on standard error and left out; the exit code is then 1.\n\n" +
+			"The account is a handle, a DID or the address of its page. With --json each record is one line, with its value. A\n" +
+			"record that can't be read is named on standard error and left out; the exit code is then 1.\n\n" +
 			"With --verify the server's word isn't taken: the whole repository is fetched and its signature and tree are checked\n" +
 			"before anything is printed, so that nothing is changed, made up or left out. What doesn't hold ends with exit code 3.",
 		Example: "  baro ls alice.test\n" +

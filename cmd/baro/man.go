@@ -12,6 +12,7 @@ func newMan(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "man DIR",
 		Short:   "Write the manual pages into a folder",
+		Long:    "Writes a page for each command, named as baro-repo-export.1, for the program man. The folder is made if it isn't there.",
 		Example: "  baro man ~/.local/share/man/man1\n  man baro-up",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,11 +15,16 @@ import (
 
 func newRecord(e *env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "record",
-		Short:   "Read, create, replace and delete records",
+		Use:   "record",
+		Short: "Read, create, replace and delete records",
+		Long: "Reads records of anybody, and writes those of the account that you are logged in to. 'get' and 'ls' are there without\n" +
+			"'record' too.",
 		Example: "  baro record create post.json\n  baro record delete --collection app.bsky.feed.post --rkey 3l6oveex3ii2l",
 	}
-	cmd.AddCommand(newGet(e), newLs(e), newRecordWrite(e, false), newRecordWrite(e, true), newRecordDelete(e))
+	get, ls := newGet(e), newLs(e)
+	get.Example = strings.ReplaceAll(get.Example, "baro get", "baro record get")
+	ls.Example = strings.ReplaceAll(ls.Example, "baro ls", "baro record ls")
+	cmd.AddCommand(get, ls, newRecordWrite(e, false), newRecordWrite(e, true), newRecordDelete(e))
 	return cmd
 }
 

@@ -51,6 +51,7 @@ func newRelayAccount(e *env, f *networkFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "account",
 		Short:   "The accounts that a relay knows",
+		Long:    "Lists the accounts that a relay has seen events of, and shows what it thinks of one. Nobody needs to be logged in.",
 		Example: "  baro relay account list\n  baro relay account status alice.test",
 	}
 	var collection string

@@ -43,14 +43,14 @@ func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
 	pf.StringVar(&f.token, "admin-bearer-token", "", "token of the relay's operator; others on this machine can see it: a variable is better")
 	alsoVariable(pf, "admin-bearer-token", relayTokenVariable)
 
-	accounts := &cobra.Command{Use: "account", Short: "Accounts that are taken down",
+	accounts := &cobra.Command{Use: "account", Short: "Accounts that are taken down", Long: "Takes accounts down at the relay, and lists those that are.",
 		Example: "  baro relay admin account takedown did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  baro relay admin account list"}
 	accounts.AddCommand(newRelayTakedown(e, f), relayRows(e, f, &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the accounts that are taken down",
+		Use: "list", Aliases: []string{"ls"}, Short: "List the accounts that are taken down", Long: "Lists the accounts whose events the relay keeps back.",
 		Example: "  baro relay admin account list",
 	}, func(ctx context.Context, c *adminClient) error { return e.relayTakedowns(ctx, c) }))
 
-	hosts := &cobra.Command{Use: "host", Short: "Hosts that the relay follows, or not",
+	hosts := &cobra.Command{Use: "host", Short: "Hosts that the relay follows, or not", Long: "Adds hosts, shuts them out, changes their limits, and lists them with what the operator may see.",
 		Example: "  baro relay admin host list\n  baro relay admin host block pds.example.com\n  baro relay admin host config pds.example.com --account-limit 1000"}
 	hosts.AddCommand(newRelayHostAdd(e, f), newRelayBlock(e, f), relayRows(e, f, &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the hosts of the relay, one JSON object in a line",
@@ -58,16 +58,16 @@ func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
 		Example: "  baro relay admin host list | jq -r 'select(.Blocked) | .Host'",
 	}, func(ctx context.Context, c *adminClient) error { return e.adminRows(ctx, c, "/admin/pds/list") }), newRelayConfig(e, f))
 
-	domains := &cobra.Command{Use: "domain", Short: "Domains that are shut out",
+	domains := &cobra.Command{Use: "domain", Short: "Domains that are shut out", Long: "Shuts all hosts of a domain out, and lists the domains that are.",
 		Example: "  baro relay admin domain ban spam.example\n  baro relay admin domain list"}
 	domains.AddCommand(newRelayBan(e, f), relayRows(e, f, &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the domains that are shut out",
+		Use: "list", Aliases: []string{"ls"}, Short: "List the domains that are shut out", Long: "Lists the domains of which the relay follows no host.",
 		Example: "  baro relay admin domain list",
 	}, func(ctx context.Context, c *adminClient) error { return e.relayBans(ctx, c) }))
 
-	consumers := &cobra.Command{Use: "consumer", Short: "Who listens to the relay", Example: "  baro relay admin consumer list"}
+	consumers := &cobra.Command{Use: "consumer", Short: "Who listens to the relay", Long: "Shows the connections that follow the relay's stream.", Example: "  baro relay admin consumer list"}
 	consumers.AddCommand(relayRows(e, f, &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List who listens to the relay, one JSON object in a line",
+		Use: "list", Aliases: []string{"ls"}, Short: "List who listens to the relay, one JSON object in a line", Long: "Lists the connections to the relay's stream: address, program, and how far each has come.",
 		Example: "  baro relay admin consumer list | jq -r '[.remote_addr, .events_consumed] | @tsv'",
 	}, func(ctx context.Context, c *adminClient) error { return e.adminRows(ctx, c, "/admin/consumers/list") }))
 
@@ -164,6 +164,7 @@ func newRelayConfig(e *env, f *relayAdmin) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "config HOST",
 		Short:   "Change the limits of a host",
+		Long:    "Changes how many accounts of a host the relay follows.",
 		Example: "  baro relay admin host config pds.example.com --account-limit 1000",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -20,6 +20,7 @@ func newRelayHost(e *env, f *networkFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "host",
 		Short:   "The hosts that a relay follows",
+		Long:    "Lists the hosts of a relay, compares those of two, and asks one to follow another host. Nobody needs to be logged in.",
 		Example: "  baro relay host list\n  baro relay host status pds.example.com\n  baro relay host request-crawl pds.example.com",
 	}
 	crawl := &cobra.Command{
@@ -73,6 +74,7 @@ func newRelayHost(e *env, f *networkFlags) *cobra.Command {
 	status := &cobra.Command{
 		Use:     "status HOST",
 		Short:   "Show what a relay knows of a host",
+		Long:    "Prints the status of a host at the relay, how many accounts it has there, and how far the relay has followed it.",
 		Example: "  baro relay host status pds.example.com\n  baro relay host status pds.example.com --json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

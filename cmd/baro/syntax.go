@@ -20,27 +20,29 @@ func newSyntax(e *env) *cobra.Command {
 		Example: "  baro syntax handle check alice.example.com\n  baro syntax tid now\n  baro syntax tid inspect 3l6oveex3ii2l",
 	}
 	for _, k := range []struct {
-		name, arg, example string
-		kind               syntax.Kind
+		name, arg, example, what string
+		kind                     syntax.Kind
 	}{
-		{"handle", "HANDLE", "alice.example.com", syntax.KindHandle},
-		{"did", "DID", "did:plc:ewvi7nxzyoun6zhxrhs64oiz", syntax.KindDID},
-		{"cid", "CID", "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a", syntax.KindCID},
-		{"rkey", "RECORD-KEY", "self", syntax.KindRecordKey},
-		{"nsid", "NSID", "app.bsky.feed.post", syntax.KindNSID},
-		{"at-uri", "AT-URI", "at://alice.example.com/app.bsky.actor.profile/self", syntax.KindATURI},
-		{"language", "TAG", "pt-BR", syntax.KindLanguage},
-		{"tid", "TID", "3l6oveex3ii2l", syntax.KindTID},
-		{"datetime", "DATETIME", "2026-01-02T03:04:05.678Z", syntax.KindDatetime},
+		{"handle", "HANDLE", "alice.example.com", "A handle is a domain name that leads to a DID.", syntax.KindHandle},
+		{"did", "DID", "did:plc:ewvi7nxzyoun6zhxrhs64oiz", "A DID names an account for good, whatever its handle.", syntax.KindDID},
+		{"cid", "CID", "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a", "A CID names bytes by their hash.", syntax.KindCID},
+		{"rkey", "RECORD-KEY", "self", "A record key names a record within its collection.", syntax.KindRecordKey},
+		{"nsid", "NSID", "app.bsky.feed.post", "An NSID names a schema: a domain name turned round, and a name.", syntax.KindNSID},
+		{"at-uri", "AT-URI", "at://alice.example.com/app.bsky.actor.profile/self", "An AT-URI names an account, a collection or a record.", syntax.KindATURI},
+		{"language", "TAG", "pt-BR", "A language tag is one of BCP 47, such as pt-BR.", syntax.KindLanguage},
+		{"tid", "TID", "3l6oveex3ii2l", "A TID is a time in microseconds and the number of a clock, in 13 characters.", syntax.KindTID},
+		{"datetime", "DATETIME", "2026-01-02T03:04:05.678Z", "A datetime is one that records may hold: a part of RFC 3339 and ISO 8601.", syntax.KindDatetime},
 	} {
 		sub := &cobra.Command{
 			Use:     k.name,
 			Short:   "Check a " + k.name,
+			Long:    k.what + " Nobody is asked: this is about the spelling alone.",
 			Example: "  baro syntax " + k.name + " check " + k.example,
 		}
 		sub.AddCommand(&cobra.Command{
 			Use:     "check " + k.arg,
 			Short:   "Check the spelling",
+			Long:    k.what + "\n\nPrints \"valid\", or ends with the exit code 1 and the reason.",
 			Example: "  baro syntax " + k.name + " check " + k.example,
 			Args:    cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error {
@@ -61,9 +63,14 @@ func newSyntax(e *env) *cobra.Command {
 			sub.AddCommand(&cobra.Command{
 				Use:     "now",
 				Short:   "Print the present time",
+				Long:    "Prints the time as records write it, in UTC.",
 				Example: "  baro syntax datetime now",
 				RunE: func(*cobra.Command, []string) error {
-					_, err := fmt.Fprintln(e.stdout, syntax.NewDatetime(e.world.Clock.Now()))
+					now := syntax.NewDatetime(e.world.Clock.Now())
+					if e.json {
+						return e.printJSON(map[string]any{"datetime": now})
+					}
+					_, err := fmt.Fprintln(e.stdout, now)
 					return err
 				},
 			})
@@ -77,6 +84,7 @@ func newTIDInspect(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "inspect TID",
 		Short:   "Tell the time and the clock of a TID",
+		Long:    "Prints the time, its microseconds since 1970, the number of the clock, and the 64-bit integer that the TID spells.",
 		Example: "  baro syntax tid inspect 3l6oveex3ii2l",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -99,6 +107,7 @@ func newTIDGenerate(e *env) *cobra.Command {
 		Use:     "generate",
 		Aliases: []string{"now"},
 		Short:   "Print a TID of the present time",
+		Long:    "Prints a TID of now and of a clock whose number is chosen at random, so that two machines don't choose the same.",
 		Example: "  baro syntax tid generate",
 		RunE: func(*cobra.Command, []string) error {
 			var clock [2]byte
@@ -106,7 +115,11 @@ func newTIDGenerate(e *env) *cobra.Command {
 				return fmt.Errorf("choosing the number of a clock: %w", err)
 			}
 			id := uint(binary.LittleEndian.Uint16(clock[:])) % 1024
-			_, err := fmt.Fprintln(e.stdout, syntax.NewTIDClock(id).Next(e.world.Clock.Now()))
+			tid := syntax.NewTIDClock(id).Next(e.world.Clock.Now())
+			if e.json {
+				return e.printJSON(map[string]any{"tid": tid})
+			}
+			_, err := fmt.Fprintln(e.stdout, tid)
 			return err
 		},
 	}

@@ -59,6 +59,7 @@ func newVersion(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Say which version this is",
+		Long:    "Prints the version, the commit that it was built from, the version of Go and the system.",
 		Example: "  baro version\n  baro version --json | jq -r .commit",
 		RunE: func(*cobra.Command, []string) error {
 			if e.json {
