@@ -92,31 +92,18 @@ func Verify(did syntax.DID, log []Entry) (state Data, active bool, err error) {
 	if len(log) == 0 {
 		return Data{}, false, fail(RuleAudit, "log is empty")
 	}
-	replay := make([]Entry, 0, len(log))
+	var r Replay
 	for i := range log {
-		e := log[i]
-		if e.DID != did {
-			return Data{}, false, fail(RuleAudit, "entry %d is of %s", i, e.DID)
-		}
-		if want := e.Operation.CID(); e.CID != want {
-			return Data{}, false, fail(RuleAudit, "entry %d has CID %s, but the operation hashes to %s", i, e.CID, want)
-		}
-		void, err := Next(did, replay, e.Operation, e.CreatedAt)
-		if err != nil {
+		if _, err := r.Add(did, log[i]); err != nil {
 			return Data{}, false, err
 		}
-		for _, v := range void {
-			replay[v].Nullified = true
-		}
-		e.Nullified = false
-		replay = append(replay, e)
 	}
-	for i := range log {
-		if log[i].Nullified != replay[i].Nullified {
-			return Data{}, false, fail(RuleAudit, "entry %d is said to be void: %v, but by the rules: %v", i, log[i].Nullified, replay[i].Nullified)
+	for i, e := range r.Entries() {
+		if log[i].Nullified != e.Nullified {
+			return Data{}, false, fail(RuleAudit, "entry %d is said to be void: %v, but by the rules: %v", i, log[i].Nullified, e.Nullified)
 		}
 	}
-	state, active = replay[len(replay)-1].Operation.State() // the entry accepted last is never void
+	state, active = r.State()
 	return state, active, nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
-	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/plc"
@@ -123,19 +122,42 @@ func unique(list []string) []string {
 
 // Differences are how two states of an identity differ, for people; none if they don't.
 func Differences(got, want plc.Data) []string {
+	return differ(got, want, func(got, want string) string { return got + ", not " + want })
+}
+
+// Changes are what an operation changes from one state to the next, for people.
+func Changes(from, to plc.Data) []string {
+	return differ(from, to, func(from, to string) string {
+		if from == none {
+			return to
+		}
+		return from + " → " + to
+	})
+}
+
+const none = "none"
+
+func differ(a, b plc.Data, put func(a, b string) string) []string {
 	var out []string
-	add := func(what string, got, want any) {
-		if g, w := fmt.Sprint(got), fmt.Sprint(want); g != w {
-			out = append(out, fmt.Sprintf("%s: %s, not %s", what, g, w))
+	add := func(what, a, b string) {
+		if a == "" {
+			a = none
+		}
+		if b == "" {
+			b = none
+		}
+		if a != b {
+			out = append(out, what+": "+put(a, b))
 		}
 	}
-	add("rotation keys", got.RotationKeys, want.RotationKeys)
-	add("names", got.AlsoKnownAs, want.AlsoKnownAs)
-	for _, id := range slices.Sorted(maps.Keys(union(got.VerificationMethods, want.VerificationMethods))) {
-		add("key "+id, got.VerificationMethods[id], want.VerificationMethods[id])
+	add("rotation keys", strings.Join(a.RotationKeys, " "), strings.Join(b.RotationKeys, " "))
+	add("names", strings.Join(a.AlsoKnownAs, " "), strings.Join(b.AlsoKnownAs, " "))
+	for _, id := range slices.Sorted(maps.Keys(union(a.VerificationMethods, b.VerificationMethods))) {
+		add("key "+id, a.VerificationMethods[id], b.VerificationMethods[id])
 	}
-	for _, id := range slices.Sorted(maps.Keys(union(got.Services, want.Services))) {
-		add("service "+id, got.Services[id], want.Services[id])
+	for _, id := range slices.Sorted(maps.Keys(union(a.Services, b.Services))) {
+		x, y := a.Services[id], b.Services[id]
+		add("service "+id, strings.TrimSpace(x.Type+" "+x.Endpoint), strings.TrimSpace(y.Type+" "+y.Endpoint))
 	}
 	return out
 }
@@ -226,12 +248,7 @@ func (j *Job) doSign(ctx context.Context, in Input) (map[string]any, error) {
 		return nil, err
 	}
 	want := Wanted(state, rec, j.plan.RotationKey, oldHosts, j.plan.DropKeys)
-	var prev cid.CID
-	for i := range log {
-		if !log[i].Nullified {
-			prev = log[i].CID
-		}
-	}
+	prev := plc.LastOf(log)
 	var op *plc.Operation
 	if in.SigningKey != nil {
 		op = plc.NewOperation(want, prev)
@@ -247,21 +264,9 @@ func (j *Job) doSign(ctx context.Context, in Input) (map[string]any, error) {
 	if err := Rehearse(j.plan.DID, log, op, want, j.o.Now()); err != nil {
 		return nil, err
 	}
-	j.note(StepSign, "the operation was checked: %s", strings.Join(changes(state, want), "; "))
+	j.note(StepSign, "the operation was checked: %s", strings.Join(Changes(state, want), "; "))
 	facts["operation"], facts["operationID"] = json.RawMessage(op.AppendJSON(nil)), op.CID()
 	return facts, nil
-}
-
-// changes tells people what an operation will do.
-func changes(now, want plc.Data) []string {
-	var out []string
-	for _, d := range Differences(want, now) {
-		out = append(out, d)
-	}
-	if out == nil {
-		out = []string{"it changes nothing"}
-	}
-	return out
 }
 
 // oldKeys are the rotation keys of the old host.

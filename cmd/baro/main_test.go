@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +54,7 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Condition: func(cond string) (bool, error) { return cond == "fixtures" && fixtureDir() != "", nil },
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		Cmds: withCommands(plcCommands, map[string]func(*testscript.TestScript, bool, []string){
 			"network": startNetwork,
 			"appview": startAppView,
 			"code":    wantCode,
@@ -62,8 +63,17 @@ func TestScripts(t *testing.T) {
 			"mock":    startMock,
 			"runid":   findRunID,
 			"oauth":   oauthServer,
-		},
+		}),
 	})
+}
+
+// withCommands joins the commands of scripts.
+func withCommands(all ...map[string]func(*testscript.TestScript, bool, []string)) map[string]func(*testscript.TestScript, bool, []string) {
+	joined := map[string]func(*testscript.TestScript, bool, []string){}
+	for _, some := range all {
+		maps.Copy(joined, some)
+	}
+	return joined
 }
 
 // fixtureDir is where the test data is, "" if there is none, which is an error in CI.

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// plcCommands are those of scripts about operations.
+//
+//	public VAR           sets a variable to the did:key in the last output, of key inspect --json
+//	word VAR FILE        sets a variable to what a file holds
+//	field VAR NAME FILE  sets a variable to a field of the JSON in the first line of a file
+//	swap FILE OLD NEW    replaces text in a file, which has to have it
+var plcCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"public": func(ts *testscript.TestScript, _ bool, args []string) {
+		var v struct{ DidKey string }
+		ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+		ts.Setenv(args[0], v.DidKey)
+	},
+	"word": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+	},
+	"field": func(ts *testscript.TestScript, _ bool, args []string) {
+		var v map[string]any
+		line, _, _ := strings.Cut(ts.ReadFile(args[2]), "\n")
+		ts.Check(json.Unmarshal([]byte(line), &v))
+		s, ok := v[args[1]].(string)
+		if !ok {
+			ts.Fatalf("%s has no field %s", args[2], args[1])
+		}
+		ts.Setenv(args[0], s)
+	},
+	"swap": func(ts *testscript.TestScript, _ bool, args []string) {
+		text := ts.ReadFile(args[0])
+		if !strings.Contains(text, args[1]) {
+			ts.Fatalf("%s doesn't have %q", args[0], args[1])
+		}
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
+	},
+}
