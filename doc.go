@@ -16,6 +16,7 @@
 //	repo     commits, records, proofs, verification
 //	lexicon  schemas and the validation of records
 //	plc      did:plc operations
+//	label    what labelers say, signed
 //
 // Wire types are generated from the schemas in lexicons into api/comatproto, api/appbsky and so on.
 //
