@@ -10,6 +10,7 @@ import (
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/label"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
 )
@@ -27,7 +28,7 @@ type Keys interface {
 // FragmentKey and FragmentLabel are where documents have the keys that repositories and labels are signed with.
 const (
 	FragmentKey   = "#atproto"
-	FragmentLabel = "#atproto_label"
+	FragmentLabel = label.Fragment
 )
 
 // ErrNoKeys says that events can't be verified because the options name nobody to ask for keys.
@@ -232,7 +233,8 @@ func records(ctx context.Context, o *Options, open func(*Options) source) iter.S
 		}
 		p.recordsOnly = true
 		safe := p.tracker.Cursor()
-		for ev, err := range p.events(ctx) {
+		for j, err := range p.events(ctx) {
+			ev := &j.ev
 			if ev.Problem != nil && p.o.OnProblem != nil {
 				p.o.OnProblem(ev.Problem)
 			}
@@ -267,8 +269,8 @@ func repos(ctx context.Context, o *Options, open func(*Options) source) iter.Seq
 			yield(RepoEvent{}, err)
 			return
 		}
-		for ev, err := range p.events(ctx) {
-			if !yield(ev, err) || err != nil {
+		for j, err := range p.events(ctx) {
+			if !yield(j.ev, err) || err != nil {
 				return
 			}
 		}
@@ -278,11 +280,13 @@ func repos(ctx context.Context, o *Options, open func(*Options) source) iter.Seq
 // source is where frames come from: it calls back when a connection ends.
 type source func(ctx context.Context, ended func(error)) iter.Seq2[Frame, error]
 
-// repoSource is the source that follows a host.
-func repoSource(host string, o *Options) source {
+// repoSource is the source that follows the repositories of a host, follow any of its streams.
+func repoSource(host string, o *Options) source { return follow(host, SubscribeRepos, o) }
+
+func follow(host, nsid string, o *Options) source {
 	return func(ctx context.Context, ended func(error)) iter.Seq2[Frame, error] {
 		s := o.Connect
-		s.NSID, s.Query, s.After, s.ReuseBuffer = SubscribeRepos, nil, o.After, false
+		s.NSID, s.Query, s.After, s.ReuseBuffer = nsid, nil, o.After, false
 		s.OnDisconnect = func(err error, wait time.Duration) {
 			if o.Connect.OnDisconnect != nil {
 				o.Connect.OnDisconnect(err, wait)

@@ -14,6 +14,10 @@ func RecordsFrom(ctx context.Context, frames iter.Seq2[Frame, error], o *Options
 	return records(ctx, o, given(frames))
 }
 
+func LabelsFrom(ctx context.Context, frames iter.Seq2[Frame, error], o *LabelOptions) iter.Seq2[LabelEvent, error] {
+	return labels(ctx, o, given(frames))
+}
+
 func given(frames iter.Seq2[Frame, error]) func(*Options) source {
 	return func(*Options) source {
 		return func(context.Context, func(error)) iter.Seq2[Frame, error] { return frames }

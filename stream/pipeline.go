@@ -23,6 +23,7 @@ type pipeline struct {
 	filter      *Filter
 	dids        map[string]bool // nil: all
 	recordsOnly bool
+	labels      *labeling // nil: of repositories
 
 	tracker *Tracker
 	ready   chan *lane // those with an event to verify. Each is in it once at the most, so that sending never waits
@@ -61,7 +62,9 @@ type job struct {
 	track   *Tracked
 	silent  bool // nobody wants to see it, unless it is found to have a problem
 	link    bool // a commit of which only its place in the chain is of interest
-	renewed bool // the key was fetched again for it, because of:
+	labels  []labelEvent
+	checked chan struct{} // closed when the labels were looked at; nil if they need not be
+	renewed bool          // the key was fetched again for it, because of:
 	refused error
 	tried   *keys.PublicKey
 }
@@ -116,15 +119,20 @@ func newPipeline(given *Options, open func(*Options) source) (*pipeline, error) 
 }
 
 // events runs the pipeline for the duration of a loop.
-func (p *pipeline) events(ctx context.Context) iter.Seq2[RepoEvent, error] {
-	return func(yield func(RepoEvent, error) bool) {
+func (p *pipeline) events(ctx context.Context) iter.Seq2[*job, error] {
+	return func(yield func(*job, error) bool) {
+		end := func(cursor int64, err error) { yield(&job{ev: RepoEvent{Cursor: cursor}}, err) }
 		outer := ctx
 		ctx, cancel := context.WithCancel(ctx)
 		defer p.wg.Wait()
 		defer cancel()
+		work := p.work
+		if p.labels != nil {
+			work = p.labels.work
+		}
 		if !p.o.Unverified {
 			for range p.o.Workers {
-				p.wg.Go(func() { p.work(ctx) })
+				p.wg.Go(func() { work(ctx) })
 			}
 		}
 		p.wg.Go(func() { p.read(ctx) })
@@ -154,16 +162,22 @@ func (p *pipeline) events(ctx context.Context) iter.Seq2[RepoEvent, error] {
 					default:
 						tell(p.tracker.Cursor())
 						if p.err != nil {
-							yield(RepoEvent{Cursor: p.tracker.Cursor()}, p.err)
+							end(p.tracker.Cursor(), p.err)
 						}
 						return
 					}
 				case <-outer.Done():
 				}
 			}
+			if outer.Err() == nil && j.checked != nil {
+				select {
+				case <-j.checked:
+				case <-outer.Done():
+				}
+			}
 			if outer.Err() != nil {
 				tell(safe)
-				yield(RepoEvent{Cursor: safe}, outer.Err())
+				end(safe, outer.Err())
 				return
 			}
 			if j.track != nil {
@@ -172,10 +186,10 @@ func (p *pipeline) events(ctx context.Context) iter.Seq2[RepoEvent, error] {
 			j.ev.Cursor = p.tracker.Cursor()
 			if p.o.Strict && j.ev.Problem != nil && j.ev.Problem.Seq != 0 {
 				tell(safe)
-				yield(j.ev, j.ev.Problem)
+				yield(j, j.ev.Problem)
 				return
 			}
-			if !yield(j.ev, nil) {
+			if !yield(j, nil) {
 				tell(safe)
 				return
 			}
@@ -206,7 +220,11 @@ func (p *pipeline) read(ctx context.Context) {
 			p.err = err
 			break
 		}
-		if p.frame(ctx, f) != nil {
+		take := p.frame
+		if p.labels != nil {
+			take = p.labels.frame
+		}
+		if take(ctx, f) != nil {
 			return
 		}
 	}
@@ -366,25 +384,34 @@ func (p *pipeline) work(ctx context.Context) {
 	}
 }
 
-// lookUp finds the key of a lane's account, and makes the lane ready again. What can't be had at the moment is asked for again
-// for a while: the stream waits meanwhile, if that takes so long, and no event is lost.
+// lookUp finds the key of a lane's account, and makes the lane ready again.
 func (p *pipeline) lookUp(ctx context.Context, l *lane, fresh bool) {
+	key, err := p.find(ctx, l.did, FragmentKey, fresh)
+	if ctx.Err() != nil {
+		return
+	}
+	l.key, l.keyErr, l.keyAt, l.asked = key, err, p.o.Now(), true
+	p.ready <- l
+}
+
+// find asks for a key. What can't be had at the moment is asked for again for a while: the stream waits meanwhile, if that takes
+// so long, and no event is lost.
+func (p *pipeline) find(ctx context.Context, did syntax.DID, fragment string, fresh bool) (*keys.PublicKey, error) {
 	patient, cancel := context.WithTimeout(ctx, p.o.KeyPatience)
 	defer cancel()
 	ask := func() (*keys.PublicKey, error) {
 		select {
 		case p.lookups <- struct{}{}:
 			defer func() { <-p.lookups }()
-			return p.o.Keys.Key(patient, l.did, FragmentKey, fresh)
+			return p.o.Keys.Key(patient, did, fragment, fresh)
 		case <-patient.Done():
 			return nil, patient.Err()
 		}
 	}
-	var key *keys.PublicKey
-	var err error
 	for wait := 250 * time.Millisecond; ; wait *= 2 {
-		if key, err = ask(); err == nil || !temporary(err) || patient.Err() != nil {
-			break
+		key, err := ask()
+		if err == nil || !temporary(err) {
+			return key, err
 		}
 		t := time.NewTimer(wait)
 		select {
@@ -393,14 +420,9 @@ func (p *pipeline) lookUp(ctx context.Context, l *lane, fresh bool) {
 			t.Stop()
 		}
 		if patient.Err() != nil {
-			break
+			return nil, err
 		}
 	}
-	if ctx.Err() != nil {
-		return
-	}
-	l.key, l.keyErr, l.keyAt, l.asked = key, err, p.o.Now(), true
-	p.ready <- l
 }
 
 func temporary(err error) bool {

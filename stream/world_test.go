@@ -113,7 +113,7 @@ var errEnd = errors.New("the end")
 func (w *world) after(seq int64) iter.Seq2[stream.Frame, error] {
 	return func(yield func(stream.Frame, error) bool) {
 		for _, f := range w.frames {
-			if f.Seq > seq && !yield(f, nil) {
+			if (f.Seq > seq || f.Seq == 0) && !yield(f, nil) {
 				return
 			}
 		}
