@@ -78,7 +78,14 @@ func newPDS(e *env) *cobra.Command {
 				if c.Mail, err = mail.sender(c.PublicURL, w); err != nil {
 					return nil, err
 				}
-				return pds.New(c, w)
+				svc, err := pds.New(c, w)
+				if err == nil && svc.MadeAdminPassword() != "" {
+					fmt.Fprintf(e.stderr, "baro: the administrator's password is in %s\n", svc.MadeAdminPassword())
+				}
+				if err != nil {
+					return nil, err
+				}
+				return svc, nil
 			})
 		},
 	}

@@ -2,12 +2,14 @@ package pds
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/barograph/baro/identity"
@@ -57,6 +59,13 @@ type account struct {
 	Invite string `json:"invite,omitempty"`
 	// Activated is false for an account that came by migration and was never active here.
 	Activated bool `json:"activated,omitempty"`
+	// Takedown is set while the operator keeps the account off the network.
+	Takedown *accountTakedown `json:"takedown,omitempty"`
+	// Deactivated is when the account was deactivated; zero while it is not.
+	Deactivated time.Time `json:"deactivated,omitzero"`
+	// NoInvites says that the account gets no invite codes; InviteNote is why it does, or doesn't.
+	NoInvites  bool   `json:"noInvites,omitempty"`
+	InviteNote string `json:"inviteNote,omitempty"`
 	// DeleteAfter is the owner's wish, given at deactivation.
 	DeleteAfter string `json:"deleteAfter,omitempty"`
 
@@ -81,6 +90,9 @@ func (a *account) active() bool { return a.Status == hostingActive }
 //	a/p/ did                 → preferences
 //	a/w/ did / name          → app password
 //	a/t/ did / purpose       → hash and expiry of a confirmation token
+//	a/o/ did                 → change of the identity that may not have been done here yet (pending.go)
+//	a/z/ time did            → empty: when a deactivated account is deleted (deadline.go)
+//	a/x/ did / path or CID   → takedown of a record or a blob (takedown.go)
 const (
 	rowAccount     = "a/d/"
 	rowHandle      = "a/h/"
@@ -94,6 +106,9 @@ const (
 	rowPrefs       = "a/p/"
 	rowAppPassword = "a/w/"
 	rowToken       = "a/t/"
+	rowTakedown    = "a/x/"
+	rowPending     = "a/o/"
+	rowDeadline    = "a/z/"
 )
 
 // errNoAccount means that no account of that name is hosted here.
@@ -110,6 +125,7 @@ type accountState struct {
 	replay    replayCache
 	counts    countCache
 	tokens    sessionCache
+	admin     atomic.Pointer[[sha256.Size]byte] // digest of the operator's credentials, when they are configured as a slow hash
 
 	sessions stripedMutex // by session, over read-rotate-write
 	changes  stripedMutex // by account, over read-edit-write
@@ -118,6 +134,7 @@ type accountState struct {
 	mu      sync.Mutex
 	claimed map[string]struct{}   // names that a request in progress is about to take
 	invites map[string]*inviteUse // codes that a request in progress is about to use
+	pending map[syntax.DID]pendingChange
 }
 
 // openAccounts gets secrets and clients ready. New calls it when the store and the log are open.
@@ -125,6 +142,9 @@ func (s *Service) openAccounts() error {
 	a := &s.accounts
 	a.claimed = map[string]struct{}{}
 	a.invites = map[string]*inviteUse{}
+	if err := s.openPending(); err != nil {
+		return err
+	}
 	if err := s.openSecrets(); err != nil {
 		return err
 	}
@@ -133,6 +153,9 @@ func (s *Service) openAccounts() error {
 		return err
 	}
 	s.openLimits()
+	if err := s.openAdmin(); err != nil {
+		return err
+	}
 	return s.openIdentity()
 }
 
@@ -228,6 +251,9 @@ func (a *account) put(b kv.Batch) {
 	if a.Email != "" {
 		b.Set([]byte(rowEmail+normalizeEmail(a.Email)), []byte(a.DID))
 	}
+	if at, ok := a.deadline(); ok {
+		b.Set(deadlineKey(at, a.DID), nil)
+	}
 }
 
 // replace writes the account's row and takes away the rows that found it by what old said.
@@ -237,6 +263,9 @@ func (a *account) replace(b kv.Batch, old *account) {
 	}
 	if old.Email != "" && normalizeEmail(old.Email) != normalizeEmail(a.Email) {
 		b.Delete([]byte(rowEmail + normalizeEmail(old.Email)))
+	}
+	if at, ok := old.deadline(); ok && old.DeleteAfter != a.DeleteAfter {
+		b.Delete(deadlineKey(at, a.DID))
 	}
 	a.put(b)
 }
@@ -249,11 +278,15 @@ func (a *account) erase(b kv.Batch) {
 	if a.Email != "" {
 		b.Delete([]byte(rowEmail + normalizeEmail(a.Email)))
 	}
-	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword} {
+	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword, rowTakedown} {
 		lo := []byte(prefix + did + "/")
 		b.DeleteRange(lo, kv.PrefixEnd(lo))
 	}
 	b.Delete([]byte(rowPrefs + did))
+	b.Delete(pendingKey(a.DID))
+	if at, ok := a.deadline(); ok {
+		b.Delete(deadlineKey(at, a.DID))
+	}
 }
 
 // write makes rows durable that no event tells of.

@@ -92,7 +92,7 @@ func (s *Service) profile(actor string) (*appbsky.ActorDefs_ProfileViewDetailed,
 	if err != nil {
 		return nil, err
 	}
-	if rec != nil {
+	if rec != nil && !s.taken.hidden(a.DID, rec.Path) {
 		var p profileRecord
 		if text, err := data.AppendJSON(nil, rec.Record); err == nil && json.Unmarshal(text, &p) == nil {
 			v.DisplayName, v.Description = optional(p.DisplayName), optional(p.Description)

@@ -126,6 +126,8 @@ func (s *Service) countBlobs(r *openRepo, changes []recordChange, writes []write
 				continue // in a record that a later write of the same batch replaced
 			}
 			switch {
+			case s.hiddenBlob(r.did, b.Ref) && !known[b.Ref]:
+				return nil, &blobError{"BlobNotFound", "the blob " + b.Ref.String() + " has been taken down"}
 			case !st.row.exists && known[b.Ref]:
 			case !st.row.exists:
 				return nil, &blobError{"BlobNotFound", "there is no blob " + b.Ref.String() + ": upload it first"}
@@ -221,6 +223,9 @@ func (s *Service) upload(ctx context.Context, did syntax.DID, body io.Reader, de
 	}
 	if temp.Size == 0 {
 		return nil, &blobError{"InvalidRequest", "the blob is empty"} // a reference to it would not be valid
+	}
+	if s.hiddenBlob(did, temp.CID) {
+		return nil, &blobError{"InvalidRequest", "this blob has been taken down"}
 	}
 	kind := sniff(temp.Head, declared)
 

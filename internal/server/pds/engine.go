@@ -256,6 +256,8 @@ type accountChange struct {
 	// Sync emits #sync with the commit. NewCommit signs the tree again first, with a higher revision and the account's key of now,
 	// which KeyChanged makes the engine ask for again.
 	Sync, NewCommit, KeyChanged bool
+	// Key is the account's signing key from this change on; nil: that of its row.
+	Key *keys.PrivateKey
 }
 
 // createRepo gives did an empty repository signed with key, together with the account rows of c.
@@ -335,6 +337,9 @@ func (s *Service) submitAccountEvents(ctx context.Context, did syntax.DID, c acc
 	}
 	if c.KeyChanged {
 		r.key = nil
+	}
+	if c.Key != nil {
+		r.key = c.Key
 	}
 	head := r.head
 	var events []event

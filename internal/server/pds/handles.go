@@ -36,9 +36,9 @@ var reservedLabels = func() map[string]bool {
 	return m
 }()
 
-// checkHandle reads a handle that somebody wants to have. own tells that it lies below one of this server's domains, where the server
+// checkHandle reads a handle that somebody wants to have; the operator may have reserved ones. own tells that it lies below one of this server's domains, where the server
 // decides; any other handle has to resolve to its owner first.
-func (s *Service) checkHandle(text string) (h syntax.Handle, own bool, err error) {
+func (s *Service) checkHandle(text string, operator bool) (h syntax.Handle, own bool, err error) {
 	bad := func(why string) (syntax.Handle, bool, error) {
 		return "", false, refuse(http.StatusBadRequest, "InvalidHandle", "%s", why)
 	}
@@ -62,7 +62,7 @@ func (s *Service) checkHandle(text string) (h syntax.Handle, own bool, err error
 			return bad("the handle is too short")
 		case len(label) > maxHandleLabel:
 			return bad("the handle is too long")
-		case reservedLabels[label]:
+		case reservedLabels[label] && !operator:
 			return "", false, refuse(http.StatusBadRequest, "HandleNotAvailable", "the handle %s is reserved", h)
 		}
 		return h, true, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/barograph/baro/xrpc"
 )
 
-// updateHandle is com.atproto.identity.updateHandle. The identity changes first and the account here second: after a crash in between the
-// owner's next try finds the identity as it should be and completes the rest.
+// updateHandle is com.atproto.identity.updateHandle. The identity changes first and the account here second; what a crash in between leaves
+// undone is done after the next start, see pending.go, or by the owner's next try.
 func (s *Service) updateHandle(ctx context.Context, r *xrpc.Request, in *comatproto.IdentityUpdateHandle_Input) (*xrpc.None, error) {
 	info, err := s.requireAuth(r.Request, scopeAccess)
 	if err != nil {
@@ -25,33 +25,47 @@ func (s *Service) updateHandle(ctx context.Context, r *xrpc.Request, in *comatpr
 	if err := s.limitBy(r, "updateHandle", string(info.DID)); err != nil {
 		return nil, err
 	}
-	h, own, err := s.checkHandle(in.Handle)
+	return nil, s.rename(ctx, info.Account, in.Handle, false)
+}
+
+// rename gives an account another handle. The operator may give out reserved ones.
+func (s *Service) rename(ctx context.Context, a *account, text string, operator bool) error {
+	h, own, err := s.checkHandle(text, operator)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	release, ok := s.claim("handle:"+string(h), "rename:"+string(info.DID))
+	release, ok := s.claim("handle:"+string(h), "rename:"+string(a.DID))
 	if !ok {
-		return nil, refuse(http.StatusBadRequest, "HandleNotAvailable", "the handle %s is being taken", h)
+		return refuse(http.StatusBadRequest, "HandleNotAvailable", "the handle %s is being taken", h)
 	}
 	defer release()
-	if err := s.handleFree(h, info.DID); err != nil {
-		return nil, err
+	if err := s.handleFree(h, a.DID); err != nil {
+		return err
 	}
 	if !own {
-		if err := s.confirmHandle(ctx, h, info.DID); err != nil {
-			return nil, err
+		if err := s.confirmHandle(ctx, h, a.DID); err != nil {
+			return err
 		}
 	}
 	ctx = context.WithoutCancel(ctx)
-	if info.DID.Method() == "plc" {
-		if err := s.changePLC(ctx, info.DID, func(d *plc.Data) error { d.SetHandle(h); return nil }); err != nil {
-			return nil, plcFailure(err)
-		}
+	err = s.changeIdentity(ctx, a.DID, pendingChange{Handle: h}, func(d *plc.Data) error { d.SetHandle(h); return nil })
+	if err != nil {
+		return err
 	}
 	crashpoint.Hit("pds/handle/after-plc")
-	err = s.changeAccount(ctx, info.DID, func(a *account) error { a.Handle = h; return nil }, accountChange{Identity: true, Handle: h})
-	s.forgetIdentity(info.DID, info.Account.Handle, h)
-	return nil, err
+	return s.finishRename(ctx, a, h)
+}
+
+// finishRename does here what the identity says already. The caller holds the claim of the handle.
+func (s *Service) finishRename(ctx context.Context, a *account, h syntax.Handle) error {
+	err := s.changeAccount(ctx, a.DID, func(a *account) error { a.Handle = h; return nil }, accountChange{
+		Identity: true, Handle: h, Ops: func(b kv.Batch) { b.Delete(pendingKey(a.DID)) },
+	})
+	if err == nil {
+		s.dropPending(a.DID)
+	}
+	s.forgetIdentity(a.DID, a.Handle, h)
+	return err
 }
 
 // resolveHandle is com.atproto.identity.resolveHandle.
@@ -278,10 +292,30 @@ func (s *Service) submitPlcOperation(ctx context.Context, r *xrpc.Request, in *c
 	if err := s.fitsHere(&op.Data, info.Account.Handle, info.Account.PublicKey, "InvalidRequest"); err != nil {
 		return nil, err
 	}
-	ctx = context.WithoutCancel(ctx)
-	if err := s.accounts.plc.Submit(ctx, info.DID, op); err != nil {
-		return nil, plcFailure(err)
+	release, ok := s.claim("rename:" + string(info.DID))
+	if !ok {
+		return nil, refuse(http.StatusConflict, "InvalidRequest", "the identity is being changed: try again")
 	}
-	s.forgetIdentity(info.DID, info.Account.Handle)
-	return nil, s.changeAccount(ctx, info.DID, func(*account) error { return nil }, accountChange{Identity: true, Handle: info.Account.Handle})
+	defer release()
+	ctx = context.WithoutCancel(ctx)
+	if err := s.intend(ctx, info.DID, pendingChange{Op: op.CID().String()}); err != nil {
+		return nil, err
+	}
+	if err := s.settled(ctx, info.DID, s.accounts.plc.Submit(ctx, info.DID, op)); err != nil {
+		return nil, err
+	}
+	crashpoint.Hit("pds/identity/after-plc")
+	return nil, s.announce(ctx, info.Account)
+}
+
+// announce tells the network that an identity changed in a way that changes nothing here.
+func (s *Service) announce(ctx context.Context, a *account) error {
+	s.forgetIdentity(a.DID, a.Handle)
+	err := s.changeAccount(ctx, a.DID, func(*account) error { return nil }, accountChange{
+		Identity: true, Handle: a.Handle, Ops: func(b kv.Batch) { b.Delete(pendingKey(a.DID)) },
+	})
+	if err == nil {
+		s.dropPending(a.DID)
+	}
+	return err
 }

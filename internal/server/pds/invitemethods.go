@@ -2,6 +2,7 @@ package pds
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/barograph/baro/api/comatproto"
@@ -58,6 +59,11 @@ func (s *Service) makeInvites(ctx context.Context, r *http.Request, count, uses 
 		if _, err := syntax.ParseDID(o); err != nil && o != adminOwner {
 			return nil, invalid("%q is not the DID of an account", o)
 		}
+		if a, err := s.account(syntax.DID(o)); err == nil && a.NoInvites {
+			return nil, invalid("%s gets no invite codes", o)
+		} else if err != nil && !errors.Is(err, errNoAccount) {
+			return nil, err
+		}
 	}
 	if uses < 1 || uses > maxInviteUses {
 		return nil, invalid("useCount: want 1 to %d", maxInviteUses)
@@ -98,14 +104,19 @@ func (s *Service) getAccountInviteCodes(_ context.Context, r *xrpc.Request, p *c
 		if p.IncludeUsed != nil && !*p.IncludeUsed && len(uses) >= i.Uses {
 			continue
 		}
-		view := comatproto.ServerDefs_InviteCode{
-			Code: i.Code, Available: int64(i.Uses), Disabled: i.Disabled, ForAccount: i.For, CreatedBy: i.By,
-			CreatedAt: datetime(i.Created), Uses: []comatproto.ServerDefs_InviteCodeUse{},
-		}
-		for _, u := range uses {
-			view.Uses = append(view.Uses, comatproto.ServerDefs_InviteCodeUse{UsedBy: string(u.by), UsedAt: u.at})
-		}
-		out.Codes = append(out.Codes, view)
+		out.Codes = append(out.Codes, i.view(uses))
 	}
 	return out, nil
+}
+
+// view is what a code looks like from outside.
+func (i *invite) view(uses []inviteUsed) comatproto.ServerDefs_InviteCode {
+	v := comatproto.ServerDefs_InviteCode{
+		Code: i.Code, Available: int64(i.Uses), Disabled: i.Disabled, ForAccount: i.For, CreatedBy: i.By,
+		CreatedAt: datetime(i.Created), Uses: []comatproto.ServerDefs_InviteCodeUse{},
+	}
+	for _, u := range uses {
+		v.Uses = append(v.Uses, comatproto.ServerDefs_InviteCodeUse{UsedBy: string(u.by), UsedAt: u.at})
+	}
+	return v
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/cid"
@@ -86,40 +87,57 @@ func (s *Service) activateAccount(ctx context.Context, r *xrpc.Request, _ *xrpc.
 	if err != nil {
 		return nil, err
 	}
-	a := info.Account
-	if a.active() {
-		return nil, nil
-	}
-	if a.Status != hostingDeactivated {
-		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "the account is %s", string(a.Status))
-	}
-	if err := s.checkIdentity(ctx, a); err != nil {
-		return nil, err
-	}
-	first := !a.Activated
-	err = s.changeAccount(ctx, a.DID, func(a *account) error {
-		a.Activated, a.DeleteAfter = true, ""
-		return nil
-	}, accountChange{Identity: true, Handle: a.Handle, Account: true, Status: hostingActive, Sync: true, NewCommit: first, KeyChanged: first})
-	return nil, err
+	return nil, s.activate(ctx, info.Account)
 }
 
-// deactivateAccount is com.atproto.server.deactivateAccount. deleteAfter is kept with the account.
+func (s *Service) activate(ctx context.Context, a *account) error {
+	if a.active() {
+		return nil
+	}
+	if a.Status != hostingDeactivated {
+		return refuse(http.StatusBadRequest, "InvalidRequest", "the account is %s", string(a.Status))
+	}
+	if err := s.checkIdentity(ctx, a); err != nil {
+		return err
+	}
+	first := !a.Activated
+	return s.changeAccount(ctx, a.DID, func(a *account) error {
+		a.Activated, a.DeleteAfter, a.Deactivated = true, "", time.Time{}
+		return nil
+	}, accountChange{Identity: true, Handle: a.Handle, Account: true, Status: hostingActive, Sync: true, NewCommit: first, KeyChanged: first})
+}
+
+// deactivateAccount is com.atproto.server.deactivateAccount. deleteAfter is acted on by deadline.go.
 func (s *Service) deactivateAccount(ctx context.Context, r *xrpc.Request, in *comatproto.ServerDeactivateAccount_Input) (*xrpc.None, error) {
 	info, err := s.requireAuth(r.Request, scopeAccess)
 	if err != nil {
 		return nil, err
 	}
 	if in.DeleteAfter != nil {
-		if _, err := syntax.ParseDatetime(*in.DeleteAfter); err != nil {
-			return nil, refuse(http.StatusBadRequest, "InvalidRequest", "deleteAfter: want a datetime")
+		at, err := deadlineOf(*in.DeleteAfter)
+		if err != nil {
+			return nil, invalid("deleteAfter: want a datetime")
+		}
+		if !at.After(s.world.Clock.Now()) {
+			return nil, invalid("deleteAfter: that time has passed; deleteAccount deletes an account at once")
 		}
 	}
-	err = s.changeAccount(ctx, info.DID, func(a *account) error {
-		a.DeleteAfter = value(in.DeleteAfter)
+	return nil, s.deactivate(ctx, info.DID, value(in.DeleteAfter))
+}
+
+func (s *Service) deactivate(ctx context.Context, did syntax.DID, deleteAfter string) error {
+	a, err := s.account(did)
+	if err != nil {
+		return noAccount(err)
+	}
+	defer s.wakeChores()
+	return s.changeAccount(ctx, did, func(a *account) error {
+		a.DeleteAfter = deleteAfter
+		if a.Deactivated.IsZero() {
+			a.Deactivated = s.world.Clock.Now().UTC()
+		}
 		return nil
-	}, accountChange{Account: info.Account.active(), Status: hostingDeactivated})
-	return nil, err
+	}, accountChange{Account: a.active(), Status: hostingDeactivated})
 }
 
 // changeAccount edits an account's row in the same batch as a change of its status and the rows of c. One change of an account happens at a
@@ -127,11 +145,8 @@ func (s *Service) deactivateAccount(ctx context.Context, r *xrpc.Request, in *co
 func (s *Service) changeAccount(ctx context.Context, did syntax.DID, edit func(*account) error, c accountChange) error {
 	defer s.accounts.changes.lock(string(did))()
 	a, err := s.account(did)
-	if errors.Is(err, errNoAccount) { // deleted since the request was authenticated
-		return refuse(http.StatusForbidden, "AccountNotFound", "the account is not hosted here")
-	}
-	if err != nil {
-		return err
+	if err != nil { // it may have been deleted since the request was authenticated
+		return noAccount(err)
 	}
 	if c.Account && a.Status != hostingActive && a.Status != hostingDeactivated { // taken down since then: not the owner's to change
 		return refuse(http.StatusBadRequest, "InvalidRequest", "the account is %s", string(a.Status))
@@ -186,8 +201,21 @@ func (s *Service) deleteAccount(ctx context.Context, r *xrpc.Request, in *comatp
 	return nil, s.removeAccount(ctx, a)
 }
 
+// noAccount is the answer to a request that is about an account that isn't here.
+func noAccount(err error) error {
+	if errors.Is(err, errNoAccount) {
+		return refuse(http.StatusForbidden, "AccountNotFound", "the account is not hosted here")
+	}
+	return err
+}
+
 // removeAccount deletes an account with everything it has. Its repository's head stays, so that the hosting status can still be asked for.
 func (s *Service) removeAccount(ctx context.Context, a *account) error {
+	return s.removeAccountIf(ctx, a, func(*account) bool { return true })
+}
+
+// removeAccountIf is removeAccount for an account that is still as it has to be.
+func (s *Service) removeAccountIf(ctx context.Context, a *account, still func(*account) bool) error {
 	release, ok := s.claim("rename:"+string(a.DID), "handle:"+string(a.Handle))
 	if !ok {
 		return refuse(http.StatusConflict, "InvalidRequest", "the account is being changed: try again")
@@ -201,6 +229,9 @@ func (s *Service) removeAccount(ctx context.Context, a *account) error {
 	if err != nil {
 		return err
 	}
+	if !still(a) {
+		return nil
+	}
 	r, err := s.acquire(a.DID)
 	if err != nil {
 		return err
@@ -210,7 +241,10 @@ func (s *Service) removeAccount(ctx context.Context, a *account) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.wait(r, f)
+	if _, err = s.wait(r, f); err == nil {
+		s.taken.forget(a.DID)
+		s.dropPending(a.DID)
+	}
 	return err
 }
 

@@ -288,7 +288,7 @@ func TestProxyRefusals(t *testing.T) {
 		"no method":              {"GET", "nonsense", tok, []string{"atproto-proxy", f.aud}, 404, "InvalidRequest"},
 		"protected":              {"POST", "com.atproto.server.confirmEmail", tok, []string{"atproto-proxy", f.aud}, 400, "InvalidRequest"},
 		"protected, other case":  {"GET", "COM.Atproto.Server.getSession", tok, []string{"atproto-proxy", f.aud}, 400, "InvalidRequest"},
-		"protected, for service": {"POST", "com.atproto.admin.sendEmail", tok, []string{"atproto-proxy", f.aud}, 400, "InvalidRequest"},
+		"protected, for service": {"POST", "com.atproto.admin.sendEmail", tok, []string{"atproto-proxy", f.aud}, 401, "AuthenticationRequired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want(t, n.mustVia(c.verb, c.path, c.token, nil, c.header...), c.status, c.err)

@@ -33,6 +33,7 @@ var limitRules = map[string][]limitRule{
 	"appPasswords":    {{60, time.Hour}},
 	"deleteAccount":   {{50, 5 * time.Minute}},
 	"admin":           {{600, 5 * time.Minute}},
+	"adminGuesses":    {{20, 5 * time.Minute}, {200, 24 * time.Hour}},
 
 	"requests": {{3000, 5 * time.Minute}}, // of one address, of any kind but for
 	"exports":  {{6000, 5 * time.Minute}}, // getRepo
@@ -175,6 +176,21 @@ func (l *limits) count(now time.Time, h http.Header, name, who string, points, g
 	e.Header = h.Clone()
 	e.Header.Set("Retry-After", strconv.FormatInt(wait, 10))
 	return e
+}
+
+// spent refuses what count would refuse, and counts nothing.
+func (l *limits) spent(now time.Time, name, who string) error {
+	l.mu.Lock()
+	over := false
+	for i, rule := range limitRules[name] {
+		c := l.counts[limitKey{name, i, who}]
+		over = over || c != nil && now.Before(c.ends) && c.calls >= rule.calls
+	}
+	l.mu.Unlock()
+	if !over {
+		return nil
+	}
+	return l.count(now, http.Header{}, name, who, 1, 1) // which words the refusal
 }
 
 func (l *limits) makeRoom(now time.Time) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/barograph/baro/api/comatproto"
 	"github.com/barograph/baro/cid"
@@ -56,7 +57,7 @@ func (s *Service) getRecord(ctx context.Context, r *xrpc.Request, p *comatproto.
 	if err != nil {
 		return nil, err
 	}
-	if rec == nil || (want.Defined() && rec.CID != want) {
+	if rec == nil || (want.Defined() && rec.CID != want) || s.taken.hidden(did, path) && !s.privileged(r.Request, did) {
 		return nil, badRequest("RecordNotFound", "there is no record at://"+string(did)+"/"+path)
 	}
 	return &comatproto.RepoGetRecord_Output{
@@ -88,6 +89,9 @@ func (s *Service) listRecords(ctx context.Context, r *xrpc.Request, p *comatprot
 	page, next, err := listStored(snap, head.Gen, collection, pageLimit(p.Limit, 50, 100), cursor, p.Reverse != nil && *p.Reverse)
 	if err != nil {
 		return nil, err
+	}
+	if s.taken.any(did) && !s.privileged(r.Request, did) {
+		page = slices.DeleteFunc(page, func(rec storedRecord) bool { return s.taken.hidden(did, rec.Path) })
 	}
 	out := &comatproto.RepoListRecords_Output{Records: make([]comatproto.RepoListRecords_Record, 0, len(page)), Cursor: optional(next)}
 	for i := range page {

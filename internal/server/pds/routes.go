@@ -14,6 +14,7 @@ import (
 func (s *Service) routes() *xrpc.Server {
 	x := xrpc.NewServer(xrpc.ServerOptions{Log: s.world.Log, Before: s.before, Fallback: http.HandlerFunc(s.proxyHTTP)})
 	s.routesAccounts(x)
+	s.routesAdmin(x)
 
 	one := xrpc.RouteOptions{Auth: s.authWrite, MaxBody: maxRecordBody}
 	xrpc.HandleProcedure(x, comatproto.RepoCreateRecord, s.createRecord, one)

@@ -72,36 +72,84 @@ func (s *Service) secret(name string, mustExist bool) ([]byte, error) {
 		s.random(value)
 		return value, nil
 	}
-	fs := s.world.FS
-	dir := filepath.Join(s.cfg.Dir, "secrets")
-	path := filepath.Join(dir, name)
-	f, err := fs.Open(path)
+	text, path, err := s.readSecret(name)
 	switch {
-	case err == nil:
-		text, err := io.ReadAll(io.LimitReader(f, 1024))
-		info, statErr := f.Stat()
-		if err = errors.Join(err, statErr, f.Close()); err != nil {
-			return nil, fmt.Errorf("reading secret %s: %w", path, err)
-		}
-		if mode := info.Mode().Perm(); mode&0o077 != 0 && f.Fd() != vfs.InvalidFd {
-			s.world.Log.Warn("a secret is readable by others: chmod 600 it", "file", path, "mode", mode.String())
-		}
-		value, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	case err != nil:
+		return nil, err
+	case text != "":
+		value, err := hex.DecodeString(text)
 		if err != nil || len(value) != secretSize {
 			return nil, fmt.Errorf("secret %s: want %d bytes in hex", path, secretSize)
 		}
 		return value, nil
-	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("reading secret: %w", err)
 	case mustExist:
 		return nil, fmt.Errorf("secret %s is missing, but there are accounts that need it: restore it from where the secrets are kept", path)
 	}
 	s.random(value)
-	if err := writeSecret(fs, dir, path, []byte(hex.EncodeToString(value)+"\n")); err != nil {
-		return nil, fmt.Errorf("writing secret %s: %w", path, err)
-	}
-	return value, nil
+	return value, s.saveSecret(path, hex.EncodeToString(value))
 }
+
+// readSecret reads a file of a secret; the text is empty if there is none.
+func (s *Service) readSecret(name string) (text, path string, err error) {
+	fs := s.world.FS
+	path = fs.PathJoin(s.cfg.Dir, "secrets", name)
+	f, err := fs.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", path, nil
+	}
+	if err != nil {
+		return "", path, fmt.Errorf("reading secret: %w", err)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 1024))
+	info, statErr := f.Stat()
+	if err = errors.Join(err, statErr, f.Close()); err != nil {
+		return "", path, fmt.Errorf("reading secret %s: %w", path, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && f.Fd() != vfs.InvalidFd {
+		s.world.Log.Warn("a secret is readable by others: chmod 600 it", "file", path, "mode", mode.String())
+	}
+	if text = strings.TrimSpace(string(b)); text == "" {
+		return "", path, fmt.Errorf("secret %s is empty", path)
+	}
+	return text, path, nil
+}
+
+func (s *Service) saveSecret(path, text string) error {
+	if err := writeSecret(s.world.FS, filepath.Dir(path), path, []byte(text+"\n")); err != nil {
+		return fmt.Errorf("writing secret %s: %w", path, err)
+	}
+	return nil
+}
+
+// adminPasswordFile holds the operator's password when the configuration has none.
+const adminPasswordFile = "admin.password"
+
+// openAdmin finds the operator's password: in the configuration, else in its file, else it makes one. Without a folder there is nobody to
+// tell it to, and so no administration.
+func (s *Service) openAdmin() error {
+	if s.cfg.AdminPassword != "" || s.cfg.Memory {
+		return nil
+	}
+	text, path, err := s.readSecret(adminPasswordFile)
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		text = s.randomName(20)
+		if err := s.saveSecret(path, text); err != nil {
+			return err
+		}
+		s.madeAdmin = path
+	}
+	if len(text) < minPassword {
+		return fmt.Errorf("secret %s: want a password of %d characters or more", path, minPassword)
+	}
+	s.cfg.AdminPassword = text
+	return nil
+}
+
+// MadeAdminPassword is the file in which this start of the service has put a new password of the operator; "" if there was one.
+func (s *Service) MadeAdminPassword() string { return s.madeAdmin }
 
 // writeSecret makes a file that is durable, whole, and the owner's alone before the secret is in it.
 func writeSecret(fs vfs.FS, dir, path string, text []byte) error {

@@ -58,7 +58,8 @@ type Config struct {
 	PLCURL string
 	// InviteRequired makes createAccount ask for an invite code.
 	InviteRequired bool
-	// AdminPassword is the password of the user "admin" (Basic auth); no administration when empty.
+	// AdminPassword is the password of the user "admin" (Basic auth), or its hash in the form $argon2id$v=19$m=…,t=…,p=…$salt$hash. When empty,
+	// the file admin.password among the secrets has it, which is made if need be; in memory there is no administration then.
 	AdminPassword string
 	// ContactEmail, PrivacyPolicyURL and TermsURL are shown by describeServer when set.
 	ContactEmail, PrivacyPolicyURL, TermsURL string
@@ -207,8 +208,11 @@ type Service struct {
 	runMu   sync.Mutex // over the start of Run, against the end of the service
 	runs    sync.WaitGroup
 	errands errands // mails that nobody waits for
+	chores  chan struct{}
 
-	accounts accountState // account.go
+	accounts  accountState // account.go
+	taken     takedowns
+	madeAdmin string // file of an admin password that was made
 }
 
 // New opens the data of a service, or starts with none, and gets it ready to serve. Close it when done.
@@ -217,7 +221,7 @@ func New(cfg Config, w world.World) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, world: w, imports: make(chan struct{}, 2), exports: make(chan struct{}, cfg.MaxExports)}
+	s := &Service{cfg: cfg, world: w, imports: make(chan struct{}, 2), exports: make(chan struct{}, cfg.MaxExports), chores: make(chan struct{}, 1)}
 	s.running, s.stop = context.WithCancelCause(context.Background())
 	if err := s.open(); err != nil {
 		s.Close()
@@ -270,6 +274,9 @@ func (s *Service) open() error {
 	if err := s.openAccounts(); err != nil {
 		return err
 	}
+	if err := s.openTakedowns(); err != nil {
+		return err
+	}
 	if err := s.openProxy(); err != nil {
 		return err
 	}
@@ -318,6 +325,7 @@ func (s *Service) Run(ctx context.Context) error {
 	wg.Go(func() { s.crawl.run(ctx) })
 	wg.Go(func() { s.runCollector(ctx) })
 	wg.Go(func() { s.checkMail(ctx) })
+	wg.Go(func() { s.runChores(ctx) })
 	wg.Go(func() {
 		if err := s.log.KeepTrimmed(ctx, 5*time.Minute); err != nil && ctx.Err() == nil {
 			s.world.Log.Error("trimming the event log", "err", err)

@@ -84,7 +84,7 @@ func (s *Service) checkSignUp(ctx context.Context, r *http.Request, in *comatpro
 	n := &newAccount{recovery: value(in.RecoveryKey), password: value(in.Password)}
 	n.Email, n.Invite = strings.TrimSpace(value(in.Email)), strings.TrimSpace(value(in.InviteCode))
 
-	handle, own, err := s.checkHandle(in.Handle)
+	handle, own, err := s.checkHandle(in.Handle, false)
 	if err != nil {
 		return nil, err
 	}
@@ -186,18 +186,8 @@ func (s *Service) chooseKey(n *newAccount) error {
 		n.reserved = string(v)
 	}
 	if n.reserved != "" {
-		sealed, err := s.store.Get([]byte(rowReserved + n.reserved))
-		if errors.Is(err, kv.ErrNotFound) {
-			return refuse(http.StatusBadRequest, "IncompatibleDidDoc", "the signing key was not reserved here")
-		}
-		if err != nil {
-			return err
-		}
-		text, err := s.accounts.secrets.open(sealed, "reserved "+n.reserved)
-		if err != nil {
-			return err
-		}
-		n.key, err = keys.ParsePrivate(string(text))
+		var err error
+		n.key, _, err = s.reservedKey(n.reserved)
 		return err
 	}
 	var err error
@@ -231,6 +221,9 @@ func (s *Service) checkFree(n *newAccount) error {
 
 // handleFree refuses a handle that an account other than did has.
 func (s *Service) handleFree(h syntax.Handle, did syntax.DID) error {
+	if s.awaited(h, did) {
+		return refuse(http.StatusBadRequest, "HandleNotAvailable", "the handle %s is being taken", h)
+	}
 	v, err := s.store.Get([]byte(rowHandle + string(h)))
 	switch {
 	case errors.Is(err, kv.ErrNotFound):
@@ -299,6 +292,7 @@ func (s *Service) signUp(ctx context.Context, n *newAccount) (*comatproto.Server
 		Identity: true, Handle: n.Handle, Account: true, Sync: true,
 	}
 	if n.moving {
+		n.Deactivated = now
 		change.Identity, change.Account, change.Sync, change.Status = false, false, false, hostingDeactivated
 	}
 	if err := s.createRepo(ctx, n.DID, n.key, change); err != nil {

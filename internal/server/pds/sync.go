@@ -205,6 +205,9 @@ func (s *Service) getRecordProof(w http.ResponseWriter, r *xrpc.Request) error {
 		return err
 	}
 	defer snap.Close()
+	if s.taken.hidden(head.DID, path) && !s.privileged(r.Request, head.DID) {
+		return badRequest("RecordNotFound", "there is no record at://"+string(head.DID)+"/"+path)
+	}
 	body, err := proofCAR(snap, head, path)
 	if err != nil {
 		return err
@@ -355,10 +358,12 @@ func (s *Service) listBlobs(ctx context.Context, r *xrpc.Request, p *comatproto.
 	}
 	out := &comatproto.SyncListBlobs_Output{Cids: make([]string, 0, len(page))}
 	for _, c := range page {
-		out.Cids = append(out.Cids, c.String())
+		if !s.hiddenBlob(head.DID, c) {
+			out.Cids = append(out.Cids, c.String())
+		}
 	}
 	if more {
-		out.Cursor = &out.Cids[len(out.Cids)-1]
+		out.Cursor = optional(page[len(page)-1].String())
 	}
 	return out, nil
 }
@@ -390,7 +395,7 @@ func (s *Service) getBlob(w http.ResponseWriter, r *xrpc.Request) error {
 		return err
 	}
 	missing := badRequest("BlobNotFound", "there is no blob "+c.String()+" of this account")
-	if !row.exists || row.State != blobPermanent {
+	if !row.exists || row.State != blobPermanent || s.hiddenBlob(head.DID, c) && !s.privileged(r.Request, head.DID) {
 		return missing
 	}
 	file, err := s.files.Open(string(head.DID), c)
