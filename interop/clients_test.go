@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -38,14 +37,10 @@ func python(t *testing.T) string {
 	return tool.Program(t, "INTEROP_PYTHON", "python3", "clients", "-c", "import atproto")
 }
 
+// start runs a network until the test ends.
 func start(t *testing.T) *network {
 	t.Helper()
-	n := &network{bin: filepath.Join(t.TempDir(), "baro")}
-	build := exec.Command("go", "build", "-o", n.bin, "./cmd/baro")
-	build.Dir = ".." // the main module, with its own dependencies
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building baro: %v\n%s", err, out)
-	}
+	n := &network{bin: build(t)}
 	cmd := exec.Command(n.bin, "up", "--memory", "--empty", "--json", "--port-base", "0")
 	var log bytes.Buffer
 	cmd.Stderr = &log

@@ -17,22 +17,14 @@ func TestNpmLex(t *testing.T) {
 	node := node(t)
 	n := start(t)
 	dir := t.TempDir()
-	baro := func(folder string, args ...string) string {
+	c := &cli{bin: n.bin, home: filepath.Join(dir, "home"), env: []string{"BARO_PLC=" + n.PLC, "BARO_PDS=" + n.PDS, "BARO_PASSWORD=lex-long-password"}}
+	baro := func(folder string, args ...string) {
 		t.Helper()
-		cmd := exec.Command(n.bin, args...)
-		cmd.Dir = filepath.Join(dir, folder)
-		if err := os.MkdirAll(cmd.Dir, 0o700); err != nil {
+		c.dir = filepath.Join(dir, folder)
+		if err := os.MkdirAll(c.dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for _, v := range []string{"HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"} {
-			cmd.Env = append(cmd.Env, v+"="+filepath.Join(dir, "home", v))
-		}
-		cmd.Env = append(cmd.Env, "BARO_NETWORK=public", "BARO_PLC="+n.PLC, "BARO_PDS="+n.PDS, "BARO_PASSWORD=lex-long-password")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("baro %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return string(out)
+		c.run(t, args...)
 	}
 	npm := func(folder string, args ...string) (equal bool) {
 		t.Helper()

@@ -391,6 +391,10 @@ func (s *sdk) records(t *testing.T) {
 		t.Errorf("by handle: %+v, %v", got, err)
 	}
 
+	if got, err := client.Fetch[appbsky.FeedPost](ctx, string(byHandle), s.fetch()); err != nil || got.CID != ref.CID || got.Proof == nil {
+		t.Errorf("by name, with everything looked up: %+v, %v", got, err)
+	}
+
 	// A proof with another account's key is none.
 	wrong, err := keys.Generate(keys.K256, rand.Reader)
 	if err != nil {
@@ -522,6 +526,11 @@ func (s *sdk) records(t *testing.T) {
 	}
 }
 
+// fetch says who is where, for what is fetched by name, and lets it go to this machine.
+func (s *sdk) fetch() client.FetchOptions {
+	return client.FetchOptions{Options: client.Options{Identity: s.dir, HTTP: http.DefaultClient}}
+}
+
 // export reads a repository with everything verified: path → CID.
 func (s *sdk) export(t *testing.T, did syntax.DID, key *keys.PublicKey) map[string]cid.CID {
 	t.Helper()
@@ -646,7 +655,7 @@ func (s *sdk) blobs(t *testing.T) {
 	if err != nil || !bytes.Equal(got, b) || r.Type != "image/png" || r.Size != int64(len(b)) {
 		t.Errorf("the blob came back as %d bytes of %s, %v", len(got), r.Type, err)
 	}
-	if _, err := client.GetBlob(ctx, s.pds.URL, a.DID, blob.Ref, int64(len(b))-1, client.Options{}); !errors.Is(err, client.ErrTooLarge) {
+	if _, err := client.FetchBlob(ctx, a.Handle, blob.Ref, int64(len(b))-1, s.fetch()); !errors.Is(err, client.ErrTooLarge) {
 		t.Errorf("a blob larger than allowed: %v", err)
 	}
 	if _, err := public.Blob(ctx, a.DID, cid.Sum(cid.Raw, []byte("nothing")), 0); err == nil {
@@ -703,7 +712,7 @@ func (s *sdk) bsky(t *testing.T) {
 	if !ok || len(embed.Images) != 1 || embed.Images[0].Alt != "Punkte" || embed.Images[0].AspectRatio == nil || embed.Images[0].AspectRatio.Width != 300 {
 		t.Fatalf("the images are %+v", got.Value.Embed.Value)
 	}
-	if _, err := client.GetBlob(ctx, s.pds.URL, a.DID, embed.Images[0].Image.Ref, 0, client.Options{}); err != nil {
+	if _, err := client.FetchBlob(ctx, a.Handle, embed.Images[0].Image.Ref, 0, s.fetch()); err != nil {
 		t.Errorf("the picture: %v", err)
 	}
 
