@@ -1,6 +1,12 @@
 package main
 
 import (
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -286,3 +292,122 @@ func goatFlag(cmd *cobra.Command, names, variables []string) string {
 	}
 	return ""
 }
+
+var update = flag.Bool("update", false, "write docs/parity-goat.md")
+
+// TestGoatTable holds every command of goat to a script that runs it, and to success in one of them; docs/parity-goat.md is made of that.
+func TestGoatTable(t *testing.T) {
+	scripts := map[string][]string{} // lines that run baro and have to succeed, by script
+	err := filepath.WalkDir("testdata", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".txtar" {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for line := range strings.Lines(string(b)) {
+			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "exec baro "); ok && !strings.Contains(rest, "--help") {
+				scripts[filepath.ToSlash(path)] = append(scripts[filepath.ToSlash(path)], rest+" ")
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "../../docs/parity-goat.md"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := t.Errorf
+	if *update {
+		stale = t.Logf
+	}
+	lines := map[string]string{} // of the page, without the scripts → the scripts
+	for line := range strings.Lines(string(text)) {
+		if i := strings.LastIndex(strings.TrimSuffix(strings.TrimSpace(line), "|"), "|"); i > 0 {
+			lines[line[:i]] = strings.TrimSpace(line[i:])
+		}
+	}
+	var doc strings.Builder
+	doc.WriteString(parityHead)
+	row := func(path, flags string) {
+		cmd, why := goatCommand(path)
+		if why != "" {
+			return // which is for TestGoat to say
+		}
+		names := []string{path}
+		for _, a := range cmd.Aliases {
+			names = append(names, strings.TrimSpace(path[:strings.LastIndexByte(" "+path, ' ')]+a))
+		}
+		var by []string
+		for _, script := range slices.Sorted(maps.Keys(scripts)) {
+			if slices.ContainsFunc(scripts[script], func(line string) bool {
+				return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(line, n+" ") })
+			}) {
+				by = append(by, "`"+strings.TrimPrefix(script, "testdata/")+"`")
+			}
+		}
+		if len(by) == 0 {
+			t.Errorf("no script runs 'exec baro %s'", path)
+		}
+		var same, other []string
+		for _, f := range strings.Fields(flags) {
+			names, _, _ := strings.Cut(f, "[")
+			if reason := different[path+" "+names]; reason != "" {
+				other = append(other, "`"+names+"`: "+reason)
+				continue
+			}
+			if goatFlag(cmd, strings.Split(names, "/"), nil) == "" {
+				same = append(same, "`"+names+"`")
+			}
+		}
+		line := fmt.Sprintf("| `%s` | %s | %s ", strings.Join(names, "`, `"), strings.Join(same, " "), strings.Join(other, "; "))
+		fmt.Fprintf(&doc, "%s| %s |\n", line, strings.Join(by, " "))
+		shown, ok := lines[line]
+		if !ok {
+			stale("%s has no row such as %s", name, line)
+		}
+		for _, script := range strings.Fields(strings.Trim(shown, "| ")) {
+			if !slices.Contains(by, script) {
+				stale("%s says that %s runs 'baro %s', and it doesn't", name, script, path)
+			}
+		}
+		delete(lines, line)
+	}
+	seen := map[string]bool{}
+	for _, g := range goat {
+		cmd, why := goatCommand(g.command)
+		if g.command == "" || why != "" || seen[cmd.CommandPath()] {
+			continue
+		}
+		seen[cmd.CommandPath()] = true
+		row(commandPath(cmd), g.flags)
+	}
+	for line := range lines {
+		if strings.HasPrefix(line, "| `") {
+			stale("%s has a row that is of no command of goat: %s", name, line)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(doc.String()), 0o644); err != nil {
+			t.Error(err)
+		}
+	} else if t.Failed() {
+		t.Error("the page is written by 'go test ./cmd/baro -run TestGoatTable -update'")
+	}
+}
+
+const parityHead = `# Commands of goat
+
+Each command of goat has the same name here, and its flags do, with their variables: ` + "`--pds-host`, `--plc-host` and `--relay-host`" + `
+are other names of ` + "`--pds`, `--plc` and `--relay`" + `. The third column says which flags are left out and why. The last one names the scripts
+under ` + "`cmd/baro/testdata`" + ` that run the command to its end; this page is written by a test of ` + "`cmd/baro`" + ` from them and from a table of
+goat's commands, and the test fails for a command that no script runs.
+
+Goat loads ` + "`.env`" + ` by itself and keeps the password beside the session; neither is done here. Passwords and tokens are asked for, or come
+from variables (` + "`GOAT_PASSWORD`, `ATP_PASSWORD`, `ATP_AUTH_PASSWORD`, `NEW_ACCOUNT_PASSWORD`, `ATP_AUTH_FACTOR_TOKEN`" + ` after those of
+baro) or standard input.
+
+| command | flags | left out | shown by |
+|---|---|---|---|
+`
