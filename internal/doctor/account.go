@@ -229,9 +229,10 @@ func (x *exam) lag(ctx context.Context, origin, relay string, seq int64) {
 		return // the examination of the stream tells of it
 	}
 	defer c.Close()
-	newer := 0
+	newer, wait := 0, x.o.Quiet
 	for newer < lagMost {
-		f, err := x.next(ctx, c)
+		f, err := x.next(ctx, c, wait)
+		wait = x.o.Settle
 		if said, ok := errors.AsType[*stream.Error](err); ok && said.Name == stream.ErrorFutureCursor {
 			x.findAt(relayAhead, host, relay, "%s has read up to event %d, and the host's stream doesn't go so far", at, seq)
 			return

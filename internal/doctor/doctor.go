@@ -72,13 +72,14 @@ type Options struct {
 	Call    time.Duration // of a request; default 8 s
 	Slow    time.Duration // an answer that takes longer deserves a warning; default 3 s
 	Quiet   time.Duration // how long a stream may be silent before it counts as quiet; default 3 s
+	Settle  time.Duration // and how long between two events of those that it has kept; default 1 s
 }
 
 func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		p   *time.Duration
 		def time.Duration
-	}{{&o.Timeout, 45 * time.Second}, {&o.Call, 8 * time.Second}, {&o.Slow, 3 * time.Second}, {&o.Quiet, 3 * time.Second}} {
+	}{{&o.Timeout, 45 * time.Second}, {&o.Call, 8 * time.Second}, {&o.Slow, 3 * time.Second}, {&o.Quiet, 3 * time.Second}, {&o.Settle, time.Second}} {
 		if *d.p <= 0 {
 			*d.p = d.def
 		}

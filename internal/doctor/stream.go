@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/barograph/baro/stream"
 )
@@ -24,9 +25,9 @@ func (x *exam) listen(ctx context.Context, origin, nsid string, cursor int64) (*
 // errQuiet says that nothing came.
 var errQuiet = errors.New("nothing came")
 
-// next is the next frame with an event, or errQuiet.
-func (x *exam) next(ctx context.Context, c *stream.Conn) (stream.Frame, error) {
-	ctx, cancel := context.WithTimeout(ctx, x.o.Quiet)
+// next is the next frame with an event, or errQuiet after a wait.
+func (x *exam) next(ctx context.Context, c *stream.Conn, wait time.Duration) (stream.Frame, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	for range 4 { // #info is no event
@@ -54,7 +55,7 @@ func (x *exam) stream(ctx context.Context, origin, nsid string) {
 		x.noStream(origin, err)
 		return
 	}
-	f, err := x.next(ctx, c)
+	f, err := x.next(ctx, c, x.o.Quiet)
 	c.Close()
 	switch {
 	case errors.Is(err, errQuiet) && nsid == stream.SubscribeRepos && x.empty(ctx, origin):
@@ -85,7 +86,7 @@ func (x *exam) resumes(ctx context.Context, origin, nsid string, seq int64) {
 		return
 	}
 	defer c.Close()
-	switch f, err := x.next(ctx, c); {
+	switch f, err := x.next(ctx, c, x.o.Quiet); {
 	case errors.Is(err, errQuiet):
 		x.find(streamCursor, hostOf(origin), "at cursor %d nothing comes, although there is such an event", seq)
 	case err != nil:
@@ -103,7 +104,7 @@ func (x *exam) knowsFuture(ctx context.Context, origin, nsid string) {
 		return // an answer before the upgrade says it too
 	}
 	defer c.Close()
-	f, err := x.next(ctx, c)
+	f, err := x.next(ctx, c, x.o.Quiet)
 	said, ok := errors.AsType[*stream.Error](err)
 	switch {
 	case ok && said.Name == stream.ErrorFutureCursor:
