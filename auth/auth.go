@@ -227,7 +227,7 @@ func (m *Manager) account(s Session) *Account {
 func (m *Manager) Account(ctx context.Context, did syntax.DID) (*Account, error) {
 	s, err := m.o.Store.Load(ctx, did)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the session of %s: %w", did, err)
 	}
 	if err := s.Check(); err != nil {
 		return nil, fmt.Errorf("reading the session of %s: %w", did, err)

@@ -27,7 +27,7 @@ const (
 
 // Options of a Client. The zero value is one for the public network.
 type Options struct {
-	// PDS is the URL of the server to log in at. Empty: where the account's identity says.
+	// PDS is the server to log in at, such as "https://pds.example". Empty: where the account's identity says.
 	PDS string
 	// Token is the code that some servers mail as a second factor. A login without it fails with
 	// [comatproto.ErrAuthFactorTokenRequired], and has the code sent.
@@ -44,6 +44,10 @@ type Options struct {
 	// VideoService is the URL of the service that prepares videos. Empty: [DefaultVideoService]; "none": videos are
 	// uploaded as they are.
 	VideoService string
+
+	// Retry says how reads are repeated that fail for the moment, or because the server's budget is spent. nil: as the zero
+	// [xrpc.Retry] says. Writes are sent again only when they surely weren't done.
+	Retry *xrpc.Retry
 
 	HTTP     *http.Client        // nil: the standard transport. A server that acts for others gives a guarded one
 	Identity *identity.Directory // nil: the public network's, asked through HTTP if that is given
@@ -67,6 +71,9 @@ func (o Options) withDefaults() Options {
 	if o.VideoService == "" {
 		o.VideoService = DefaultVideoService
 	}
+	if o.Retry == nil {
+		o.Retry = new(xrpc.Retry)
+	}
 	return o
 }
 
@@ -86,15 +93,22 @@ func New(x *xrpc.Client, did syntax.DID, o Options) *Client {
 		o.HTTP = x.HTTP
 	}
 	o = o.withDefaults()
+	o.Token = "" // it has served
+	if x.Retry == nil {
+		x = x.WithRetry(o.Retry)
+	}
 	appview := x
 	if o.AppView != "" {
 		appview = x.WithProxy(o.AppView)
 	}
 	return &Client{
 		o: o, did: did, appview: appview, tids: new(syntax.TIDClock),
-		pds: client.New(x.Host, client.Options{HTTP: x.HTTP, Auth: x.Auth, DID: did, Now: o.Now}),
+		pds: client.New(x.Host, client.Options{HTTP: x.HTTP, Auth: x.Auth, DID: did, Now: o.Now, Retry: x.Retry}),
 	}
 }
+
+// String names the account and its server.
+func (c *Client) String() string { return fmt.Sprintf("client of %s at %s", c.did, c.pds.Host()) }
 
 // ForAccount returns a client for an account of package auth.
 func ForAccount(a *auth.Account, o Options) *Client {
@@ -108,7 +122,7 @@ func ForAccount(a *auth.Account, o Options) *Client {
 func Login(ctx context.Context, identifier, password string, o Options) (*Client, error) {
 	o = o.withDefaults()
 	identifier = strings.TrimPrefix(strings.TrimSpace(identifier), "@")
-	pds, did := o.PDS, syntax.DID("")
+	pds, did := hostURL(o.PDS), syntax.DID("")
 	if pds == "" {
 		pds = EntryPDS
 		if !strings.Contains(identifier, "@") {
@@ -128,9 +142,18 @@ func Login(ctx context.Context, identifier, password string, o Options) (*Client
 	}
 	a, err := o.manager().Login(ctx, pds, auth.Credentials{Identifier: identifier, Password: password, Token: o.Token, DID: did})
 	if err != nil {
-		return nil, fmt.Errorf("logging in at %s: %w", pds, err)
+		return nil, err
 	}
 	return ForAccount(a, o), nil
+}
+
+// hostURL is the URL of a server as people name it: without a scheme, or with the path that its methods have.
+func hostURL(s string) string {
+	s = strings.TrimSuffix(strings.TrimRight(strings.TrimSpace(s), "/"), "/xrpc")
+	if s != "" && !strings.Contains(s, "://") {
+		s = "https://" + s
+	}
+	return s
 }
 
 // Resume goes on with a session that was kept before, by Options.Store. It makes no request. The error is
@@ -144,10 +167,10 @@ func Resume(ctx context.Context, did syntax.DID, o Options) (*Client, error) {
 	return ForAccount(a, o), nil
 }
 
-// Import goes on with a session string: that of [Client.SessionString], which is the Python client's too. It makes no
-// request. Whoever has the string acts for the account.
+// Import goes on with a session string: that of [Client.SessionString], which is the Python client's too, or of
+// [auth.Session.Text]. It makes no request. Whoever has the string acts for the account.
 func Import(ctx context.Context, session string, o Options) (*Client, error) {
-	s, err := auth.ParseCompatString(session)
+	s, err := auth.ParseSession(session)
 	if err != nil {
 		return nil, fmt.Errorf("importing a session: %w", err)
 	}

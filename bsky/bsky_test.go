@@ -819,6 +819,67 @@ func (s split) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.other.RoundTrip(r)
 }
 
+// TestServerNames takes servers as people name them, and shows no secret when a client is printed.
+func TestServerNames(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "bsky.social": "https://bsky.social", " https://pds.test/xrpc/ ": "https://pds.test", "http://localhost:2583": "http://localhost:2583", "https://pds.test/": "https://pds.test",
+	} {
+		if got := hostURL(in); got != want {
+			t.Errorf("%q is %q, want %q", in, got, want)
+		}
+	}
+	net, _ := network(t, "alice.test")
+	o := options(net)
+	o.PDS, o.Token = net.URLs().PDS+"/xrpc", "SECRET-CODE"
+	c, err := Login(t.Context(), "@alice.test", password, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.SessionString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := strings.Split(s, ":::")[2]
+	for _, form := range []string{"%v", "%+v", "%#v", "%s"} {
+		if out := fmt.Sprintf(form, c); strings.Contains(out, "SECRET-CODE") || strings.Contains(out, token) || len(out) == 0 {
+			t.Errorf("%s: %s", form, out)
+		}
+	}
+	if got := c.String(); got != "client of "+string(c.DID())+" at "+net.URLs().PDS {
+		t.Error(got)
+	}
+	text := strings.TrimSpace(s)
+	if again, err := Import(t.Context(), text, o); err != nil || again.DID() != c.DID() {
+		t.Errorf("%v, %v", again, err)
+	}
+}
+
+// TestReadsAreRepeated has an AppView that fails once in a while: a client of this package gets over it, and posts nothing
+// twice meanwhile.
+func TestReadsAreRepeated(t *testing.T) {
+	n := 0
+	x := &xrpc.Client{Host: "https://pds.test", HTTP: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		n++
+		status, body := 200, `{"did":"did:web:a.test","handle":"a.test"}`
+		if n%2 == 1 {
+			status, body = 503, ""
+		}
+		return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}, "Retry-After": {"0"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: -1}, nil
+	})}}
+	if p, err := New(x, "did:web:a.test", Options{}).Me(t.Context()); err != nil || p.Handle != "a.test" || n != 2 {
+		t.Errorf("%v, %v after %d requests", p, err, n)
+	}
+	if _, err := New(x, "did:web:a.test", Options{Retry: &xrpc.Retry{Attempts: 1}}).Me(t.Context()); err == nil || n != 3 {
+		t.Errorf("%v after %d requests", err, n)
+	}
+	if err := New(x, "did:web:a.test", Options{}).Mute(t.Context(), "b.test"); err != nil || n != 4 {
+		t.Errorf("%v after %d requests", err, n)
+	}
+	if err := New(x, "did:web:a.test", Options{}).Mute(t.Context(), "b.test"); err == nil || n != 5 {
+		t.Errorf("a write was sent again: %v after %d requests", err, n)
+	}
+}
+
 func TestNames(t *testing.T) {
 	for in, want := range map[string]string{
 		"at://alice.test/app.bsky.feed.post/3k":              "at://alice.test/app.bsky.feed.post/3k",

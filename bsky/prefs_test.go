@@ -135,7 +135,7 @@ func TestChatAndServices(t *testing.T) {
 		got = append(got, r.Header.Get("Atproto-Proxy")+" "+r.Header.Get("Atproto-Accept-Labelers"))
 		return nil, errors.New("no network")
 	})}}
-	c := New(x, "did:web:a.test", Options{AppView: AppViewService})
+	c := New(x, "did:web:a.test", Options{AppView: AppViewService, Retry: &xrpc.Retry{Attempts: 1}})
 	for _, a := range []*xrpc.Client{c.AppView(), c.Chat(), c.WithAppView("did:web:other.test#view").AppView(), c.WithLabelers("did:web:l.test", "did:web:m.test;redact").AppView(), c.PDS().XRPC()} {
 		_, _ = a.Do(t.Context(), http.MethodGet, "com.example.q", "", nil, "")
 	}

@@ -354,6 +354,10 @@ func List[T any](ctx context.Context, c *Client, account syntax.AtIdentifier, o 
 		return items, orEmpty(page.Cursor), nil
 	}
 	return func(yield func(Record[T], error) bool) {
+		if o.Collection == "" {
+			yield(Record[T]{}, fmt.Errorf("listing records of %s: ListOptions.Collection must say of which collection, as the type doesn't", account))
+			return
+		}
 		for it, err := range pages(ctx, fetch) {
 			if err != nil {
 				yield(Record[T]{}, fmt.Errorf("listing %s of %s: %w", o.Collection, account, err))

@@ -190,8 +190,8 @@ func (d *Directory) ResolveHandle(ctx context.Context, h syntax.Handle) (syntax.
 
 func (d *Directory) handle(ctx context.Context, h syntax.Handle) cache.Answer[syntax.DID] {
 	h = h.Normalize()
-	if !syntax.ValidHandle(h) {
-		return cache.Answer[syntax.DID]{Err: &Error{"resolving handle", string(h), KindMalformed, nil}}
+	if _, err := syntax.ParseHandle(string(h)); err != nil {
+		return cache.Answer[syntax.DID]{Err: &Error{"resolving handle", string(h), KindMalformed, err}}
 	}
 	if h.Reserved() {
 		err := errors.New("no name under this top-level domain resolves")
