@@ -65,7 +65,7 @@ type Directory struct {
 func New(o Options) *Directory {
 	if o.HTTP == nil {
 		allow := o.Allow
-		if o.PLC != "" {
+		if o.PLC != "" && o.PLC != DefaultPLC {
 			allow = append(slices.Clip(allow), hostPort(o.PLC)) // whoever chose it may run it
 		}
 		o.HTTP = Guarded(allow...)

@@ -67,6 +67,10 @@ func TestZeroOptions(t *testing.T) {
 	if pds, err := d.ResolvePDS(t.Context(), alice); err != nil || pds != "https://pds.test" {
 		t.Errorf("%q, %v", pds, err)
 	}
+	byName := identity.New(identity.Options{PLC: strings.Replace(plc.URL, "127.0.0.1", "localhost", 1) + "/"})
+	if pds, err := byName.ResolvePDS(t.Context(), alice); err != nil || pds != "https://pds.test" {
+		t.Errorf("by name: %q, %v", pds, err)
+	}
 	if _, err := d.ResolveDID(t.Context(), bob); identity.KindOf(err) != identity.KindUnreachable {
 		t.Errorf("a redirect into the private network: %v", err)
 	}

@@ -13,11 +13,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"time"
 
 	"github.com/barograph/baro/api/appbsky"
 	"github.com/barograph/baro/api/comatproto"
@@ -56,7 +53,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 		start = syntax.DID(answer.Did)
 	}
-	directory := identity.New(identity.Options{HTTP: http.DefaultClient, Resolver: net.DefaultResolver, Now: time.Now, PLC: *plc, AllowLocalhost: true})
+	directory := identity.New(identity.Options{PLC: *plc})
 
 	w := csv.NewWriter(out)
 	defer w.Flush()

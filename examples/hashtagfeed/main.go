@@ -12,8 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"slices"
@@ -56,7 +54,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("want a tag")
 	}
 	tag := strings.ToLower(strings.TrimPrefix(f.Arg(0), "#"))
-	directory := identity.New(identity.Options{HTTP: http.DefaultClient, Resolver: net.DefaultResolver, Now: time.Now, PLC: *plc, AllowLocalhost: true})
+	directory := identity.New(identity.Options{PLC: *plc})
 
 	c := client.New(*host, client.Options{})
 	var authors []*author

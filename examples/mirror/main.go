@@ -15,8 +15,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -60,7 +58,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		did = syntax.DID(answer.Did)
 	}
-	directory := identity.New(identity.Options{HTTP: http.DefaultClient, Resolver: net.DefaultResolver, Now: time.Now, PLC: *plc, AllowLocalhost: true})
+	directory := identity.New(identity.Options{PLC: *plc})
 	doc, err := directory.ResolveDID(ctx, did)
 	if err != nil {
 		return err

@@ -19,7 +19,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -77,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		return nil
 	case "serve":
-		directory := identity.New(identity.Options{HTTP: http.DefaultClient, Resolver: net.DefaultResolver, Now: time.Now, PLC: *plc})
+		directory := identity.New(identity.Options{PLC: *plc})
 		return serve(ctx, *addr, reposync.Options{Upstream: *relay, Directory: directory, HTTP: http.DefaultClient, Now: time.Now})
 	}
 	return fmt.Errorf("unknown command %q: want write, list or serve", args[0])

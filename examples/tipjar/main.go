@@ -18,7 +18,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -64,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 		if _, err := rand.Read(secret); err != nil {
 			return err
 		}
-		directory := identity.New(identity.Options{HTTP: http.DefaultClient, Resolver: net.DefaultResolver, Now: time.Now, PLC: *plc, AllowLocalhost: true})
+		directory := identity.New(identity.Options{PLC: *plc})
 		jar, err := newJar(*service, secret, directory, http.DefaultClient)
 		if err != nil {
 			return err
