@@ -224,6 +224,9 @@ func (j *Job) lookAtOldHost(ctx context.Context, in Input, f *findings, facts ma
 		f.add(LevelProblem, about, "log in at "+p.From+" with the password of the account", "you are not logged in there")
 		return nil
 	}
+	if in.Old.Session().Grant != nil {
+		f.add(LevelProblem, about, "log in with the password of the account", "you are logged in with OAuth, which doesn't allow to move an account")
+	}
 	if c, ok := in.Old.Session().AccessClaims(); ok && strings.Contains(c.Scope, "appPass") {
 		f.add(LevelProblem, about, "log in with the password of the account itself", "you are logged in with an app password, which must not move an account")
 	}

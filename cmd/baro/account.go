@@ -28,7 +28,8 @@ func newAccount(e *env) *cobra.Command {
 	}
 	cmd.AddCommand(newAccountCreate(e), newAccountLogin(e), newAccountLogout(e), newAccountLs(e), newAccountUse(e),
 		newAccountStatus(e), newAccountCheckAuth(e), newAccountMissingBlobs(e), newAccountServiceAuth(e),
-		newAccountUpdateHandle(e), newAccountActivate(e), newAccountDeactivate(e), newAccountMigrate(e))
+		newAccountUpdateHandle(e), newAccountActivate(e), newAccountDeactivate(e), newAccountMigrate(e), newAccountPLC(e),
+		newAccountSession(e), newAccountServiceAuthOffline(e))
 	return cmd
 }
 

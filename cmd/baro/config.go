@@ -80,7 +80,7 @@ func answerToNames(c *cobra.Command) {
 }
 
 // Variables of this name that are no settings.
-var otherVariables = []string{"BARO_FIXTURES", "BARO_CRASHPOINT", passwordVariable, tokenVariable}
+var otherVariables = []string{"BARO_FIXTURES", "BARO_CRASHPOINT", passwordVariable, tokenVariable, sessionVariable}
 
 const envPrefix = "BARO_"
 

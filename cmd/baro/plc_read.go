@@ -179,7 +179,7 @@ func newPLCRecover(e *env) *cobra.Command {
 			"  PLC_SIGNING_KEY=… baro plc recover alice.test --to bafyreie… --remove-rotation-key did:key:z… --submit",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if to == "" && (submit || change.any()) {
+			if change.typed(e, cmd); to == "" && (submit || change.any()) {
 				return usagef("--to says which operation to go back to")
 			}
 			key, err := e.signingKey(keyFile, submit)

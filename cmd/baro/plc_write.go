@@ -37,6 +37,21 @@ func (p *plcChange) any() bool {
 	return p.handle != "" || p.atprotoKey != "" || p.pds != "" || len(p.addKeys)+len(p.removeKeys) > 0
 }
 
+// typed forgets what doesn't come from the command line: a variable or a file that names a PDS for other commands must not end up in an
+// identity.
+func (p *plcChange) typed(e *env, cmd *cobra.Command) {
+	for name, value := range map[string]*string{"handle": &p.handle, "pds": &p.pds, "atproto-key": &p.atprotoKey} {
+		if e.config.origin[cmd.Flags().Lookup(name)] != "flag" {
+			*value = ""
+		}
+	}
+	for name, value := range map[string]*[]string{"rotation-key": &p.addKeys, "add-rotation-key": &p.addKeys, "remove-rotation-key": &p.removeKeys} {
+		if f := cmd.Flags().Lookup(name); f != nil && e.config.origin[f] != "flag" {
+			*value = nil
+		}
+	}
+}
+
 // didKey reads a public key.
 func didKey(flag, s string) (string, error) {
 	k, err := keys.ParseDIDKey(s)
@@ -106,8 +121,8 @@ func newPLCGenesis(e *env) *cobra.Command {
 		Example: "  baro plc genesis --handle alice.example.com --rotation-key did:key:z… --atproto-key did:key:z… --pds https://pds.example > genesis.json\n" +
 			"  baro plc sign genesis.json --plc-signing-key rotation.key > signed.json\n" +
 			"  baro plc submit --genesis signed.json",
-		RunE: func(*cobra.Command, []string) error {
-			if len(p.addKeys) == 0 {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.typed(e, cmd); len(p.addKeys) == 0 {
 				return usagef("--rotation-key is missing: without one nobody could sign")
 			}
 			d, err := p.apply(plc.Data{VerificationMethods: map[string]string{}, Services: map[string]plc.Service{}, AlsoKnownAs: []string{}})
@@ -288,6 +303,7 @@ func newPLCUpdate(e *env) *cobra.Command {
 			"  baro plc update did:plc:ewvi7nxzyoun6zhxrhs64oiz --pds https://pds.example --atproto-key did:key:z…",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			p.typed(e, cmd)
 			_, did, log, err := e.plcLog(cmd.Context(), args[0], f)
 			if err != nil {
 				return advise(err)

@@ -39,12 +39,12 @@ func TestServerScripts(t *testing.T) {
 			env.Values["running"] = map[string]*running{}
 			return os.MkdirAll(home, 0o700)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		Cmds: withCommands(plcCommands, map[string]func(*testscript.TestScript, bool, []string){
 			"start":  startServer,
 			"end":    stopServer,
 			"code":   wantCode,
 			"mailed": findCode,
-		},
+		}),
 	})
 }
 
