@@ -335,12 +335,15 @@ var cases = map[string]struct {
 		})
 	}, "labeler-no-key", "#atproto_label"},
 	"no labels": {"DID", func(l *lab) {
-		l.genesis(func(d *plc.Data) {
-			d.Services["atproto_labeler"] = plc.Service{Type: "AtprotoLabeler", Endpoint: "https://" + labels}
-			d.VerificationMethods["atproto_label"] = l.key.Public().DIDKey()
-		})
+		l.labeler(labels, l.key, l.key)
 		l.instead(labels, "/xrpc/com.atproto.label.queryLabels", status(500))
 	}, "labeler-query", ""},
+	"labels":          {"DID", func(l *lab) { l.labeler(labels, l.key, l.key) }, "", ""},
+	"labels of host":  {"https://" + labels, func(l *lab) { l.labeler(labels, l.key, l.key) }, "", ""},
+	"forged labels":   {"DID", func(l *lab) { l.labeler(labels, l.key, l.rotation) }, "labeler-signature", "#atproto_label"},
+	"odd labels":      {"DID", func(l *lab) { l.labeler(labels, l.key, l.key); l.labels[0].Cts = "today" }, "labeler-signature", ""},
+	"labels of none":  {"https://" + labels, func(l *lab) { l.labeler(labels, l.key, l.key); l.labels[0].Src = "did:web:nowhere.example.com" }, "labeler-source", ""},
+	"labels of other": {"https://" + labels, func(l *lab) { l.labeler("other.example.com", l.key, l.key) }, "labeler-source", "lead here"},
 }
 
 func wellKnownDo(f func(l *lab, w http.ResponseWriter)) func(*lab) {
@@ -473,6 +476,9 @@ func testFinding(t *testing.T, name string) {
 	saw(found)
 	if got := strings.Join(bad(found), " "); got != c.want {
 		t.Errorf("found %q, want %q: %+v", got, c.want, found)
+	}
+	if _, ok := found["labeler-labels"]; len(l.labels) > 0 && c.want == "" && !ok {
+		t.Errorf("no label was verified: %v", found)
 	}
 	first, _, _ := strings.Cut(c.want, " ")
 	if hint := found[first].Hint; !strings.Contains(hint, c.hint) {

@@ -137,9 +137,12 @@ var (
 	relayServer   = define("relay-server", OK, "The host is a relay.", "")
 
 	// Labelers.
-	labelerFound = define("labeler-server", OK, "The host is a labeler.", "")
-	labelerNoKey = define("labeler-no-key", Fail, "The DID's document names a labeler and no key for labels: its labels can't be verified.", "add the verification method #atproto_label")
-	labelerQuery = define("labeler-query", Fail, "The labeler doesn't answer questions for labels.", "does the proxy pass /xrpc/com.atproto.label.queryLabels on?")
+	labelerFound    = define("labeler-server", OK, "The host is a labeler.", "")
+	labelerNoKey    = define("labeler-no-key", Fail, "The DID's document names a labeler and no key for labels: its labels can't be verified.", "add the verification method #atproto_label")
+	labelerQuery    = define("labeler-query", Fail, "The labeler doesn't answer questions for labels.", "does the proxy pass /xrpc/com.atproto.label.queryLabels on?")
+	labelerSigned   = define("labeler-labels", OK, "Labels were fetched, and their signatures verified.", "")
+	labelerBadLabel = define("labeler-signature", Fail, "A label isn't signed with the key of its labeler, or breaks the rules of labels: nobody will believe it.", "sign with the key that is #atproto_label in the labeler's document, and sign old labels again after changing it")
+	labelerSource   = define("labeler-source", Warn, "The labels are of an account whose document doesn't name this host as its labeler.", "let the service #atproto_labeler of that account's document lead here")
 
 	// Mail, which a PDS needs for tokens.
 	mailUp      = define("mail-up", OK, "The mail server takes connections, offers encryption, and asks for a password.", "")

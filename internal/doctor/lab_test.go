@@ -26,6 +26,7 @@ import (
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/doctor"
 	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/label"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/plc"
 	"github.com/barograph/baro/repo"
@@ -68,7 +69,7 @@ type lab struct {
 	source   *eventSource
 
 	hostStatus, repoStatus string // JSON of the relay
-	sampleRev              syntax.TID
+	labels                 []label.Label
 }
 
 // eventSource is a stream's log.
@@ -211,7 +212,11 @@ func newLab(t *testing.T) *lab {
 	})
 	l.says(relay, "com.atproto.sync.listHosts", 200, `{"hosts":[]}`)
 	l.xrpc(relay, stream.SubscribeRepos, streams.ServeHTTP)
-	l.says(labels, "com.atproto.label.queryLabels", 200, `{"labels":[]}`)
+	l.xrpc(labels, "com.atproto.label.queryLabels", func(w http.ResponseWriter, r *http.Request) {
+		out, err := json.Marshal(map[string]any{"labels": append([]label.Label{}, l.labels...)})
+		check(t, err)
+		reply(w, 200, string(out))
+	})
 	l.xrpc(labels, "com.atproto.label.subscribeLabels", streams.ServeHTTP)
 	return l
 }
@@ -405,6 +410,17 @@ func (l *lab) examine(target string, edit ...func(*doctor.Options)) map[string]d
 		l.t.Errorf("the examination took %v", took)
 	}
 	return found
+}
+
+// labeler makes the account a labeler, with a label that somebody has signed.
+func (l *lab) labeler(at string, key, signer *keys.PrivateKey) {
+	l.genesis(func(d *plc.Data) {
+		d.Services["atproto_labeler"] = plc.Service{Type: "AtprotoLabeler", Endpoint: "https://" + at}
+		d.VerificationMethods["atproto_label"] = key.Public().DIDKey()
+	})
+	by := label.Label{Src: string(l.did), URI: "did:web:spam.example.com", Val: "spam", Cts: "2026-01-01T00:00:00Z"}
+	check(l.t, by.Sign(signer))
+	l.labels = []label.Label{by}
 }
 
 func refused(context.Context) (net.Conn, error) {
