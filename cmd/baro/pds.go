@@ -18,8 +18,10 @@ func newPDS(e *env) *cobra.Command {
 	var mail mailFlags
 	cmd := &cobra.Command{
 		Use:   "pds",
-		Short: "Run a personal data server",
-		Long:  "Runs a host of accounts, their repositories and blobs, https://atproto.com/specs/atp, until it is interrupted.",
+		Short: "Run a personal data server, or ask one",
+		Long: "Runs a host of accounts, their repositories and blobs, https://atproto.com/specs/atp, until it is interrupted.\n\n" +
+			"The commands below it ask a PDS that runs, here or elsewhere. Its operator looks after it with 'baro pds admin'; the first start\n" +
+			"without a password in its configuration makes one and says where it is.",
 		Example: "  baro pds --public-url https://pds.example.com --handle-domain .example.com --relay https://relay.example.net\n" +
 			"  baro pds --plc http://localhost:2582 --handle-domain .test",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -107,6 +109,7 @@ func newPDS(e *env) *cobra.Command {
 	fl.StringVar(&c.Accounts.RecoveryKey, "recovery-key", "", "did:key that new identities list above the server's own")
 	fl.BoolVar(&c.Accounts.LogTokens, "log-tokens", false, "write the codes that mails carry to the log, for development")
 	mail.add(fl)
+	cmd.AddCommand(newPDSDescribe(e), newPDSAccount(e), newPDSAdmin(e))
 	fl.Int64Var(&c.MaxBlobBytes, "max-blob-bytes", 100<<20, "size of the largest blob")
 	fl.Int64Var(&c.MaxImportBytes, "max-import-bytes", 2<<30, "size of the largest repository that can be imported")
 	fl.DurationVar(&c.TempBlobAge, "temp-blob-age", 6*time.Hour, "how long an uploaded blob may stay unreferenced, one hour at least")

@@ -157,6 +157,11 @@ func (e *env) relayAccountStatus(ctx context.Context, f *networkFlags, arg strin
 	if err != nil {
 		return err
 	}
+	return e.printRepoStatus(ctx, c, did)
+}
+
+// printRepoStatus prints what a host knows of an account.
+func (e *env) printRepoStatus(ctx context.Context, c *xrpc.Client, did syntax.DID) error {
 	st, err := comatproto.SyncGetRepoStatus.Call(ctx, c, &comatproto.SyncGetRepoStatus_Params{Did: string(did)})
 	if err != nil {
 		return err
