@@ -1,12 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,12 +18,13 @@ import (
 	"github.com/barograph/baro/repo"
 )
 
-// blockFile finds the blocks of a CAR file by their CIDs. It keeps 24 bytes for each.
+// blockFile finds the blocks of a CAR file by their CIDs. It keeps some 40 bytes for each.
 type blockFile struct {
 	file  io.ReaderAt
 	name  string
 	root  cid.CID
-	index []blockAt // in the order of their keys
+	index []blockAt // in the order of the file
+	table []uint32  // 1 + a place in the index, at the key of the block or behind it; 0 is free
 	buf   []byte
 }
 
@@ -32,7 +34,7 @@ type blockAt struct {
 	n   int32
 }
 
-func digestKey(c cid.CID) uint64 { d := c.Digest(); return binary.BigEndian.Uint64(d[:8]) }
+func digestKey(c cid.CID) uint64 { d := c.Digest(); return binary.LittleEndian.Uint64(d[:8]) }
 
 // indexBlocks reads through a CAR file to see where its blocks are. What they hold is checked when they are loaded.
 func indexBlocks(ctx context.Context, file *os.File, name string) (*blockFile, error) {
@@ -53,9 +55,21 @@ func indexBlocks(ctx context.Context, file *os.File, name string) (*blockFile, e
 		}
 		f.index = append(f.index, blockAt{digestKey(*c), r.Offset() - int64(len(data)), int32(len(data))})
 	}
-	slices.SortFunc(f.index, func(a, b blockAt) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.off, b.off)) })
+	if len(f.index) >= math.MaxInt32 {
+		return nil, fmt.Errorf("%s has too many blocks: %d", name, len(f.index))
+	}
+	f.table = make([]uint32, 1<<bits.Len(uint(2*len(f.index)+1)))
+	for i := range f.index {
+		at := f.slot(f.index[i].key)
+		for f.table[at] != 0 {
+			at = (at + 1) % len(f.table)
+		}
+		f.table[at] = uint32(i + 1)
+	}
 	return f, nil
 }
+
+func (f *blockFile) slot(key uint64) int { return int(key & uint64(len(f.table)-1)) }
 
 // notCAR says that a file is broken, if it is that.
 func notCAR(name string, err error) error {
@@ -74,9 +88,11 @@ func notCAR(name string, err error) error {
 // [mst.ErrNotFound].
 func (f *blockFile) load(c cid.CID) ([]byte, error) {
 	key := digestKey(c)
-	i, _ := slices.BinarySearchFunc(f.index, key, func(b blockAt, k uint64) int { return cmp.Compare(b.key, k) })
-	for ; i < len(f.index) && f.index[i].key == key; i++ {
-		at := f.index[i]
+	for i := f.slot(key); f.table[i] != 0; i = (i + 1) % len(f.table) {
+		at := f.index[f.table[i]-1]
+		if at.key != key {
+			continue
+		}
 		f.buf = slices.Grow(f.buf[:0], int(at.n))[:at.n]
 		if _, err := f.file.ReadAt(f.buf, at.off); err != nil {
 			return nil, fmt.Errorf("reading %s: %w", f.name, err)
@@ -91,26 +107,40 @@ func (f *blockFile) load(c cid.CID) ([]byte, error) {
 // Load has a blockFile serve as the source of a tree.
 func (f *blockFile) Load(c cid.CID, _ mst.Pos) ([]byte, error) { return f.load(c) }
 
-// commit reads the commit that the file begins with.
-func (f *blockFile) commit() (*repo.Commit, []byte, error) {
-	if !f.root.Defined() {
-		return nil, nil, notVerified(fmt.Errorf("%s names no root", f.name))
+// commitOf reads the commit that the root of a file leads to.
+func commitOf(name string, root cid.CID, from blocks) (*repo.Commit, []byte, error) {
+	if !root.Defined() {
+		return nil, nil, notVerified(fmt.Errorf("%s names no root", name))
 	}
-	b, err := f.load(f.root)
+	b, err := from.load(root)
+	if errors.Is(err, mst.ErrNotFound) {
+		err = notVerified(fmt.Errorf("the commit of %s: %w", name, err))
+	}
 	if err != nil {
-		return nil, nil, notVerified(fmt.Errorf("the commit of %s: %w", f.name, err))
+		return nil, nil, err
 	}
 	b = slices.Clone(b)
 	c, err := repo.DecodeLegacyCommit(b)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", f.name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return c, b, nil
 }
 
+// blocks are where blocks are looked for. What load returns is checked, and valid until the next call; the error is [mst.ErrNotFound] if the
+// block isn't there.
+type blocks interface {
+	load(cid.CID) ([]byte, error)
+}
+
+var (
+	_ blocks = (*blockFile)(nil)
+	_ blocks = (*blockStream)(nil)
+)
+
 // writeInOrder writes a repository in the order of its tree: the commit, then each node before what is below it. Its blocks are looked for in
 // several files, in their order, and are checked. Memory does not grow with the repository.
-func writeInOrder(ctx context.Context, w io.Writer, c *repo.Commit, block []byte, from ...*blockFile) (mst.WalkStats, error) {
+func writeInOrder(ctx context.Context, w io.Writer, c *repo.Commit, block []byte, from ...blocks) (mst.WalkStats, error) {
 	load := func(id cid.CID) ([]byte, error) {
 		for _, f := range from {
 			if b, err := f.load(id); err == nil || !errors.Is(err, mst.ErrNotFound) {
@@ -183,4 +213,87 @@ func (f *newFile) drop() {
 	if f.Close() == nil { // else it was closed before, and has its name
 		os.Remove(f.File.Name())
 	}
+}
+
+// blockStream gives the blocks of a file in whatever order they are asked for. As long as that is the order of the file nothing is kept.
+type blockStream struct {
+	ctx  context.Context
+	file *os.File
+	name string
+
+	r     *car.Reader
+	ahead cid.CID // the block that comes next, undefined at the end
+	data  []byte
+	used  bool       // what is ahead was given away
+	index *blockFile // when the order was left
+	count int        // blocks that were seen
+}
+
+func (s *blockStream) open() (root cid.CID, err error) {
+	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+		return root, err
+	}
+	if s.r, err = car.NewReader(contextReader{s.ctx, s.file}, car.Options{}); err != nil {
+		return root, notCAR(s.name, err)
+	}
+	return s.r.Root(), s.next()
+}
+
+func (s *blockStream) next() (err error) {
+	s.used = false
+	s.ahead, s.data, err = s.r.Next()
+	if err == io.EOF {
+		s.ahead, s.data = cid.CID{}, nil
+		return nil
+	}
+	if err != nil {
+		return notCAR(s.name, err)
+	}
+	s.count++
+	return nil
+}
+
+func (s *blockStream) load(c cid.CID) ([]byte, error) {
+	if s.used {
+		if err := s.next(); err != nil {
+			return nil, err
+		}
+	}
+	if s.index == nil && c == s.ahead {
+		s.used = true
+		return s.data, nil
+	}
+	if s.index == nil {
+		var err error
+		if s.index, err = indexBlocks(s.ctx, s.file, s.name); err != nil {
+			return nil, err
+		}
+	}
+	return s.index.load(c)
+}
+
+// pass goes over a block that nobody looks at.
+func (s *blockStream) pass(c cid.CID) error {
+	if s.used {
+		if err := s.next(); err != nil {
+			return err
+		}
+	}
+	if s.index == nil && c == s.ahead {
+		return s.next()
+	}
+	return nil
+}
+
+// total reads what is left, and counts the blocks of the file.
+func (s *blockStream) total() (int, error) {
+	if s.index != nil {
+		return len(s.index.index), nil
+	}
+	for s.ahead.Defined() {
+		if err := s.next(); err != nil {
+			return 0, err
+		}
+	}
+	return s.count, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -61,19 +62,27 @@ func (e *env) repoDiff(ctx context.Context, args []string, f diffFlags) error {
 	var sides [2]*blockFile
 	var commits [2]*repo.Commit
 	var trees [2]*mst.Tree
+	var errs [2]error
+	var indexing sync.WaitGroup
 	for i, arg := range args {
 		if arg == "-" && args[1-i] == arg {
 			return usagef("only one of the two can be standard input")
 		}
 		file, done, err := e.openFile(ctx, arg, f.networkFlags)
 		if err != nil {
+			indexing.Wait()
 			return err
 		}
 		defer done()
-		if sides[i], err = indexBlocks(ctx, file, arg); err != nil {
-			return err
+		indexing.Go(func() { sides[i], errs[i] = indexBlocks(ctx, file, arg) })
+	}
+	indexing.Wait()
+	for i, arg := range args {
+		err := errs[i]
+		if err == nil {
+			commits[i], _, err = commitOf(arg, sides[i].root, sides[i])
 		}
-		if commits[i], _, err = sides[i].commit(); err != nil {
+		if err != nil {
 			return err
 		}
 		path := func(key []byte) error { return repo.CheckPath(key) }

@@ -297,7 +297,7 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 	if err != nil {
 		return nil, err
 	}
-	c, _, err := was.commit()
+	c, _, err := commitOf(base, was.root, was)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +324,7 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 	if err != nil {
 		return nil, err
 	}
-	now, block, err := isNew.commit()
+	now, block, err := commitOf("what is new", isNew.root, isNew)
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
@@ -90,68 +88,6 @@ func (e *env) openFile(ctx context.Context, arg string, f networkFlags) (*os.Fil
 	return file, func() { done(); src.close() }, nil
 }
 
-// blockStream gives the blocks of a file in whatever order they are asked for. As long as that is the order of the file nothing is kept.
-type blockStream struct {
-	ctx  context.Context
-	file *os.File
-	name string
-
-	r     *car.Reader
-	ahead cid.CID // the block that comes next, undefined at the end
-	data  []byte
-	index *blockFile // when the order was left
-}
-
-func (s *blockStream) open() (root cid.CID, err error) {
-	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
-		return root, err
-	}
-	if s.r, err = car.NewReader(contextReader{s.ctx, s.file}, car.Options{}); err != nil {
-		return root, notCAR(s.name, err)
-	}
-	return s.r.Root(), s.next()
-}
-
-func (s *blockStream) next() (err error) {
-	s.ahead, s.data, err = s.r.Next()
-	if err == io.EOF {
-		s.ahead, err = cid.CID{}, nil
-	}
-	if err != nil {
-		return notCAR(s.name, err)
-	}
-	return nil
-}
-
-// take calls use with a block. The error is [mst.ErrNotFound] if the file doesn't have it.
-func (s *blockStream) take(c cid.CID, use func([]byte) error) error {
-	if s.index == nil && c == s.ahead {
-		if err := use(s.data); err != nil {
-			return err
-		}
-		return s.next()
-	}
-	if s.index == nil {
-		var err error
-		if s.index, err = indexBlocks(s.ctx, s.file, s.name); err != nil {
-			return err
-		}
-	}
-	b, err := s.index.load(c)
-	if err != nil {
-		return err
-	}
-	return use(b)
-}
-
-// pass goes over a block that nobody looks at.
-func (s *blockStream) pass(c cid.CID) error {
-	if s.index == nil && c == s.ahead {
-		return s.next()
-	}
-	return nil
-}
-
 // drawing draws a tree, node by node as they come.
 type drawing struct {
 	e       *env
@@ -185,24 +121,12 @@ func (d *drawing) draw(root cid.CID) error {
 	}
 	layer := unknownLayer
 	if !root.Defined() {
-		if !top.Defined() {
-			return withHint(errors.New("the file names no root"), "--root names a node to begin with")
-		}
 		layer = mst.Top
-		err := d.blocks.take(top, func(b []byte) error {
-			c, err := repo.DecodeLegacyCommit(b)
-			if err != nil {
-				return withHint(err, "--root names a node to begin with in a file without a commit")
-			}
-			root = c.Data
-			return nil
-		})
-		if errors.Is(err, mst.ErrNotFound) {
-			err = notVerified(fmt.Errorf("the commit %s: %w", top, err))
-		}
+		c, _, err := commitOf(d.blocks.name, top, d.blocks)
 		if err != nil {
-			return err
+			return withHint(notVerified(err), "--root names a node to begin with in a file without a commit")
 		}
+		root = c.Data
 	}
 	return d.node(root, 0, layer, nil, nil, "", "", "")
 }
@@ -222,18 +146,16 @@ func (d *drawing) node(c cid.CID, depth, layer int, lo, hi []byte, margin, branc
 		d.nodes = append(d.nodes, new(mst.Node))
 	}
 	n := d.nodes[depth]
-	err := d.blocks.take(c, func(b []byte) error {
-		if err := n.Decode(b); err != nil {
-			return notVerified(fmt.Errorf("the node %s: %w", c, err))
-		}
-		return nil
-	})
+	b, err := d.blocks.load(c)
 	if errors.Is(err, mst.ErrNotFound) {
 		d.missing++
 		return d.line(nodeLine{Depth: depth, Node: c.String(), Layer: max(layer, -1), Missing: true}, margin+branch+d.short(c)+d.c.bad("  not in the file"))
 	}
 	if err != nil {
 		return err
+	}
+	if err := n.Decode(b); err != nil {
+		return notVerified(fmt.Errorf("the node %s: %w", c, err))
 	}
 	switch {
 	case layer != unknownLayer:

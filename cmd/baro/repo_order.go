@@ -45,11 +45,12 @@ func (e *env) repoOrder(ctx context.Context, in, out string, overwrite bool, f n
 			return usagef("%s and %s are one file: write another one, and rename it", in, out)
 		}
 	}
-	from, err := indexBlocks(ctx, file, in)
+	from := &blockStream{ctx: ctx, file: file, name: in}
+	root, err := from.open()
 	if err != nil {
 		return err
 	}
-	c, block, err := from.commit()
+	c, block, err := commitOf(in, root, from)
 	if err != nil {
 		return err
 	}
@@ -73,13 +74,17 @@ func (e *env) repoOrder(ctx context.Context, in, out string, overwrite bool, f n
 	if err = errors.Join(err, w.Flush()); err != nil {
 		return err
 	}
+	blocks, err := from.total()
+	if err != nil {
+		return err
+	}
 	if to != nil {
 		if err := to.keep(); err != nil {
 			return err
 		}
 	}
 	t.done()
-	left := max(0, len(from.index)-stats.Nodes-stats.Records-1)
+	left := max(0, blocks-stats.Nodes-stats.Records-1)
 	switch {
 	case e.json && out != "-":
 		return e.printJSON(map[string]any{"file": out, "bytes": counted.n, "did": c.DID, "rev": c.Rev, "records": stats.Records, "nodes": stats.Nodes, "dropped": left})
