@@ -1,21 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/barograph/baro/car"
-	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
-	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/stream"
@@ -24,13 +19,19 @@ import (
 
 type firehoseFlags struct {
 	networkFlags
-	verify      bool
-	strict      bool
-	collections []string
-	dids        []string
-	cursor      int64
-	limit       int
-	noRecords   bool
+	verify, basic, sig, mst bool
+	strict                  bool
+	collections             []string
+	dids                    []string
+	accounts                bool
+	ops                     bool
+	blocks                  bool
+	noRecords               bool
+	quiet                   bool
+	labels                  string
+	cursor                  int64
+	cursorFile              string
+	limit                   int
 }
 
 func newFirehose(e *env) *cobra.Command {
@@ -39,23 +40,39 @@ func newFirehose(e *env) *cobra.Command {
 		Use:   "firehose",
 		Short: "Follow what happens in the network, as JSON lines",
 		Long: "Prints every event of a relay, or of a PDS, as one line of JSON: commits with their records, and changes of identities\n" +
-			"and accounts. It goes on until Ctrl-C, or until --limit lines; a lost connection is taken up again where it ended.\n\n" +
+			"and accounts. It goes on until Ctrl-C, or until --limit lines; a lost connection is taken up again where it ended, and\n" +
+			"with --cursor-file so is the next run. On a terminal, standard error shows how many events come and how late they are,\n" +
+			"if their lines go elsewhere.\n\n" +
 			"With --verify every commit is checked on this machine as a receiver should: hashes, signature with the key of the DID\n" +
 			"document, the tree against what the commit says has changed, and its place after the one before. Each line then says\n" +
-			"\"verified\" true or false, and why not; a failed check makes the exit code 3, and with --strict it ends the stream.",
+			"\"verified\" true or false, and why not; a failed check makes the exit code 3, and with --strict it ends the stream.\n" +
+			"--verify-basic, --verify-sig and --verify-mst are parts of that: form and hashes, the signature, the tree and the chain.\n\n" +
+			"With --labels it is the labels of a labeler that are printed, one a line.",
 		Example: "  baro firehose --limit 10\n" +
-			"  baro firehose --verify --collection app.bsky.feed.post | jq -r '.ops[].record.text'\n" +
-			"  baro firehose --collection 'app.bsky.graph.*' --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --cursor 0",
+			"  baro firehose --verify --collection app.bsky.feed.post --ops | jq -r .record.text\n" +
+			"  baro firehose --collection 'app.bsky.graph.*' --did did:plc:ewvi7nxzyoun6zhxrhs64oiz --cursor 0\n" +
+			"  baro firehose --verify --quiet --cursor-file place --relay https://relay.example.com\n" +
+			"  baro firehose --labels labels.example.com --verify --cursor 0",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return advise(e.firehose(cmd.Context(), f, cmd.Flags().Changed("cursor") || f.cursor >= 0))
 		},
 	}
 	fl := cmd.Flags()
-	fl.BoolVar(&f.verify, "verify", false, "check every commit")
-	fl.BoolVar(&f.strict, "strict", false, "with --verify, end at the first failed check")
-	fl.StringSliceVar(&f.collections, "collection", nil, "only commits with a change in this collection, or in those of a prefix such as app.bsky.feed.*; may be repeated")
+	fl.BoolVar(&f.verify, "verify", false, "check every commit, or label")
+	fl.BoolVar(&f.basic, "verify-basic", false, "check form, limits and hashes of every commit")
+	fl.BoolVar(&f.sig, "verify-sig", false, "check the signature of every commit, or label")
+	fl.BoolVar(&f.mst, "verify-mst", false, "check the tree and the chain of every commit, by undoing what it says it has changed")
+	fl.BoolVar(&f.strict, "strict", false, "with one of --verify…, end at the first failed check")
+	fl.StringSliceVarP(&f.collections, "collection", "c", nil, "only commits with a change in this collection, or in those of a prefix such as app.bsky.feed.*; may be repeated")
 	fl.StringSliceVar(&f.dids, "did", nil, "only events of this account, a DID or a handle; may be repeated")
+	fl.BoolVar(&f.accounts, "account-events", false, "only changes of identities and accounts")
+	fl.BoolVar(&f.ops, "ops", false, "a line for each change of a record, instead of one for each event")
+	alsoNamed(fl, "ops", "records")
+	fl.BoolVar(&f.blocks, "blocks", false, "show the blocks of commits, as base64")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print no lines: for checks, and to see how much comes")
+	fl.StringVar(&f.labels, "labels", "", "follow the labels of this labeler, a handle, a DID or the URL of its service")
 	fl.Int64Var(&f.cursor, "cursor", -1, "go on after the event with this number; 0: from the oldest that is kept (default: from now on)")
+	fl.StringVar(&f.cursorFile, "cursor-file", "", "go on where the run that wrote this file ended, and keep the place in it; --cursor is for the first run")
 	fl.IntVar(&f.limit, "limit", 0, "stop after so many lines; 0: never")
 	fl.BoolVar(&f.noRecords, "no-records", false, "leave the records out")
 	f.add(fl, true)
@@ -64,22 +81,28 @@ func newFirehose(e *env) *cobra.Command {
 
 // eventLine is one line of output. Fields that an event doesn't have are left out.
 type eventLine struct {
-	Seq      int64    `json:"seq"`
-	Kind     string   `json:"kind"`
-	DID      string   `json:"did,omitempty"`
-	Time     string   `json:"time,omitempty"`
-	Rev      string   `json:"rev,omitempty"`
-	Since    string   `json:"since,omitempty"`
-	Commit   string   `json:"commit,omitempty"`
-	Ops      []opLine `json:"ops,omitempty"`
-	Handle   string   `json:"handle,omitempty"`
-	Active   *bool    `json:"active,omitempty"`
-	Status   string   `json:"status,omitempty"`
-	Name     string   `json:"name,omitempty"`
-	Message  string   `json:"message,omitempty"`
-	Verified *bool    `json:"verified,omitempty"`
-	Reason   string   `json:"reason,omitempty"` // of a failed check
-	Error    string   `json:"error,omitempty"`
+	Seq     int64    `json:"seq"`
+	Kind    string   `json:"kind"`
+	DID     string   `json:"did,omitempty"`
+	Time    string   `json:"time,omitempty"`
+	Rev     string   `json:"rev,omitempty"`
+	Since   string   `json:"since,omitempty"`
+	Commit  string   `json:"commit,omitempty"`
+	Ops     []opLine `json:"ops,omitempty"`
+	Blocks  []byte   `json:"blocks,omitempty"`
+	Handle  string   `json:"handle,omitempty"`
+	Active  *bool    `json:"active,omitempty"`
+	Status  string   `json:"status,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Message string   `json:"message,omitempty"`
+	verdict
+}
+
+// verdict is the outcome of the checks.
+type verdict struct {
+	Verified *bool  `json:"verified,omitempty"`
+	Reason   string `json:"reason,omitempty"` // of a failed check
+	Error    string `json:"error,omitempty"`
 }
 
 type opLine struct {
@@ -90,111 +113,104 @@ type opLine struct {
 	Record data.Raw `json:"record,omitempty"`
 }
 
-// eventFilter decides which events are printed.
-type eventFilter struct {
-	exact    map[string]bool
-	prefixes []string
-	dids     map[string]bool
+// opEvent is a line of --ops.
+type opEvent struct {
+	Seq  int64  `json:"seq"`
+	DID  string `json:"did"`
+	Time string `json:"time"`
+	Rev  string `json:"rev"`
+	opLine
+	verdict
 }
 
-func newEventFilter(collections []string) (*eventFilter, error) {
-	f := &eventFilter{exact: map[string]bool{}, dids: map[string]bool{}}
-	for _, c := range collections {
-		if p, ok := strings.CutSuffix(c, "*"); ok && (p == "" || strings.HasSuffix(p, ".")) {
-			f.prefixes = append(f.prefixes, p)
-			continue
-		}
-		n, err := syntax.ParseNSID(c)
-		if err != nil {
-			return nil, usagef("--collection %q: want a collection such as app.bsky.feed.post, or a prefix such as app.bsky.*", c)
-		}
-		f.exact[string(n)] = true
-	}
-	return f, nil
-}
-
-// accounts adds the accounts whose events are wanted. A handle is looked up once: it is the account that is followed.
-func (f *eventFilter) accounts(ctx context.Context, ns *networks, ids []syntax.AtIdentifier) error {
-	for _, id := range ids {
-		did := id.DID()
-		if !id.IsDID() {
-			a, err := ns.lookup(ctx, id)
-			if err != nil {
-				return err
-			}
-			did = a.DID
-		}
-		f.dids[string(did)] = true
-	}
-	return nil
-}
-
-func (f *eventFilter) path(p string) bool {
-	if len(f.exact) == 0 && len(f.prefixes) == 0 {
-		return true
-	}
-	c, _, _ := strings.Cut(p, "/")
-	if f.exact[c] {
-		return true
-	}
-	for _, p := range f.prefixes {
-		if strings.HasPrefix(c, p) {
-			return true
-		}
-	}
-	return false
-}
-
-func (f *eventFilter) message(m stream.Message) bool {
-	if len(f.dids) > 0 && !f.dids[m.Subject()] {
-		return false
-	}
-	if len(f.exact) == 0 && len(f.prefixes) == 0 {
-		return true
-	}
-	c, ok := m.(*stream.Commit)
-	if !ok {
-		return false
-	}
-	for _, op := range c.Ops {
-		if f.path(op.Path) {
-			return true
-		}
-	}
-	return false
-}
-
-// firehoseJob is an event on its way: its key is being looked up while others are read.
-type firehoseJob struct {
-	msg   stream.Message
-	frame int // bytes
-	err   error
-	key   chan keyAnswer // nil if none is needed
-}
-
-type keyAnswer struct {
-	key *keys.PublicKey
-	err error
-}
-
-// How far reading may be ahead of printing, and how many keys are looked up at once.
+// The parts of a verification, in the order in which they are made.
 const (
-	firehoseAhead   = 512
-	firehoseLookups = 64
-	firstAttempts   = 3 // connections that may fail before there has been any; a stream that was there is waited for
+	partBasic = iota + 1
+	partSig
+	partMST
 )
 
-func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) error {
-	filter, err := newEventFilter(f.collections)
+// parts returns the last part that is wanted, 0 if none is.
+func (f *firehoseFlags) parts() int {
 	switch {
-	case err != nil:
-		return err
+	case f.verify, f.mst:
+		return partMST
+	case f.sig:
+		return partSig
+	case f.basic:
+		return partBasic
+	}
+	return 0
+}
+
+// partOf returns the part that a problem was found in.
+func partOf(p *stream.Problem) int {
+	switch r := p.Reason(); {
+	case p.Kind == stream.ProblemIdentity, r == repo.ReasonNoKey, r == repo.ReasonSignatureSize, r == repo.ReasonHighS, r == repo.ReasonSignature:
+		return partSig
+	case p.Kind == stream.ProblemGap, r.Tree(), r == repo.ReasonMissingNode, r == repo.ReasonOpMismatch, r == repo.ReasonInversion:
+		return partMST
+	}
+	return partBasic
+}
+
+func (f *firehoseFlags) check() error {
+	switch {
 	case f.limit < 0:
 		return usagef("--limit %d: want 0 or more", f.limit)
 	case f.cursor < -1:
 		return usagef("--cursor %d: want 0 or more", f.cursor)
-	case f.strict && !f.verify:
-		return usagef("--strict takes --verify")
+	case f.strict && f.parts() == 0:
+		return usagef("--strict takes --verify, or one of its parts")
+	case f.labels != "" && (len(f.collections) > 0 || f.accounts || f.ops || f.blocks || f.basic || f.mst || f.noRecords):
+		return usagef("--labels takes none of the flags that are about commits")
+	case f.accounts && (f.ops || f.blocks || len(f.collections) > 0):
+		return usagef("--account-events leaves out the commits that --collection, --ops and --blocks are about")
+	}
+	_, err := stream.NewFilter(f.collections...)
+	if err != nil {
+		return usagef("--collection: %w", err)
+	}
+	return nil
+}
+
+// networkKeys finds keys in any of the networks.
+type networkKeys struct{ ns *networks }
+
+func (k networkKeys) Key(ctx context.Context, did syntax.DID, fragment string, fresh bool) (key *keys.PublicKey, err error) {
+	for _, n := range k.ns.list {
+		if key, err = n.dir.Key(ctx, did, fragment, fresh); err == nil {
+			break
+		}
+	}
+	return key, err
+}
+
+func (k networkKeys) Purge(did syntax.DID) {
+	for _, n := range k.ns.list {
+		n.dir.Purge(did)
+	}
+}
+
+// firstAttempts is how many connections may fail before there has been any; a stream that was there is waited for.
+const firstAttempts = 3
+
+// follower is a run of the command.
+type follower struct {
+	*env
+	f             firehoseFlags
+	host          string // the service whose stream it is
+	place         *place
+	saved         int64
+	meter         *meter
+	w             *promptWriter
+	lines, failed int
+	giveUp        context.CancelCauseFunc
+}
+
+func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) error {
+	if err := f.check(); err != nil {
+		return err
 	}
 	var ids []syntax.AtIdentifier
 	for _, d := range f.dids {
@@ -208,231 +224,213 @@ func (e *env) firehose(ctx context.Context, f firehoseFlags, hasCursor bool) err
 	if err != nil {
 		return err
 	}
-	if err := filter.accounts(ctx, ns, ids); err != nil {
-		return err
+	var dids []syntax.DID
+	for _, id := range ids {
+		did := id.DID()
+		if !id.IsDID() { // looked up once: it is the account that is followed
+			a, err := ns.lookup(ctx, id)
+			if err != nil {
+				return err
+			}
+			did = a.DID
+		}
+		dids = append(dids, did)
 	}
 	n := ns.list[0]
-	outer := ctx
-	ctx, giveUp := context.WithCancelCause(ctx)
-	connected, attempts := false, 0 // as the goroutine that reads sees it
-	o := stream.SubscribeOptions{
-		DialOptions: stream.DialOptions{NetDialContext: n.guard.DialContext, Header: map[string][]string{"User-Agent": {userAgent}}},
-		OnConnect:   func() { connected = true; e.log.Info("connected", "host", n.relay) },
-		OnDisconnect: func(err error, wait time.Duration) {
-			if attempts++; !connected && attempts == firstAttempts {
-				giveUp(fmt.Errorf("there is no stream at %s: %w", n.relay, err))
-				return
-			}
-			fmt.Fprintf(e.stderr, "baro: the stream of %s ended, next attempt in %s: %s\n", n.relay, wait.Round(time.Millisecond), inert(err.Error()))
-		},
-	}
-	if hasCursor && f.cursor >= 0 {
-		o.After = &f.cursor
-	}
-
-	jobs := make(chan *firehoseJob, firehoseAhead)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer giveUp(nil)
-	wg.Go(func() {
-		defer close(jobs)
-		slots := make(chan struct{}, firehoseLookups)
-		for fr, err := range stream.Subscribe(ctx, n.relay, o) {
-			j := &firehoseJob{err: err, frame: len(fr.Raw)}
-			if err == nil {
-				j.msg, j.err = fr.Message()
-			}
-			if j.err == nil && j.msg == nil || j.err == nil && !filter.message(j.msg) {
-				continue
-			}
-			if did := signedBy(j.msg); f.verify && j.err == nil && did != "" {
-				j.key = make(chan keyAnswer, 1)
-				select {
-				case slots <- struct{}{}:
-				case <-ctx.Done():
-					return
-				}
-				wg.Go(func() {
-					k, err := signingKey(ctx, ns, did, false)
-					j.key <- keyAnswer{k, err}
-					<-slots
-				})
-			}
-			select {
-			case jobs <- j:
-			case <-ctx.Done():
-				return
-			}
-			if err != nil {
-				return
-			}
+	host, nsid := n.relay, stream.SubscribeRepos
+	if f.labels != "" {
+		if n, host, err = ns.labeler(ctx, f.labels); err != nil {
+			return err
 		}
-	})
-
-	w := bufio.NewWriterSize(e.stdout, 64<<10)
+		nsid = stream.SubscribeLabels
+	}
+	after, pl, err := openPlace(f.cursorFile, host, nsid)
+	if err != nil {
+		return err
+	}
+	if after == nil && hasCursor && f.cursor >= 0 {
+		after = &f.cursor
+	}
+	w := newPromptWriter(e.stdout)
 	defer w.Flush()
 	out := *e
 	out.stdout = w
-	check := &chainCheck{e: e, ns: ns, states: map[string]repo.State{}}
-	lines, failed := 0, 0
-	for j := range jobs {
-		if j.err != nil {
-			if ctx.Err() != nil {
-				break // somebody stopped it, or gave up: the cause says which
-			}
-			return j.err
-		}
-		line := e.eventLine(j.msg, filter, f.noRecords)
-		if j.key != nil {
-			verr := check.verify(ctx, j)
-			if ctx.Err() != nil {
-				break
-			}
-			line.Verified = new(verr == nil)
-			if verr != nil {
-				failed++
-				line.Error = verr.Error()
-				if v, ok := errors.AsType[*repo.VerifyError](verr); ok {
-					line.Reason = string(v.Reason)
-				}
-				line.Ops = withoutRecords(line.Ops)
-			}
-			if verr != nil && f.strict {
-				return errors.Join(out.printJSON(line), w.Flush(), notVerified(fmt.Errorf("event %d of %s: %w", line.Seq, line.DID, verr)))
-			}
-		}
-		if err := out.printJSON(line); err != nil {
-			return err
-		}
-		lines++
-		if len(jobs) == 0 || lines == f.limit {
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-		if lines == f.limit {
-			break
-		}
+	r := &follower{env: &out, f: f, host: host, place: pl, w: w, meter: e.meter(f.quiet)}
+	defer r.meter.done()
+	outer := ctx
+	ctx, r.giveUp = context.WithCancelCause(ctx)
+	defer r.giveUp(nil)
+	if f.labels != "" {
+		err = r.followLabels(ctx, ns, n, dids, after)
+	} else {
+		err = r.followRepos(ctx, ns, n, dids, after)
 	}
-	if err := context.Cause(ctx); outer.Err() == nil && err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return err // advise says what that means
-		}
-		return withHint(err, "is this machine online? A local network is started with 'baro up'")
+	if cause := context.Cause(ctx); outer.Err() == nil && cause != nil {
+		return cause
 	}
-	if failed > 0 {
-		return notVerified(fmt.Errorf("%d of %d events failed a check", failed, lines))
+	if outer.Err() != nil { // somebody has stopped it
+		err = nil
 	}
-	return nil
-}
-
-// signedBy returns the account whose signature a message carries, "" if it carries none.
-func signedBy(m stream.Message) syntax.DID {
-	switch m := m.(type) {
-	case *stream.Commit:
-		return syntax.DID(m.Repo)
-	case *stream.Sync:
-		return syntax.DID(m.DID)
-	}
-	return ""
-}
-
-// signingKey finds the key of an account in the networks.
-func signingKey(ctx context.Context, ns *networks, did syntax.DID, fresh bool) (*keys.PublicKey, error) {
-	if _, err := syntax.ParseDID(string(did)); err != nil {
-		return nil, err
-	}
-	var last error
-	for _, n := range ns.list {
-		var doc *identity.Document
-		var err error
-		if fresh {
-			doc, _, err = n.dir.Refresh(ctx, did)
-		} else {
-			doc, err = n.dir.ResolveDID(ctx, did)
-		}
-		if err == nil {
-			if doc.SigningKey == nil {
-				return nil, fmt.Errorf("the DID document of %s has no signing key", did)
-			}
-			return doc.SigningKey, nil
-		}
-		last = err
-	}
-	return nil, last
-}
-
-// chainCheck verifies commits, each after the one before it of its account.
-type chainCheck struct {
-	e      *env
-	ns     *networks
-	states map[string]repo.State
-}
-
-// maxStates is how many accounts are remembered. Of those that are forgotten the next commit is checked by itself.
-const maxStates = 200_000
-
-func (c *chainCheck) verify(ctx context.Context, j *firehoseJob) error {
-	var a keyAnswer
-	select {
-	case a = <-j.key:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if a.err != nil {
-		return fmt.Errorf("looking for the key: %w", a.err)
-	}
-	did := j.msg.Subject()
-	st, err := c.one(j, a.key)
-	if v, ok := errors.AsType[*repo.VerifyError](err); ok && v.Reason == repo.ReasonSignature {
-		// The key may have changed a moment ago.
-		if k, kerr := signingKey(ctx, c.ns, syntax.DID(did), true); kerr == nil && !k.Equal(a.key) {
-			st, err = c.one(j, k)
-		}
-	}
-	if err != nil {
-		if v, ok := errors.AsType[*repo.VerifyError](err); ok && v.Reason.Desynchronizes() {
-			delete(c.states, did) // the chain is taken up again with the next commit
-		}
+	if err = errors.Join(err, w.Flush()); err != nil {
 		return err
 	}
-	if len(c.states) >= maxStates {
-		for k := range c.states { // any one
-			delete(c.states, k)
-			break
-		}
+	if r.failed > 0 {
+		return notVerified(fmt.Errorf("%d of %d events failed a check", r.failed, r.lines))
 	}
-	c.states[did] = st
 	return nil
 }
 
-func (c *chainCheck) one(j *firehoseJob, key *keys.PublicKey) (repo.State, error) {
-	var prev *repo.State
-	if s, ok := c.states[j.msg.Subject()]; ok {
-		prev = &s
+// connect says how to connect.
+func (r *follower) connect(n *network) stream.SubscribeOptions {
+	connected, attempts := false, 0
+	return stream.SubscribeOptions{
+		DialOptions: stream.DialOptions{NetDialContext: n.guard.DialContext, Header: map[string][]string{"User-Agent": {userAgent}}},
+		OnConnect:   func() { connected = true; r.log.Info("connected", "host", r.host) },
+		OnDisconnect: func(err error, wait time.Duration) {
+			if attempts++; !connected && attempts == firstAttempts {
+				if err = fmt.Errorf("there is no stream at %s: %w", r.host, err); !errors.Is(err, syscall.ECONNREFUSED) { // advise says what that means
+					err = withHint(err, "is this machine online? A local network is started with 'baro up'")
+				}
+				r.giveUp(err)
+				return
+			}
+			r.meter.say(fmt.Sprintf("baro: the stream of %s ended, next attempt in %s: %s", r.host, wait.Round(time.Millisecond), inert(err.Error())))
+		},
 	}
-	o := repo.VerifyOptions{Now: c.e.world.Clock.Now()}
-	switch m := j.msg.(type) {
-	case *stream.Sync:
-		return repo.VerifySync(m.Verifiable(j.frame), key, prev, o)
-	case *stream.Commit:
-		return repo.VerifyCommit(m.Verifiable(j.frame), key, prev, o)
-	}
-	return repo.State{}, nil
 }
 
-// eventLine turns a message into a line. Of a commit only the changes that the filter wants are shown.
-func (e *env) eventLine(m stream.Message, filter *eventFilter, noRecords bool) eventLine {
-	l := eventLine{Seq: m.Sequence(), Kind: strings.TrimPrefix(m.FrameType(), "#"), DID: m.Subject()}
-	switch m := m.(type) {
+// saveCursor keeps the place, once all lines before it are out.
+func (r *follower) saveCursor(seq int64) {
+	if r.place == nil || seq <= r.saved {
+		return
+	}
+	r.saved = seq
+	if err := errors.Join(r.w.Flush(), r.place.save(seq)); err != nil {
+		r.giveUp(err)
+	}
+}
+
+// print prints a line, if lines are wanted, and reports whether it was the last one.
+func (r *follower) print(line any) (last bool, err error) {
+	if !r.f.quiet {
+		if err := r.printJSON(line); err != nil {
+			return true, err
+		}
+	}
+	r.lines++
+	return r.lines == r.f.limit, nil
+}
+
+func (r *follower) followRepos(ctx context.Context, ns *networks, n *network, dids []syntax.DID, after *int64) error {
+	parts := r.f.parts()
+	filter, err := stream.NewFilter(r.f.collections...)
+	if err != nil {
+		return err
+	}
+	o := &stream.Options{
+		Keys: networkKeys{ns}, Unverified: parts == 0, SkipSignature: parts > 0 && !r.f.verify && !r.f.sig,
+		After: after, Collections: r.f.collections, DIDs: dids, OnCursor: r.saveCursor, CursorEvery: time.Second,
+		Connect: r.connect(n), Now: r.world.Clock.Now,
+	}
+	for ev, err := range stream.Repos(ctx, r.host, o) {
+		if err != nil {
+			return err
+		}
+		if ev.Message == nil && ev.Seq == 0 || !r.wants(&ev, filter) {
+			continue
+		}
+		line := r.eventLine(&ev, filter)
+		r.meter.count(line.Time)
+		verr := r.judge(&ev, &line)
+		lines := []any{line}
+		if r.f.ops {
+			lines = lines[:0]
+			for _, op := range line.Ops {
+				lines = append(lines, opEvent{Seq: line.Seq, DID: line.DID, Time: line.Time, Rev: line.Rev, opLine: op, verdict: line.verdict})
+			}
+		}
+		last := false
+		for _, l := range lines {
+			if last, err = r.print(l); err != nil {
+				return err
+			}
+			if last {
+				break
+			}
+		}
+		if verr != nil && r.f.strict {
+			return errors.Join(r.w.Flush(), notVerified(fmt.Errorf("event %d of %s: %w", line.Seq, line.DID, verr)))
+		}
+		if last {
+			r.saveCursor(ev.Cursor)
+			return nil
+		}
+	}
+	return nil
+}
+
+// wants reports whether an event is to be printed.
+func (r *follower) wants(ev *stream.RepoEvent, filter *stream.Filter) bool {
+	switch ev.Message.(type) {
+	case *stream.Commit:
+		return !r.f.accounts
+	case *stream.Identity, *stream.Account:
+		return filter.All() && !r.f.ops
+	case nil: // it can't be read
+		return true
+	case *stream.Info:
+		return filter.All() && len(r.f.dids) == 0 && !r.f.ops && !r.f.accounts
+	}
+	return filter.All() && !r.f.ops && !r.f.accounts
+}
+
+// judge puts the outcome of the checks into the line, and returns the error that counts.
+func (r *follower) judge(ev *stream.RepoEvent, line *eventLine) error {
+	p, parts := ev.Problem, r.f.parts()
+	if _, ok := ev.Message.(*stream.Sync); ok && p != nil && p.Kind == stream.ProblemGap {
+		p = nil // that there was a gap is what a #sync says
+	}
+	if p != nil && parts > 0 && partOf(p) > parts {
+		p = nil // nobody asked
+	}
+	switch ev.Message.(type) {
+	case *stream.Commit, *stream.Sync:
+		if parts > 0 {
+			line.Verified = new(p == nil)
+		}
+	}
+	if p == nil || p.Seq == 0 {
+		return nil
+	}
+	err := p.Err
+	line.Error = err.Error()
+	line.Reason = string(p.Reason())
+	if line.Reason == "" && parts > 0 {
+		line.Reason = string(p.Kind)
+	}
+	line.Ops = withoutRecords(line.Ops)
+	if parts == 0 {
+		return nil
+	}
+	r.failed++
+	return err
+}
+
+// eventLine turns an event into a line. Of a commit only the changes that the filter wants are shown.
+func (r *follower) eventLine(ev *stream.RepoEvent, filter *stream.Filter) eventLine {
+	l := eventLine{Seq: ev.Seq, Kind: "malformed", DID: string(ev.DID)}
+	if ev.Message != nil {
+		l.Kind = strings.TrimPrefix(ev.Message.FrameType(), "#")
+	}
+	switch m := ev.Message.(type) {
 	case *stream.Commit:
 		l.Time, l.Rev, l.Since, l.Commit = m.Time, m.Rev, m.Since, m.Commit.String()
-		var blocks map[cid.CID][]byte
-		if !noRecords {
-			blocks = blocksOf(m.Blocks)
+		if r.f.blocks {
+			l.Blocks = m.Blocks
 		}
+		records := ev.Records // in the order of the operations, but for those that were left out
 		for _, op := range m.Ops {
-			if !filter.path(op.Path) {
+			if !filter.Path(op.Path) {
 				continue
 			}
 			o := opLine{Action: op.Action, Path: op.Path}
@@ -441,16 +439,22 @@ func (e *env) eventLine(m stream.Message, filter *eventFilter, noRecords bool) e
 			}
 			if op.CID.Defined() {
 				o.CID = op.CID.String()
-				if b := blocks[op.CID]; b != nil {
+			}
+			if len(records) > 0 && op.Path == string(records[0].Collection)+"/"+string(records[0].RecordKey) {
+				if b := records[0].Record; b != nil && !r.f.noRecords {
 					if _, err := data.AppendJSON(nil, b); err == nil {
 						o.Record = b
 					}
 				}
+				records = records[1:]
 			}
 			l.Ops = append(l.Ops, o)
 		}
 	case *stream.Sync:
 		l.Time, l.Rev = m.Time, m.Rev
+		if r.f.blocks {
+			l.Blocks = m.Blocks
+		}
 	case *stream.Identity:
 		l.Time, l.Handle = m.Time, m.Handle
 	case *stream.Account:
@@ -459,22 +463,6 @@ func (e *env) eventLine(m stream.Message, filter *eventFilter, noRecords bool) e
 		l.Name, l.Message = m.Name, m.Text
 	}
 	return l
-}
-
-// blocksOf returns the blocks of a commit that are what their CIDs say.
-func blocksOf(b []byte) map[cid.CID][]byte {
-	out := map[cid.CID][]byte{}
-	_, blocks, err := car.Parse(b, car.Options{})
-	if err != nil {
-		return out
-	}
-	for blk, err := range blocks {
-		if err != nil {
-			break
-		}
-		out[blk.CID] = blk.Data
-	}
-	return out
 }
 
 // withoutRecords takes out what has not been shown to be anybody's.

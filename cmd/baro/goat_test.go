@@ -154,14 +154,6 @@ var different = map[string]string{
 
 // pending are the commands and flags of goat that are still missing here. It may only get shorter.
 var pending = []string{
-	"firehose -c/--collection",
-	"firehose --account-events",
-	"firehose --blocks",
-	"firehose -q/--quiet",
-	"firehose --verify-basic",
-	"firehose --verify-sig",
-	"firehose --verify-mst",
-	"firehose --ops/--records",
 	"account service-auth-offline",
 	"account plc recommended",
 	"account plc request-token",

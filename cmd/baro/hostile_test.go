@@ -223,8 +223,10 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/"+string(repotest.DID) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"id":%q,"alsoKnownAs":["at://alice.test"],
-			"verificationMethod":[{"id":"%[1]s#atproto","type":"Multikey","controller":%[1]q,"publicKeyMultibase":%[2]q}],
-			"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":%[3]q}]}`, repotest.DID, l.key.Multikey(), l.URL)
+			"verificationMethod":[{"id":"%[1]s#atproto","type":"Multikey","controller":%[1]q,"publicKeyMultibase":%[2]q},
+				{"id":"%[1]s#atproto_label","type":"Multikey","controller":%[1]q,"publicKeyMultibase":%[2]q}],
+			"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":%[3]q},
+				{"id":"#atproto_labeler","type":"AtprotoLabeler","serviceEndpoint":%[3]q}]}`, repotest.DID, l.key.Multikey(), l.URL)
 		return
 	}
 	nsid := strings.TrimPrefix(r.URL.Path, "/xrpc/")
