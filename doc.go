@@ -24,7 +24,7 @@
 //
 //	xrpc        client and server of XRPC
 //	identity    handles and DIDs to where they lead; identity/lexres: NSIDs to their schemas
-//	auth        sessions and service tokens; auth/scope: what a session may do
+//	auth        sessions and service tokens; auth/oauth: logging in by browser; auth/scope: what a session may do
 //	client      typed access to the records of any server
 //	richtext    mentions, links and tags in text
 //	bsky        posting and reading in few words

@@ -184,30 +184,35 @@ func (m *Manager) Import(ctx context.Context, s Session) (*Account, error) {
 }
 
 // Add keeps a session that was just made by a login of another kind than [Manager.Login], in place of the one that the account
-// had. If that was one of OAuth its server is told that it has ended, as far as it can be reached.
+// had.
 func (m *Manager) Add(ctx context.Context, s Session) (*Account, error) {
-	old, err := m.o.Store.Load(ctx, s.DID)
-	if err != nil || old.Grant == nil || old.Refresh == s.Refresh && old.Access == s.Access {
-		return m.add(ctx, s, EventCreated)
-	}
-	a, err := m.add(ctx, s, EventCreated)
-	if err == nil && m.o.OAuth != nil {
-		_ = m.o.OAuth.Revoke(ctx, old) // it ends by itself if it can't be told now
-	}
-	return a, err
+	return m.add(ctx, s, EventCreated)
 }
+
+// addWait is how long add waits for a renewal of the session that it replaces.
+const addWait = time.Minute
 
 func (m *Manager) add(ctx context.Context, s Session, e Event) (*Account, error) {
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
+	a := m.account(s)
 	// The tokens are there and can't be had again: they are kept even if the caller has gone.
-	if err := m.o.Store.Save(context.WithoutCancel(ctx), s); err != nil {
+	kept := context.WithoutCancel(ctx)
+	waiting, cancel := context.WithTimeout(kept, addWait)
+	defer cancel()
+	if unlock, err := a.lock(waiting); err == nil { // else a renewal hangs, which is no reason to lose them
+		defer unlock()
+	}
+	old, oldErr := m.o.Store.Load(kept, s.DID)
+	if err := m.o.Store.Save(kept, s); err != nil {
 		return nil, fmt.Errorf("keeping the session: %w", err)
 	}
-	a := m.account(s)
 	a.set(s)
 	m.o.OnEvent(e, s)
+	if oldErr == nil && old.Grant != nil && m.o.OAuth != nil && (s.Grant == nil || s.Grant.Key != old.Grant.Key) {
+		_ = m.o.OAuth.Revoke(ctx, old) // nobody has it any more; it ends by itself if the server can't be told now
+	}
 	return a, nil
 }
 

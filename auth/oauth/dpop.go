@@ -31,9 +31,15 @@ type signer struct {
 	header string // encoded
 
 	mu     sync.Mutex
-	nonces map[string]string // by origin
+	nonces map[string]nonce // by origin
 	// The hash of the access token used last.
 	token, hash string
+}
+
+// nonce is what a server wants to see in the next proof.
+type nonce struct {
+	text string
+	at   time.Time // when it came
 }
 
 type proofHeader struct {
@@ -57,7 +63,7 @@ func newSigner(key *keys.PrivateKey) (*signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &signer{key: key, header: header, nonces: map[string]string{}}, nil
+	return &signer{key: key, header: header, nonces: map[string]nonce{}}, nil
 }
 
 // signer returns the one of a session's key, so that the nonces of its servers are remembered.
@@ -89,7 +95,7 @@ func (c *Client) signer(multikey string) (*signer, error) {
 func (s *signer) prove(req *http.Request, id, token string, now time.Time) error {
 	claims := proofClaims{ID: id, Method: req.Method, URL: origin(req) + req.URL.EscapedPath(), Issued: now.Unix()}
 	s.mu.Lock()
-	claims.Nonce = s.nonces[origin(req)]
+	claims.Nonce = s.nonces[origin(req)].text
 	if token != "" {
 		if s.token != token {
 			h := sha256.Sum256([]byte(token))
@@ -109,7 +115,7 @@ func (s *signer) prove(req *http.Request, id, token string, now time.Time) error
 func origin(req *http.Request) string { return req.URL.Scheme + "://" + strings.ToLower(req.URL.Host) }
 
 // note remembers the nonce of an answer. It is false if the answer has none, or nothing that can be one.
-func (s *signer) note(req *http.Request, h http.Header) bool {
+func (s *signer) note(req *http.Request, h http.Header, now time.Time) bool {
 	v := h.Values(headerNonce)
 	if len(v) != 1 || v[0] == "" || len(v[0]) > maxNonce || strings.ContainsFunc(v[0], func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }) {
 		return false
@@ -119,6 +125,24 @@ func (s *signer) note(req *http.Request, h http.Header) bool {
 	if _, ok := s.nonces[origin(req)]; !ok {
 		evict(s.nonces, maxOrigins)
 	}
-	s.nonces[origin(req)] = v[0]
+	s.nonces[origin(req)] = nonce{v[0], now}
 	return true
 }
+
+// freshNonce is how old a nonce may be for a request that can't be repeated at will. Servers replace them after minutes.
+const freshNonce = time.Minute
+
+// wantsNonce reports whether a request should wait for a nonce: a server that wants another one has the whole request by then, and
+// its body may not be there a second time.
+func (s *signer) wantsNonce(req *http.Request, now time.Time) bool {
+	if req.Body == nil || req.Body == http.NoBody || req.ContentLength > 0 && req.ContentLength <= smallBody {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, ok := s.nonces[origin(req)]
+	return !ok || now.Sub(n.at) > freshNonce
+}
+
+// smallBody is what costs no more to send twice than to ask first.
+const smallBody = 16 << 10

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -254,6 +255,38 @@ func TestSingleFlight(t *testing.T) {
 	// A renewal and its nonce.
 	if n := srv.Count("POST /oauth/token") - asked; n > 2 {
 		t.Errorf("%d requests for tokens", n)
+	}
+	noProblems(t, srv)
+}
+
+// A stream can be sent once: it isn't wasted on a request whose proof lacks the nonce.
+func TestStream(t *testing.T) {
+	srv := oauthtest.New(t)
+	now := time.Now()
+	o := options(srv)
+	o.Now = func() time.Time { return now }
+	srv.Now = o.Now
+	o.Scope = scope.Of(scope.Blob("text/*"))
+	o.ClientID = oauth.LocalhostID(o.Scope, oauth.LoopbackRedirect)
+	c := newClient(t, o)
+	_, a := manager(t, c, mustLogin(t, srv, c, string(oauthtest.Handle)))
+	upload := func() error {
+		body := io.MultiReader(strings.NewReader("once "), strings.NewReader("only"))
+		out, err := comatproto.RepoUploadBlob.Call(t.Context(), a.Client(), &xrpc.Body{Reader: body, Type: "text/plain"})
+		if err == nil && out.Blob.Size != int64(len("once only")) {
+			err = fmt.Errorf("%d bytes arrived", out.Blob.Size)
+		}
+		return err
+	}
+	const path = "POST /xrpc/com.atproto.repo.uploadBlob"
+	for i, before := range []func(){func() {}, func() {}, func() { srv.Rotate(); now = now.Add(2 * time.Minute) }} {
+		before()
+		if err := upload(); err != nil || srv.Count(path) != i+1 {
+			t.Fatalf("%d: %v, %d uploads", i, err, srv.Count(path))
+		}
+	}
+	if n := srv.Count("GET /xrpc/com.atproto.server.getSession"); n != 2 {
+		t.Errorf("a nonce was asked for %d times", n)
 	}
 	noProblems(t, srv)
 }

@@ -94,7 +94,7 @@ func (c *Client) post(ctx context.Context, op string, m *ServerMetadata, endpoin
 		if err != nil {
 			return nil, err
 		}
-		noted := p.signer.note(req, a.header)
+		noted := p.signer.note(req, a.header, c.o.Now())
 		if a.status == http.StatusOK || a.status == http.StatusCreated {
 			if !noted {
 				return fail(KindAnswer, errors.New("the answer has no DPoP-Nonce"))

@@ -14,7 +14,8 @@ import (
 
 var _ auth.Scheme = (*Client)(nil)
 
-// Authorize implements [auth.Scheme]: it adds the access token, and a proof for this one request.
+// Authorize implements [auth.Scheme]: it adds the access token, and a proof for this one request. Before a request with a large
+// body, or one of unknown size, it asks the server for a nonce if it has none or an old one.
 func (c *Client) Authorize(req *http.Request, s auth.Session) error {
 	if s.Grant == nil {
 		return errors.New("the session is not one of OAuth")
@@ -23,14 +24,31 @@ func (c *Client) Authorize(req *http.Request, s auth.Session) error {
 	if err != nil {
 		return err
 	}
+	if signer.wantsNonce(req, c.o.Now()) {
+		ask, err := http.NewRequest(http.MethodGet, origin(req)+xrpc.Path("com.atproto.server.getSession"), nil)
+		if err == nil {
+			err = c.authorize(ask, signer, s.Access)
+		}
+		if err != nil {
+			return err
+		}
+		// Whatever the answer is, it has a nonce; if there is none the request itself shows what is wrong.
+		if a, err := c.do(req.Context(), "asking for a nonce", origin(req), ask); err == nil {
+			signer.note(ask, a.header, c.o.Now())
+		}
+	}
+	return c.authorize(req, signer, s.Access)
+}
+
+func (c *Client) authorize(req *http.Request, signer *signer, access string) error {
 	id, err := c.token(16)
 	if err != nil {
 		return err
 	}
-	if err := signer.prove(req, id, s.Access, c.o.Now()); err != nil {
+	if err := signer.prove(req, id, access, c.o.Now()); err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "DPoP "+s.Access)
+	req.Header.Set("Authorization", "DPoP "+access)
 	return nil
 }
 
@@ -41,7 +59,7 @@ func (c *Client) Observe(req *http.Request, h http.Header, s auth.Session) {
 		return
 	}
 	if signer, err := c.signer(s.Grant.Key); err == nil {
-		signer.note(req, h)
+		signer.note(req, h, c.o.Now())
 	}
 }
 

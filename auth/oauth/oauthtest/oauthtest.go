@@ -645,6 +645,15 @@ func (s *Server) xrpc(w http.ResponseWriter, r *http.Request) {
 	switch method := strings.TrimPrefix(r.URL.Path, "/xrpc/"); method {
 	case "com.atproto.server.getSession":
 		send(w, 200, map[string]any{"did": DID, "handle": Handle, "active": true}, nil)
+	case "com.atproto.repo.uploadBlob":
+		b, err := io.ReadAll(r.Body)
+		if err != nil || !granted.AllowsBlob(r.Header.Get("Content-Type")) {
+			challenge(403, "ScopeMissingError", "the scope blob:"+r.Header.Get("Content-Type")+" is missing")
+			return
+		}
+		send(w, 200, map[string]any{"blob": map[string]any{
+			"$type": "blob", "ref": map[string]any{"$link": cid.Sum(cid.Raw, b).String()}, "mimeType": r.Header.Get("Content-Type"), "size": len(b),
+		}}, nil)
 	case "com.atproto.repo.createRecord":
 		var in struct {
 			Repo, Collection, Rkey string
