@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/internal/eventlog"
@@ -122,7 +123,7 @@ type accountState struct {
 	plc       *plcdir.Client
 	limits    limits
 	traffic   limits // apart, because everybody's requests are counted in it
-	replay    replayCache
+	services  *auth.ServiceValidator
 	counts    countCache
 	tokens    sessionCache
 	admin     atomic.Pointer[[sha256.Size]byte] // digest of the operator's credentials, when they are configured as a slow hash
@@ -156,7 +157,11 @@ func (s *Service) openAccounts() error {
 	if err := s.openAdmin(); err != nil {
 		return err
 	}
-	return s.openIdentity()
+	if err := s.openIdentity(); err != nil {
+		return err
+	}
+	s.openServiceAuth()
+	return nil
 }
 
 // account reads the account of a DID: errNoAccount when it isn't hosted here.

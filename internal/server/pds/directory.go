@@ -2,7 +2,6 @@ package pds
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -11,7 +10,6 @@ import (
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/internal/netguard"
-	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
 )
 
@@ -77,18 +75,6 @@ func (s *Service) ownHandle(h syntax.Handle) bool {
 		}
 	}
 	return false
-}
-
-// accountKey is the signing key in the DID document of anyone's account.
-func (s *Service) accountKey(ctx context.Context, did syntax.DID, fresh bool) (*keys.PublicKey, error) {
-	doc, err := s.resolveDocument(ctx, did, fresh)
-	if err != nil {
-		return nil, err
-	}
-	if doc.SigningKey == nil {
-		return nil, errors.New("the DID document has no signing key")
-	}
-	return doc.SigningKey, nil
 }
 
 // identityFailure turns an error of the directory into an answer.

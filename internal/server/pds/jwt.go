@@ -12,7 +12,7 @@ import (
 )
 
 // Session tokens are JWTs signed with HS256 and a secret of this server's own, https://atproto.com/specs/xrpc#authentication. Tokens
-// between services are signed with an account's repository key and live in serviceauth.go: the two never share a verification path, so
+// between services are signed with an account's repository key and are those of package auth: the two never share a verification path, so
 // that neither an algorithm nor a key can be confused with the other's.
 
 // Types of session tokens in the JWT header.

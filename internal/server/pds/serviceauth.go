@@ -2,15 +2,14 @@ package pds
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/identity"
-	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/syntax"
+	"github.com/barograph/baro/xrpc"
 )
 
 // Tokens between services, https://atproto.com/specs/xrpc#inter-service-authentication-jwt.
@@ -19,9 +18,6 @@ const (
 	serviceAuthDefault   = time.Minute
 	serviceAuthMax       = time.Hour   // with a method
 	serviceAuthMaxMethod = time.Minute // without one
-	// inboundMax is the longest life of a token that we accept, and clockSkew how far another's clock may be off.
-	inboundMax = 5 * time.Minute
-	clockSkew  = 30 * time.Second
 )
 
 const methodCreateAccount = "com.atproto.server.createAccount"
@@ -58,118 +54,37 @@ func (s *Service) mintServiceAuth(a *account, aud, lxm string, exp time.Time) (s
 	if err != nil {
 		return "", err
 	}
-	signed, err := signedPart(jwtHeader{Typ: "JWT", Alg: key.Alg()}, jwtClaims{
-		Iss: string(a.DID), Aud: aud, Lxm: lxm, Iat: s.world.Clock.Now().Unix(), Exp: exp.Unix(), Jti: s.randomName(16),
-	})
-	if err != nil {
-		return "", err
+	t := auth.ServiceToken{Issuer: a.DID, Audience: aud, Method: syntax.NSID(lxm), Issued: s.world.Clock.Now(), Expires: exp, ID: s.randomName(16)}
+	return t.Sign(key)
+}
+
+// openServiceAuth gets ready what checks tokens of other services.
+func (s *Service) openServiceAuth() {
+	s.accounts.services = &auth.ServiceValidator{
+		Audiences: []string{string(s.cfg.DID), string(s.cfg.DID) + "#atproto_pds"},
+		Keys:      s.accounts.directory.Key,
+		Now:       s.world.Clock.Now,
 	}
-	sig, err := key.Sign([]byte(signed))
-	if err != nil {
-		return "", fmt.Errorf("signing a service token: %w", err)
-	}
-	return signed + "." + base64url.EncodeToString(sig), nil
 }
 
 // requireServiceAuth checks a token of another service that speaks for an account hosted elsewhere, and gives that account's DID. Each
 // token is good once.
-func (s *Service) requireServiceAuth(r *http.Request, method string) (syntax.DID, error) {
+func (s *Service) requireServiceAuth(r *http.Request, method syntax.NSID) (syntax.DID, error) {
 	token, err := bearer(r)
 	if err != nil {
 		return "", err
 	}
-	bad := func(name, why string) (syntax.DID, error) {
-		return "", refuse(http.StatusUnauthorized, name, "service token: %s", why)
-	}
-	h, c, signed, sig, err := splitToken(token)
-	if err != nil {
-		return bad("BadJwt", "malformed")
-	}
-	switch strings.ToLower(h.Typ) {
-	case typAccess, typRefresh, "dpop+jwt":
-		return bad("BadJwtType", "a token of this type is no service token")
-	}
-	if h.Kid != "" && h.Kid != "#atproto" {
-		return bad("BadJwtKey", "only the key #atproto is accepted")
-	}
-	if h.Alg != "ES256" && h.Alg != "ES256K" {
-		return bad("BadJwtAlgorithm", "only ES256 and ES256K are accepted")
-	}
-	now := s.world.Clock.Now()
-	exp := time.Unix(c.Exp, 0)
+	t, err := s.accounts.services.Validate(r.Context(), token, method)
+	var refused *xrpc.Error
 	switch {
-	case c.Exp <= 0 || !now.Before(exp.Add(clockSkew)):
-		return bad("JwtExpired", "expired")
-	case exp.Sub(now) > inboundMax+clockSkew:
-		return bad("BadJwt", "lives too long")
-	case c.Iat > 0 && time.Unix(c.Iat, 0).Sub(now) > clockSkew:
-		return bad("BadJwt", "made in the future")
-	case c.Aud != string(s.cfg.DID) && c.Aud != string(s.cfg.DID)+"#atproto_pds":
-		return bad("BadJwtAudience", "meant for another service")
-	case c.Lxm != method:
-		return bad("BadJwtLexiconMethod", "meant for another method")
-	case c.Jti == "" || len(c.Jti) > 256:
-		return bad("BadJwt", "no usable jti")
+	case err == nil && t.Service != "":
+		return "", auth.ErrBadTokenIssuer.WithStatus(http.StatusUnauthorized, "service token: it speaks for a service of an account, not for the account")
+	case err == nil:
+		return t.Issuer, nil
+	case errors.As(err, &refused):
+		return "", refused
+	case identity.KindOf(err) != "":
+		return "", refuse(http.StatusBadRequest, "UnresolvableDid", "the issuer of the token can't be resolved")
 	}
-	did, err := syntax.ParseDID(c.Iss)
-	if err != nil {
-		return bad("BadJwtIss", "the issuer is no DID")
-	}
-	// A key may have been replaced since it was cached: a signature that fails is tried once more with a fresh document.
-	for _, fresh := range []bool{false, true} {
-		var key *keys.PublicKey
-		if key, err = s.accountKey(r.Context(), did, fresh); err != nil {
-			if fresh {
-				break
-			}
-			continue // a document without a usable key may be an old one
-		}
-		if key.Alg() != h.Alg {
-			err = errors.New("algorithm does not match the key")
-		} else {
-			err = key.Verify([]byte(signed), sig)
-		}
-		if err == nil {
-			break
-		}
-	}
-	if identity.KindOf(err) != "" {
-		return "", refuse(http.StatusBadRequest, "UnresolvableDid", "%s can't be resolved", did)
-	}
-	if err != nil {
-		return bad("BadJwtSignature", "the signature does not verify")
-	}
-	if !s.accounts.replay.first(string(did)+" "+c.Jti, now, exp.Add(clockSkew)) {
-		return bad("BadJwt", "used before")
-	}
-	return did, nil
-}
-
-// replayCache remembers the names of one-time tokens until they expire.
-type replayCache struct {
-	mu    sync.Mutex
-	until map[string]time.Time
-	swept time.Time
-}
-
-// first reports whether name is seen for the first time.
-func (c *replayCache) first(name string, now, expires time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.until == nil {
-		c.until = map[string]time.Time{}
-	}
-	if now.Sub(c.swept) > time.Minute {
-		for n, end := range c.until {
-			if end.Before(now) {
-				delete(c.until, n)
-			}
-		}
-		c.swept = now
-	}
-	if end, seen := c.until[name]; seen && !end.Before(now) {
-		return false
-	}
-	c.until[name] = expires
-	return true
+	return "", err
 }
