@@ -43,6 +43,7 @@ func newAccountPLCRecommended(e *env) *cobra.Command {
 	return e.accountAction(&cobra.Command{
 		Use:     "recommended",
 		Short:   "Print what the PDS wants the identity to say",
+		Long:    "Prints the keys, the handle and the service that your PDS would write into an operation for you.",
 		Example: "  baro account plc recommended\n  baro account plc recommended --json | jq .verificationMethods",
 	}, func(ctx context.Context, _ *auth.Account, x *xrpc.Client, _ []string) error {
 		s, err := x.Do(ctx, http.MethodGet, "com.atproto.identity.getRecommendedDidCredentials", "", nil, "application/json")
@@ -62,6 +63,7 @@ func newAccountPLCRequestToken(e *env) *cobra.Command {
 	return e.accountAction(&cobra.Command{
 		Use:     "request-token",
 		Short:   "Have the PDS mail a code, without which it signs nothing",
+		Long:    "Has your PDS mail you the code that 'baro account plc sign' and 'baro account migrate' want.",
 		Example: "  baro account plc request-token",
 	}, func(ctx context.Context, a *auth.Account, x *xrpc.Client, _ []string) error {
 		if _, err := comatproto.IdentityRequestPlcOperationSignature.Call(ctx, x, nil); err != nil {

@@ -24,6 +24,7 @@ func newAccountSession(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "session",
 		Short:   "Take sessions to other programs and back",
+		Long:    "A session is what a login leaves: who has it acts for the account until it ends. Treat its text as a password.",
 		Example: "  baro account session export --reveal > session.txt\n  baro account session import < session.txt",
 	}
 	cmd.AddCommand(newAccountSessionExport(e), newAccountSessionImport(e))

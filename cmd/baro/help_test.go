@@ -112,7 +112,7 @@ func TestExamplesParse(t *testing.T) {
 		n++
 	}
 	for _, c := range ownCommands() {
-		for line := range strings.Lines(c.Example) {
+		for line := range strings.Lines(regexp.MustCompile(`\\\n *`).ReplaceAllString(c.Example, "")) {
 			var command []string
 			in := false
 			for _, w := range append(shellWords(strings.TrimSpace(line)), ";") {
