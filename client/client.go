@@ -10,7 +10,7 @@
 //
 //	c, err := client.Open(ctx, "alice.example.com", client.Options{})
 //	post, err := client.Get[appbsky.FeedPost](ctx, c, "at://did:plc:…/app.bsky.feed.post/3k…", client.GetOptions{})
-//	for post, err := range client.List[appbsky.FeedPost](ctx, c, did, client.ListOptions{}) { … }
+//	for post, err := range client.List[appbsky.FeedPost](ctx, c, "alice.example.com", client.ListOptions{}) { … }
 //
 //	c = client.ForAccount(account, client.Options{}) // of package auth
 //	ref, err := client.Create(ctx, c, &appbsky.FeedPost{Text: "hi", CreatedAt: now}, client.WriteOptions{})

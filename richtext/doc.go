@@ -17,4 +17,7 @@
 //
 // Which domains count as links without a scheme, and which names as mentions, is decided by the top-level domains in
 // golang.org/x/net/publicsuffix; a newer version of that module knows newer domains.
+//
+// Limits: texts of any length, in time that grows with it; a tag of [MaxTagGraphemes]; whether a text fits a post says
+// [Text.FitsPost]. The API is settling.
 package richtext
