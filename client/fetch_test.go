@@ -285,14 +285,23 @@ func TestDirtyRecords(t *testing.T) {
 	}
 	items := []string{good(at("first"), id, body)}
 	for i, d := range dirty {
-		items = append(items, good(at(fmt.Sprint(i)), id, d))
+		said := id
+		if i%2 == 0 { // the hash of what the record is kept as: a lie that fits
+			kept, _, err := data.AppendCBORLenient(nil, []byte(d))
+			if err != nil {
+				t.Fatal(err)
+			}
+			said = cid.Sum(cid.DagCBOR, kept).String()
+		}
+		items = append(items, good(at(fmt.Sprint(i)), said, d))
 	}
 	items = append(items, good(at("last"), id, body))
 	n := 0
 	c := pds{
 		"com.atproto.repo.listRecords": answer(200, `{"records":[`+strings.Join(items, ",")+`],"cursor":""}`),
 		"com.atproto.repo.getRecord": func(w http.ResponseWriter, r *http.Request) {
-			answer(200, good(at("0"), id, dirty[n]))(w, r)
+			kept, _, _ := data.AppendCBORLenient(nil, []byte(dirty[n]))
+			answer(200, good(at("0"), cid.Sum(cid.DagCBOR, kept).String(), dirty[n]))(w, r)
 		},
 		"com.example.list": answer(200, `{"records":[`+strings.Join(append(dirty[:len(dirty):len(dirty)], body), ",")+`]}`),
 	}.start(t, client.Options{})
