@@ -91,6 +91,10 @@ var ErrIdle = errors.New("the stream was silent for too long")
 // URL returns the WebSocket address of a stream: host is a service's http, https, ws or wss URL, or a bare host name
 // (then wss).
 func URL(host, nsid string, query url.Values) (string, error) {
+	return address(host, "/xrpc/"+nsid, query)
+}
+
+func address(host, path string, query url.Values) (string, error) {
 	if !strings.Contains(host, "://") {
 		host = "wss://" + host
 	}
@@ -109,7 +113,7 @@ func URL(host, nsid string, query url.Values) (string, error) {
 	if u.Host == "" || u.User != nil {
 		return "", fmt.Errorf("stream address: %q has no host, or a user", host)
 	}
-	u.Path = "/xrpc/" + nsid
+	u.Path = path
 	u.RawPath, u.Fragment, u.RawQuery = "", "", query.Encode()
 	return u.String(), nil
 }
@@ -283,12 +287,7 @@ func (c *Conn) Next() (Frame, error) {
 	for {
 		f, err := c.next()
 		if err != nil {
-			if c.timedOut.Load() {
-				err = ErrIdle
-			}
-			c.err = err
-			c.Close()
-			return Frame{}, err
+			return Frame{}, c.fail(err)
 		}
 		if f.Op == OpMessage {
 			return f, nil
@@ -296,18 +295,37 @@ func (c *Conn) Next() (Frame, error) {
 	}
 }
 
-func (c *Conn) next() (Frame, error) {
+// fail closes the connection for an error, which stays that of the connection.
+func (c *Conn) fail(err error) error {
+	if c.timedOut.Load() {
+		err = ErrIdle
+	}
+	c.err = err
+	c.Close()
+	return err
+}
+
+// message reads one message into c.buf, and returns what kind it is.
+func (c *Conn) message() (kind int, err error) {
 	kind, r, err := c.ws.NextReader()
+	if err == nil {
+		err = c.fill(r)
+	}
 	if err != nil {
-		return Frame{}, fmt.Errorf("reading the stream: %w", err)
+		return 0, fmt.Errorf("reading the stream: %w", err)
+	}
+	c.idle.Reset(c.o.IdleTimeout)
+	return kind, nil
+}
+
+func (c *Conn) next() (Frame, error) {
+	kind, err := c.message()
+	if err != nil {
+		return Frame{}, err
 	}
 	if kind != websocket.BinaryMessage {
 		return Frame{}, frameErr("a text message")
 	}
-	if err := c.fill(r); err != nil {
-		return Frame{}, fmt.Errorf("reading the stream: %w", err)
-	}
-	c.idle.Reset(c.o.IdleTimeout)
 	b := c.buf
 	if !c.o.ReuseBuffer {
 		b = append(make([]byte, 0, len(b)), b...)
@@ -395,38 +413,10 @@ func (c *Conn) Frames() iter.Seq2[Frame, error] {
 // An #info frame has no sequence number. After OutdatedCursor some events are missing.
 func Subscribe(ctx context.Context, host string, o SubscribeOptions) iter.Seq2[Frame, error] {
 	def(&o.NSID, SubscribeRepos)
-	def(&o.MinBackoff, 500*time.Millisecond)
-	def(&o.MaxBackoff, time.Minute)
 	return func(yield func(Frame, error) bool) {
-		s := subscription{o: o, last: -1}
-		if o.After != nil {
-			s.last = *o.After
-		}
-		if s.o.Rand == nil {
-			seed := maphash.String(maphash.MakeSeed(), host)
-			s.o.Rand = rand.New(rand.NewPCG(seed, seed>>7)).Float64
-		}
-		for {
-			err := s.once(ctx, host, yield)
-			if err == errBreak {
-				return
-			}
-			if err := s.terminal(ctx, err); err != nil {
-				yield(Frame{}, err)
-				return
-			}
-			wait := s.backoff(err)
-			if o.OnDisconnect != nil {
-				o.OnDisconnect(err, wait)
-			}
-			timer := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				yield(Frame{}, ctx.Err())
-				return
-			case <-timer.C:
-			}
+		s := newSubscription(host, o)
+		if err := s.run(ctx, func() error { return s.once(ctx, host, yield) }); err != nil {
+			yield(Frame{}, err)
 		}
 	}
 }
@@ -438,6 +428,44 @@ type subscription struct {
 	o        SubscribeOptions
 	last     int64 // last event yielded; -1 if unknown
 	failures int   // connections in a row without an event
+}
+
+func newSubscription(host string, o SubscribeOptions) *subscription {
+	def(&o.MinBackoff, 500*time.Millisecond)
+	def(&o.MaxBackoff, time.Minute)
+	s := &subscription{o: o, last: -1}
+	if o.After != nil {
+		s.last = *o.After
+	}
+	if s.o.Rand == nil {
+		seed := maphash.String(maphash.MakeSeed(), host)
+		s.o.Rand = rand.New(rand.NewPCG(seed, seed>>7)).Float64
+	}
+	return s
+}
+
+// run follows one connection after the other, until the consumer breaks off, which is no error, or going on is pointless.
+func (s *subscription) run(ctx context.Context, once func() error) error {
+	for {
+		err := once()
+		if err == errBreak {
+			return nil
+		}
+		if err := s.terminal(ctx, err); err != nil {
+			return err
+		}
+		wait := s.backoff(err)
+		if s.o.OnDisconnect != nil {
+			s.o.OnDisconnect(err, wait)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+	}
 }
 
 // once follows one connection to its end.
