@@ -57,7 +57,11 @@ func (j *Job) doAccount(ctx context.Context, in Input) (map[string]any, error) {
 	if in.Old == nil {
 		return nil, &NeedError{What: NeedLogin}
 	}
-	token, err := in.Old.ServiceToken(ctx, string(j.facts.NewHost), "com.atproto.server.createAccount")
+	described, err := comatproto.ServerDescribeServer.Call(ctx, host, nil)
+	if err != nil {
+		return nil, err
+	}
+	token, err := in.Old.ServiceToken(ctx, described.Did, "com.atproto.server.createAccount")
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type hosts struct {
 	mail     *mailbox
 	txt      *names
 	http     *http.Client
+	guard    *netguard.Dialer
 	n        int // accounts made
 }
 
@@ -169,6 +170,7 @@ func newHosts(t testing.TB) *hosts {
 	}
 	h.old, h.new = host(2, ".old.test"), host(3, ".new.test")
 	h.txt.hosts = map[string]string{".old.test": h.old, ".new.test": h.new}
+	h.guard = guard
 	h.http = netguard.Client(guard, netguard.ClientOptions{Timeout: -1, MaxBody: -1})
 	return h
 }
@@ -270,19 +272,31 @@ func (m *mover) directory() *identity.Directory {
 	return identity.New(identity.Options{HTTP: m.http, Resolver: m.h.txt, Now: time.Now, PLC: m.h.plc, AllowLocalhost: true, PLCRate: 1e6, HostRate: 1e6})
 }
 
-// open begins or continues the job as a new process would: nothing is left in memory.
-func (m *mover) open() *Job {
-	m.t.Helper()
-	j, err := Open(Options{
+func (m *mover) options() Options {
+	return Options{
 		Dir: m.dir, HTTP: m.http, Identity: m.directory(), PLC: &plcdir.Client{URL: m.h.plc, HTTP: m.http}, Sessions: m.store, Now: time.Now,
 		Report: func(e Event) { m.events = append(m.events, e) },
 		Retry:  &xrpc.Retry{Attempts: 1},
-	})
+	}
+}
+
+// open begins or continues the job as a new process would: nothing is left in memory.
+func (m *mover) open() *Job {
+	m.t.Helper()
+	j, err := Open(m.options())
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	j.journal.fault = m.fault
 	return j
+}
+
+func (m *mover) tryOpen() error {
+	j, err := Open(m.options())
+	if err == nil {
+		j.Close()
+	}
+	return err
 }
 
 func (m *mover) oldAccount() *auth.Account {
