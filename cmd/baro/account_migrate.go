@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -98,10 +100,25 @@ func (e *env) accountMigrate(ctx context.Context, f migrateFlags) error {
 	}
 	defer s.close()
 	m := &migration{e: e, f: f, s: s}
-	if m.x, err = s.find(ctx, f.as); err != nil {
+	state, err := stateDir()
+	if err != nil {
+		return err
+	}
+	folder := filepath.Join(state, "migrations")
+	if m.x, err = s.find(ctx, f.as); errors.Is(err, auth.ErrLoginRequired) {
+		// The old session goes shortly before the new one is kept: a move may be interrupted in between.
+		p, ok := lastSteps(folder, f.as)
+		if !ok {
+			return err
+		}
+		m.x = auth.Session{DID: p.DID, Handle: p.Handle, PDS: p.From}
+	} else if err != nil {
+		return err
+	} else if m.in.Old, err = s.account(ctx, string(m.x.DID)); err != nil {
 		return err
 	}
 	m.did = m.x.DID
+	m.dir = filepath.Join(folder, strings.ReplaceAll(string(m.did), ":", "-"))
 	if f.to != "" {
 		if m.f.to, err = serviceURL(f.to); err != nil {
 			return usagef("--pds-host: %w", err)
@@ -112,8 +129,10 @@ func (e *env) accountMigrate(ctx context.Context, f migrateFlags) error {
 	}
 	m.in.Password, m.in.InviteCode, m.in.Token = f.password, f.invite, f.token
 	m.net = s.networkOf(m.x.PDS)
-	if m.in.Old, err = s.account(ctx, string(m.did)); err != nil {
-		return err
+	if isLoopback(m.x.PDS) {
+		if err := m.net.guard.Allow(hostPort(m.x.PDS)); err != nil { // the user has logged in there
+			return err
+		}
 	}
 	if err := m.open(); err != nil {
 		return err
@@ -134,13 +153,32 @@ func (e *env) accountMigrate(ctx context.Context, f migrateFlags) error {
 	return m.run(ctx)
 }
 
-// open opens the folder of the job; that of a dry run goes away again, unless the move has begun.
-func (m *migration) open() error {
-	state, err := stateDir()
+// lastSteps looks for the one move that has begun, or the one of the account that as names, and returns its plan.
+func lastSteps(folder, as string) (p migrate.Plan, ok bool) {
+	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return err
+		return p, false
 	}
-	m.dir = filepath.Join(state, "migrations", strings.ReplaceAll(string(m.did), ":", "-"))
+	for _, x := range entries {
+		b, err := os.ReadFile(filepath.Join(folder, x.Name(), migrate.JournalName))
+		if err != nil || bytes.Contains(b, []byte(`"kind":"finish"`)) {
+			continue
+		}
+		first, _, _ := bytes.Cut(b, []byte("\n"))
+		var l struct{ Plan migrate.Plan }
+		if json.Unmarshal(first, &l) != nil || l.Plan.DID == "" || as != "" && as != string(l.Plan.DID) && as != string(l.Plan.Handle) {
+			continue
+		}
+		if ok {
+			return migrate.Plan{}, false // which one is for the user to say
+		}
+		p, ok = l.Plan, true
+	}
+	return p, ok
+}
+
+// open opens the folder of the job; that of a dry run goes away again, unless the move has begun.
+func (m *migration) open() (err error) {
 	if info, err := os.Stat(filepath.Join(m.dir, migrate.JournalName)); (err != nil || info.Size() == 0) && (m.f.dryRun || m.f.abandon) {
 		if m.f.abandon {
 			return errors.New("no move of this account has begun")
@@ -208,7 +246,7 @@ func (m *migration) start(ctx context.Context) error {
 		}
 		p.Handle = h
 	}
-	if p.Email == "" {
+	if p.Email == "" && m.in.Old != nil {
 		out, err := comatproto.ServerGetSession.Call(ctx, m.in.Old.Client(), nil)
 		if err != nil {
 			return fmt.Errorf("asking the old host for your e-mail address: %w", err)
