@@ -111,6 +111,7 @@ func newPDS(e *env) *cobra.Command {
 	mail.add(fl)
 	cmd.AddCommand(newPDSDescribe(e), newPDSAccount(e), newPDSAdmin(e))
 	fl.Int64Var(&c.MaxBlobBytes, "max-blob-bytes", 100<<20, "size of the largest blob")
+	fl.Int64Var(&c.AccountBytes, "account-bytes", 50<<30, "bytes that the records and blobs of one account may take")
 	fl.Int64Var(&c.MaxImportBytes, "max-import-bytes", 2<<30, "size of the largest repository that can be imported")
 	fl.DurationVar(&c.TempBlobAge, "temp-blob-age", 6*time.Hour, "how long an uploaded blob may stay unreferenced, one hour at least")
 	fl.DurationVar(&c.EventRetention, "event-retention", 72*time.Hour, "how long events can be replayed")

@@ -169,6 +169,9 @@ func (x *blobChanges) write(b kv.Batch, h *headRow) {
 }
 
 func (x *blobChanges) apply(r *openRepo) {
+	if len(x.garbage) > 0 {
+		r.sized = false
+	}
 	for c, st := range x.after {
 		if r.blobs == nil {
 			r.blobs = map[cid.CID]*blobState{}
@@ -266,6 +269,10 @@ func (s *Service) upload(ctx context.Context, did syntax.DID, body io.Reader, de
 		}
 		return &data.Blob{Ref: temp.CID, MimeType: row.MIME, Size: row.Size}, nil
 	}
+	if err := s.fits(r, r.head.Bytes, temp.Size); err != nil {
+		s.release(r)
+		return nil, err
+	}
 	f := s.submit(r, func(b kv.Batch) { b.Set(garbageKey(name.account, name.cid), nil) }, nil, nil)
 	s.release(r)
 	if _, err := s.wait(r, f); err != nil {
@@ -286,6 +293,11 @@ func (s *Service) upload(ctx context.Context, did syntax.DID, body io.Reader, de
 	}
 	row := st.row
 	if !row.exists {
+		if err := s.fits(r, r.head.Bytes, temp.Size); err != nil { // others may have come at the same time; the file goes as garbage
+			s.release(r)
+			return nil, err
+		}
+		r.stored += temp.Size
 		row = blobRow{State: blobTemporary, Since: s.world.Clock.Now().UnixMicro(), Size: temp.Size, MIME: kind, exists: true}
 		if st.refs > 0 { // was missing since an import
 			row.State = blobPermanent
@@ -396,7 +408,7 @@ func (s *Service) expireTemporary(n blobName, since int64) error {
 		}
 	}, nil, nil)
 	if gone {
-		st.row = blobRow{}
+		st.row, r.sized = blobRow{}, false
 	}
 	s.release(r)
 	_, err = s.wait(r, f)

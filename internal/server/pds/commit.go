@@ -161,6 +161,9 @@ func (s *Service) commitLocked(r *openRepo, writes []write, swap *cid.CID) (*sub
 		return nil, none, fmt.Errorf("making a commit of %s: %w", r.did, err)
 	}
 	head := before
+	if head.Bytes, err = s.grown(r, changes); err != nil {
+		return nil, none, err
+	}
 	head.Rev, head.Data, head.Commit, head.Block = u.Commit.Rev, u.Change.Root, u.CommitCID, u.Block
 	message := u.Message(before.Rev, syntax.Datetime(s.eventTime()))
 	// A commit that others cannot invert would get this account frozen at every relay: it must not leave the process. The signature is

@@ -45,6 +45,8 @@ type openRepo struct {
 	inflight []*inflight
 	records  map[string]pendingRecord // values submitted and not yet durable
 	blobs    map[cid.CID]*blobState   // blobs touched since loading
+	stored   int64                    // bytes of all blobs, when sized is set
+	sized    bool
 }
 
 // inflight is a submitted commit. done is set, by whoever waits for it, when it is durable.
@@ -178,7 +180,7 @@ func (r *openRepo) drain() error {
 
 // forget makes r read everything again: after a failed edit, or when the repository was replaced.
 func (r *openRepo) forget() {
-	r.tree, r.blobs, r.key = nil, nil, nil
+	r.tree, r.blobs, r.key, r.sized = nil, nil, nil, false
 }
 
 // submit hands a batch and its events to the log. The caller holds r.mu, and calls s.wait with the result exactly once, later.

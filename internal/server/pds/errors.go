@@ -36,6 +36,7 @@ func answer(err error) error {
 		lex      *lexicon.Error
 		enc      *cbor.Error
 		large    *http.MaxBytesError
+		quota    *quotaError
 	)
 	switch {
 	case errors.As(err, &x):
@@ -48,6 +49,8 @@ func answer(err error) error {
 		return invalid("%s", commit.Error()) // too many or too large writes
 	case errors.As(err, &inactive):
 		return inactive.xrpc()
+	case errors.As(err, &quota):
+		return refuse(http.StatusForbidden, "QuotaExceeded", "%s", quota.Error())
 	case errors.As(err, &blob):
 		return badRequest(blob.name, blob.Error())
 	case errors.As(err, &large):

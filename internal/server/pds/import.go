@@ -55,6 +55,7 @@ type importer struct {
 	spilt  bool
 	eof    bool
 	hasOld bool
+	bytes  int64 // of all records
 }
 
 // importRepo replaces the repository of did by the one in a CAR file of the same account, which may come from another host and be signed
@@ -227,6 +228,9 @@ func (im *importer) record(path string, c cid.CID, block []byte) error {
 	if err := cbor.Valid(block); err != nil {
 		return importErrorf("record %s: %v", path, err)
 	}
+	if im.bytes += int64(len(block)); im.bytes > im.s.cfg.AccountBytes {
+		return &quotaError{im.s.cfg.AccountBytes}
+	}
 	if err := im.put(recordKey(im.gen, path), c, block); err != nil {
 		return err
 	}
@@ -393,7 +397,10 @@ func (im *importer) finish(commit *repo.Commit) error {
 		return err
 	}
 	head := r.head
-	head.Gen = im.gen
+	head.Gen, head.Bytes = im.gen, im.bytes
+	if err := s.fits(r, head.Bytes, 0); err != nil {
+		return err
+	}
 	if err := s.signAt(&head, key, commit.Data, im.rev); err != nil {
 		return err
 	}

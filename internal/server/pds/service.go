@@ -93,6 +93,8 @@ type Config struct {
 	// MaxImportParkedBytes is how much of an imported file may wait at one time for the place where the tree needs it: blocks in an
 	// unusual order, and blocks that the tree doesn't need at all. 256 MiB by default.
 	MaxImportParkedBytes int64
+	// AccountBytes is how much the records and blobs of one account may take; 50 GiB by default.
+	AccountBytes int64
 	// MaxExports is the number of repositories that are sent at once; 64 by default.
 	MaxExports int
 	// TempBlobAge is how long an uploaded blob may stay unreferenced; 6 hours by default, never less than one.
@@ -126,6 +128,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	def(&c.MaxBlobBytes, 100<<20)
 	def(&c.MaxImportBytes, 2<<30)
+	def(&c.AccountBytes, 50<<30)
 	def(&c.MaxImportParkedBytes, 256<<20)
 	def(&c.EventBytes, 4<<30)
 	def(&c.MaxProxyBytes, 10<<20)

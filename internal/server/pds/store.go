@@ -225,15 +225,20 @@ type headRow struct {
 	Data    cid.CID
 	DID     syntax.DID
 	Block   []byte // the signed commit
+	Bytes   int64  // of all records; -1 if an older version wrote the row, which didn't count
 	account uint64 // from the key
 }
 
-const headVersion = 1
+const (
+	headVersion    = 2
+	headVersionOld = 1 // without Bytes
+)
 
 func (h *headRow) encode() []byte {
-	b := make([]byte, 0, 1+8+1+len(h.Status)+13+2*cid.Size+2+len(h.DID)+len(h.Block))
+	b := make([]byte, 0, 1+8+8+1+len(h.Status)+13+2*cid.Size+2+len(h.DID)+len(h.Block))
 	b = append(b, headVersion)
 	b = appendID(b, h.Gen)
+	b = appendID(b, uint64(h.Bytes))
 	b = append(b, byte(len(h.Status)))
 	b = append(b, h.Status...)
 	b = append(b, h.Rev...)
@@ -246,10 +251,17 @@ func (h *headRow) encode() []byte {
 
 func decodeHead(account uint64, v []byte) (*headRow, error) {
 	bad := func() (*headRow, error) { return nil, fmt.Errorf("head row of account %d: %w", account, errCorrupt) }
-	if len(v) < 10 || v[0] != headVersion {
+	if len(v) < 10 || v[0] != headVersion && v[0] != headVersionOld {
 		return bad()
 	}
-	h := &headRow{account: account, Gen: binary.BigEndian.Uint64(v[1:])}
+	h := &headRow{account: account, Gen: binary.BigEndian.Uint64(v[1:]), Bytes: -1}
+	if v[0] == headVersion {
+		if len(v) < 18 {
+			return bad()
+		}
+		h.Bytes = int64(binary.BigEndian.Uint64(v[9:]))
+		v = v[8:]
+	}
 	n := int(v[9])
 	v = v[10:]
 	if len(v) < n+13+2*cid.Size+2 {
