@@ -28,7 +28,10 @@ type Loopback struct {
 	// Open shows the person an address: by opening a browser, by printing it, or both. An error ends the login.
 	Open func(address string) error
 	// Wait is how long the person has; 0: the client's [Options.Life].
-	Wait   time.Duration
+	Wait time.Duration
+	// Port of 127.0.0.1 that the browser comes back to; 0: a free one. One that is known can be led here from the machine that
+	// the browser is on: ssh -L PORT:127.0.0.1:PORT.
+	Port   uint16
 	Scope  scope.Set // see [Request]
 	Prompt string    // see [Request]
 }
@@ -47,7 +50,7 @@ func (c *Client) LoginLoopback(ctx context.Context, account string, l Loopback) 
 	if l.Wait == 0 {
 		l.Wait = c.o.Life
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(l.Port))))
 	if err != nil {
 		return fail(fmt.Errorf("listening for the browser: %w", err))
 	}

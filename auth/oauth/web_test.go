@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -107,6 +108,15 @@ func TestLoopbackEnds(t *testing.T) {
 	_, err = c.LoginLoopback(ctx, string(oauthtest.Handle), oauth.Loopback{Open: func(string) error { cancel(); return nil }})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, err = c.LoginLoopback(t.Context(), string(oauthtest.Handle), oauth.Loopback{Port: uint16(taken.Addr().(*net.TCPAddr).Port), Open: func(string) error { return nil }})
+	if oauth.KindOf(err) != oauth.KindClient {
+		t.Errorf("a port that is taken: %v", err)
 	}
 	gone := errors.New("no browser")
 	if _, err = c.LoginLoopback(t.Context(), string(oauthtest.Handle), oauth.Loopback{Open: func(string) error { return gone }}); !errors.Is(err, gone) {

@@ -21,6 +21,9 @@ import (
 // defaultScope is what an app password may do, which is what most commands need.
 const defaultScope = scope.Atproto + " " + scope.TransitionGeneric
 
+// scopeMissing is what the reference PDS calls the error of a call beyond what a session was granted.
+const scopeMissing = "ScopeMissingError"
+
 // loginWait is how long a person has in the browser.
 const loginWait = 10 * time.Minute
 
@@ -28,18 +31,20 @@ const loginWait = 10 * time.Minute
 type oauthFlags struct {
 	oauth, noBrowser bool
 	scope            string
+	port             uint16
 }
 
 func (f *oauthFlags) add(fl *pflag.FlagSet) {
 	fl.BoolVar(&f.oauth, "oauth", false, "log in in the browser, at the account's own server, without a password here")
 	fl.BoolVar(&f.noBrowser, "no-browser", false, "with --oauth: only print the address")
+	fl.Uint16Var(&f.port, "callback-port", 0, "with --oauth: port of this machine that the browser comes back to (default: a free one); for a browser elsewhere, with 'ssh -L PORT:127.0.0.1:PORT'")
 	fl.StringVar(&f.scope, "scope", defaultScope, "with --oauth: what the session may do, scopes separated by spaces")
 }
 
 // check refuses flags that only --oauth gives a meaning to.
 func (f *oauthFlags) check() error {
-	if !f.oauth && (f.noBrowser || f.scope != defaultScope) {
-		return usagef("--no-browser and --scope go with --oauth")
+	if !f.oauth && (f.noBrowser || f.port != 0 || f.scope != defaultScope) {
+		return usagef("--no-browser, --callback-port and --scope go with --oauth")
 	}
 	return nil
 }
@@ -92,8 +97,12 @@ func (e *env) accountLoginOAuth(ctx context.Context, arg string, f networkFlags,
 	if err != nil {
 		return err
 	}
-	session, err := c.LoginLoopback(ctx, account, oauth.Loopback{Wait: loginWait, Open: func(address string) error {
-		fmt.Fprintf(e.stderr, "to log in, open this address in a browser on this machine:\n\n  %s\n\n", inert(address))
+	session, err := c.LoginLoopback(ctx, account, oauth.Loopback{Wait: loginWait, Port: o.port, Open: func(address string) error {
+		where := "on this machine"
+		if o.port != 0 {
+			where = fmt.Sprintf("that reaches port %d of this machine as its own", o.port)
+		}
+		fmt.Fprintf(e.stderr, "to log in, open this address in a browser %s:\n\n  %s\n\n", where, inert(address))
 		if o.noBrowser {
 			return nil
 		}

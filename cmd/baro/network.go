@@ -351,6 +351,8 @@ func advise(err error) error {
 	}
 	if x, ok := errors.AsType[*xrpc.Error](err); ok {
 		switch {
+		case x.Name == scopeMissing && x.Status == http.StatusForbidden:
+			return withHint(err, "this session may not do that: log in with 'baro account login --oauth', and with more in --scope")
 		case x.Status == http.StatusTooManyRequests:
 			if d, ok := x.RetryAfter(); ok {
 				return withHint(err, "the server limits requests: try again in %s", d)
