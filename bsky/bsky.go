@@ -49,9 +49,13 @@ type Options struct {
 	// [xrpc.Retry] says. Writes are sent again only when they surely weren't done.
 	Retry *xrpc.Retry
 
-	HTTP     *http.Client        // nil: the standard transport. A server that acts for others gives a guarded one
+	// HTTP makes the requests. nil: the standard transport for servers that the program or a kept session names, and that of
+	// [identity.Guarded] for those that a lookup leads to: the PDS of a login without Options.PDS, and of other accounts.
+	HTTP     *http.Client
 	Identity *identity.Directory // nil: the public network's, asked through HTTP if that is given
 	Now      func() time.Time    // nil: the system's clock
+
+	found *http.Client // for servers that a lookup leads to
 }
 
 func (o Options) withDefaults() Options {
@@ -64,6 +68,11 @@ func (o Options) withDefaults() Options {
 		o.Identity = identity.Default()
 	default:
 		o.Identity = identity.New(identity.Options{HTTP: o.HTTP, Now: o.Now})
+	}
+	if o.found == nil {
+		if o.found = o.HTTP; o.found == nil {
+			o.found = identity.Guarded()
+		}
 	}
 	if o.HTTP == nil {
 		o.HTTP = &http.Client{}
@@ -137,7 +146,7 @@ func Login(ctx context.Context, identifier, password string, o Options) (*Client
 			if id.PDS == "" {
 				return nil, fmt.Errorf("logging in: the identity of %s names no PDS", identifier)
 			}
-			pds, did = id.PDS, id.DID
+			pds, did, o.HTTP = id.PDS, id.DID, o.found
 		}
 	}
 	a, err := o.manager().Login(ctx, pds, auth.Credentials{Identifier: identifier, Password: password, Token: o.Token, DID: did})

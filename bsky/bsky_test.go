@@ -22,6 +22,7 @@ import (
 	"github.com/barograph/baro/client"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/devnet"
+	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/lexicon"
 	"github.com/barograph/baro/lexicons"
 	"github.com/barograph/baro/richtext"
@@ -851,6 +852,27 @@ func TestServerNames(t *testing.T) {
 	text := strings.TrimSpace(s)
 	if again, err := Import(t.Context(), text, o); err != nil || again.DID() != c.DID() {
 		t.Errorf("%v, %v", again, err)
+	}
+}
+
+// TestGuardedServers has identities name servers on private addresses: a client that was given no HTTP client goes to none of
+// them, with a password least of all.
+func TestGuardedServers(t *testing.T) {
+	private := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("a private address was asked") }))
+	defer private.Close()
+	plc := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"id":%q,"service":[{"id":"#atproto_pds","type":"AtprotoPersonalDataServer","serviceEndpoint":%q}]}`, strings.TrimPrefix(r.URL.Path, "/"), private.URL)
+	}))
+	defer plc.Close()
+	o := Options{Identity: identity.New(identity.Options{PLC: plc.URL})}
+	const did = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+	if _, err := Login(t.Context(), did, "p", o); err == nil {
+		t.Error("logged in")
+	}
+	o.Retry = &xrpc.Retry{Attempts: 1}
+	c := New(&xrpc.Client{Host: "https://pds.test"}, "did:web:a.test", o)
+	if _, err := c.Ref(t.Context(), "at://"+did+"/app.bsky.feed.post/3kaaaaaaaaa2a"); err == nil {
+		t.Error("read a record")
 	}
 }
 

@@ -112,7 +112,7 @@ func (c *Client) read(ctx context.Context, record string) (*client.Record[data.R
 			return nil, fmt.Errorf("the identity of %s names no PDS", did)
 		}
 		if doc.PDS != c.pds.Host() {
-			from = client.New(doc.PDS, client.Options{HTTP: c.o.HTTP, Now: c.o.Now})
+			from = client.New(doc.PDS, client.Options{HTTP: c.o.found, Now: c.o.Now, Retry: c.o.Retry})
 		}
 	}
 	return client.Get[data.Raw](ctx, from, uri, client.GetOptions{})

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/identity"
@@ -51,15 +49,12 @@ func (o *Options) directory() *identity.Directory {
 	return identity.Default()
 }
 
-// guarded is for all clients of hosts that identities name, so that they share connections.
-var guarded = sync.OnceValue(func() *http.Client { return identity.Guarded() })
-
 func (o Options) open(id *identity.Identity) (*Client, error) {
 	if id.PDS == "" {
 		return nil, fmt.Errorf("the identity of %s names no PDS", id.DID)
 	}
 	if o.HTTP == nil {
-		o.HTTP = guarded()
+		o.HTTP = identity.Guarded()
 	}
 	c := New(id.PDS, o)
 	c.id = id

@@ -37,8 +37,18 @@ func ResolvePDS(ctx context.Context, did syntax.DID) (string, error) {
 // Guarded returns an HTTP client for URLs that the network gave, such as that of the PDS in a DID document: it connects to
 // public addresses only, decided after the name is resolved and for each redirect anew, of which it follows a few, and takes
 // no proxy from the environment. Allow lists host:port pairs that it connects to nevertheless. It puts no limit on time and
-// sizes: those are its user's, as the packages of this module set them.
+// sizes: those are its user's, as the packages of this module set them. Clients that are allowed nothing share connections.
 func Guarded(allow ...string) *http.Client {
+	if len(allow) == 0 {
+		c := *guarded()
+		return &c
+	}
+	return newGuarded(allow)
+}
+
+var guarded = sync.OnceValue(func() *http.Client { return newGuarded(nil) })
+
+func newGuarded(allow []string) *http.Client {
 	// A pair that is none allows nothing; connecting to it then fails, and says why.
 	d := netguard.NewDialer(netguard.Options{Allow: allow})
 	return netguard.Client(d, netguard.ClientOptions{Timeout: -1, MaxBody: -1, Redirects: maxRedirects})
