@@ -29,8 +29,10 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/figures"
 	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/kv"
 	"github.com/barograph/baro/internal/mailer"
@@ -64,6 +66,8 @@ type Options struct {
 	AdminPassword string
 	// OnMail is called for each mail that the PDS sends, with the file that it is in, "" of a network in memory. See [Network.Mails].
 	OnMail func(m Mail, file string)
+	// Metrics is where the services register their figures, under names such as baro_relay_events_received_total; may be nil.
+	Metrics prometheus.Registerer
 }
 
 // URLs are the base URLs of the services, without a slash at the end.
@@ -196,6 +200,17 @@ func (n *Network) start(ctx context.Context) error {
 			return fmt.Errorf("starting %s: %w", s.name, err)
 		}
 		s.server = made
+		if reg := n.o.Metrics; reg != nil {
+			list := []prometheus.Collector{figures.New(s.name, s.srv.Metrics)}
+			if told, ok := made.(interface{ Metrics(*figures.Writer) }); ok {
+				list = append(list, figures.New(s.name, told.Metrics))
+			}
+			for _, c := range list {
+				if err := reg.Register(c); err != nil {
+					return fmt.Errorf("registering the figures of %s: %w", s.name, err)
+				}
+			}
+		}
 		n.serve(s)
 	}
 	return n.awaitAnswers(ctx)

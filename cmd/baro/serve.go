@@ -16,11 +16,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/barograph/baro/devnet"
 	"github.com/barograph/baro/identity"
+	"github.com/barograph/baro/internal/figures"
 	"github.com/barograph/baro/internal/httpd"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/world"
@@ -117,7 +120,8 @@ func (e *env) serve(ctx context.Context, s *single, named []string, start func(u
 		default:
 		}
 	}
-	stopDebug, err := e.debugServer(ctx, s.debugAddr)
+	reg := processFigures()
+	stopDebug, err := e.debugServer(ctx, s.debugAddr, reg)
 	if err != nil {
 		return err
 	}
@@ -134,6 +138,10 @@ func (e *env) serve(ctx context.Context, s *single, named []string, start func(u
 	svc, err := start(at, dir, w)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", s.name, err)
+	}
+	reg.MustRegister(figures.New(s.name, srv.Metrics))
+	if told, ok := svc.(interface{ Metrics(*figures.Writer) }); ok {
+		reg.MustRegister(figures.New(s.name, told.Metrics))
 	}
 	eg, run := errgroup.WithContext(ctx)
 	eg.Go(func() error { return srv.Run(run, svc.Handler()) })
@@ -252,8 +260,15 @@ func identities(plc string, w world.World) *identity.Directory {
 	})
 }
 
+// processFigures are those of the process itself, to which services add theirs.
+func processFigures() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
 // debugServer serves profiles and metrics until the result is called.
-func (e *env) debugServer(ctx context.Context, addr string) (stop func(), err error) {
+func (e *env) debugServer(ctx context.Context, addr string, g prometheus.Gatherer) (stop func(), err error) {
 	if addr == "" {
 		return func() {}, nil
 	}
@@ -265,7 +280,7 @@ func (e *env) debugServer(ctx context.Context, addr string) (stop func(), err er
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := srv.Run(ctx, httpd.Debug(nil)); err != nil {
+		if err := srv.Run(ctx, httpd.Debug(g)); err != nil {
 			e.log.Error("the debug port failed", "err", err)
 		}
 	})

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -25,6 +27,7 @@ import (
 //	                         and NAME.err
 //	mailed VAR NAME          sets a variable to the last code that a server with --log-tokens has written to its log
 //	code N command           runs a command that has to end with the exit code N
+//	metrics FILE             prints what is at /metrics of the debug port that a file with log lines names
 func TestServerScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/servers",
@@ -40,10 +43,11 @@ func TestServerScripts(t *testing.T) {
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: withCommands(plcCommands, map[string]func(*testscript.TestScript, bool, []string){
-			"start":  startServer,
-			"end":    stopServer,
-			"code":   wantCode,
-			"mailed": findCode,
+			"start":   startServer,
+			"end":     stopServer,
+			"code":    wantCode,
+			"metrics": printMetrics,
+			"mailed":  findCode,
 		}),
 	})
 }
@@ -144,6 +148,22 @@ func stopServer(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(2 * time.Second):
 		ts.Fatalf("%s did not stop in two seconds", args[0])
 	}
+}
+
+func printMetrics(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: metrics FILE")
+	}
+	_, rest, ok := strings.Cut(ts.ReadFile(args[0]), "profiles and metrics at ")
+	if !ok {
+		ts.Fatalf("%s names no debug port", args[0])
+	}
+	at, _, _ := strings.Cut(rest, "\n")
+	resp, err := http.Get(at + "/metrics")
+	ts.Check(err)
+	defer resp.Body.Close()
+	_, err = io.Copy(ts.Stdout(), resp.Body)
+	ts.Check(err)
 }
 
 // TestDistance holds the suggestions for misspelt settings to what people expect.

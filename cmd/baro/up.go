@@ -90,14 +90,15 @@ func (e *env) up(cmd *cobra.Command, f upFlags) error {
 		return err
 	}
 	tuneRuntime()
-	stopDebug, err := e.debugServer(ctx, f.debugAddr)
+	reg := processFigures()
+	stopDebug, err := e.debugServer(ctx, f.debugAddr, reg)
 	if err != nil {
 		return err
 	}
 	defer stopDebug()
 
 	n, err := devnet.Start(ctx, devnet.Options{
-		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Allow: f.allow, Zone: f.zone, Log: e.log, Version: version().Version, OnMail: e.showMail,
+		Dir: f.data, Memory: f.memory, Ports: ports, Bind: f.bind, Allow: f.allow, Zone: f.zone, Log: e.log, Version: version().Version, OnMail: e.showMail, Metrics: reg,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

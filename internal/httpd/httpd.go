@@ -21,12 +21,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/barograph/baro/internal/figures"
 	"github.com/barograph/baro/internal/world"
 )
 
@@ -94,6 +96,7 @@ type Server struct {
 	stopping chan struct{} // closed when Run begins to stop
 	handlers running
 	conns    atomic.Int64
+	answers  [6]atomic.Uint64 // by the first digit of their status; 0: none was given
 }
 
 // Listen binds the address. Connections wait until Run.
@@ -273,6 +276,7 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 					err = nil
 				}
 			}
+			s.answers[min(max(rw.code()/100, 0), len(s.answers)-1)].Add(1)
 			if debug {
 				// The query is left out: parameters may hold what must not be in a log.
 				s.o.Log.Debug("request", "server", s.o.Name, "method", r.Method, "path", clip(r.URL.Path), "status", rw.code(),
@@ -284,6 +288,16 @@ func (s *Server) wrap(h http.Handler) http.Handler {
 		}()
 		h.ServeHTTP(rw, r)
 	})
+}
+
+// Metrics writes the figures of the server down, in the name of the service that it serves.
+func (s *Server) Metrics(w *figures.Writer) {
+	for class := range s.answers {
+		if n := s.answers[class].Load(); n > 0 {
+			w.Counter("http_requests_total", "Requests by the class of their answer; 0xx: cut off.", float64(n), "code", strconv.Itoa(class)+"xx")
+		}
+	}
+	w.Gauge("http_connections", "Open connections.", float64(s.conns.Load()))
 }
 
 func isStream(r *http.Request) bool {

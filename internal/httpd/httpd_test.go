@@ -18,6 +18,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/barograph/baro/internal/figures"
 )
 
 type syncBuffer struct {
@@ -375,6 +377,26 @@ func TestDebug(t *testing.T) {
 	for path, want := range map[string]string{"/metrics": "baro_test_total 1", "/debug/pprof/": "goroutine", "/debug/pprof/heap?debug=1": "heap profile"} {
 		if code, body := get(t, srv.URL()+path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %.80s", path, code, body)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	srv, _ := start(t, Options{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/none" {
+			http.NotFound(w, r)
+		}
+	}))
+	for _, path := range []string{"/", "/", "/none"} {
+		get(t, srv.URL()+path)
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(figures.New("hello", srv.Metrics))
+	rec := httptest.NewRecorder()
+	Debug(reg).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{`baro_hello_http_requests_total{code="2xx"} 2`, `baro_hello_http_requests_total{code="4xx"} 1`, "baro_hello_http_connections "} {
+		if !strings.Contains(rec.Body.String(), "\n"+want) {
+			t.Errorf("no %s in\n%s", want, rec.Body)
 		}
 	}
 }
