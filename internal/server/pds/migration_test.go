@@ -39,7 +39,7 @@ type move struct {
 	handle     string
 	password   string
 	old, fresh string // access tokens
-	op         any    // signed operation
+	cut        bool   // a server has died
 	steps      []func()
 }
 
@@ -65,15 +65,15 @@ func (m *move) login() {
 
 func (m *move) create() {
 	m.t.Helper()
+	if m.fresh != "" {
+		return // there is an account already that takes the password; once the identity has moved, the old host's word counts for nothing
+	}
 	aud := string(m.to.Service.cfg.DID)
 	tok := m.from.query("com.atproto.server.getServiceAuth?aud="+url.QueryEscape(aud)+"&lxm=com.atproto.server.createAccount", m.old)
 	want(m.t, tok, 200, "")
 	in := map[string]any{"handle": m.handle, "email": "alice@example.com", "password": movedPassword, "did": m.did}
 	head := m.to.log.Head()
 	a := m.to.call("com.atproto.server.createAccount", tok.str("token"), in)
-	if a.Name == "AlreadyExists" { // the answer of an earlier try got lost
-		return
-	}
 	want(m.t, a, 200, "")
 	want(m.t, m.to.call("com.atproto.server.createAccount", tok.str("token"), in), 401, "BadJwt") // a token is good once
 	if m.to.log.Head() != head {
@@ -151,7 +151,7 @@ func (m *move) activate() {
 
 func (m *move) deactivate() {
 	m.t.Helper()
-	in := map[string]any{"deleteAfter": datetime(m.from.clock.Now().Add(30 * 24 * time.Hour))}
+	in := map[string]any{"deleteAfter": datetime(m.from.world.Clock.Now().Add(30 * 24 * time.Hour))}
 	want(m.t, m.from.call("com.atproto.server.deactivateAccount", m.old, in), 200, "")
 }
 
@@ -214,7 +214,8 @@ func (m *move) check(records, blobs int) {
 			said = append(said, "commit")
 		}
 	}
-	if got := strings.Join(said, ", "); got != "identity, identity, account true, sync" {
+	// Of a change of the identity that was cut off the second telling may have been enough, or a third one was needed.
+	if got := strings.Join(said, ", "); got != "identity, identity, account true, sync" && (!m.cut || strings.TrimLeft(got, "identy, ") != "account true, sync") {
 		m.t.Errorf("events: %s", got)
 	}
 	// It writes there, and no longer here.
@@ -235,11 +236,11 @@ func (m *move) oldKey() string {
 }
 
 // furnish gives an account records, blobs and preferences.
-func furnish(n *network, did, tok string) (records, blobs int) {
+func furnish(n *network, did, tok string, count int) (records, blobs int) {
 	n.t.Helper()
-	for i := range 120 {
+	for i := range count {
 		rec := map[string]any{"n": i}
-		if i%40 == 0 {
+		if i%(count/3) == 0 {
 			up := n.do(http.MethodPost, "com.atproto.repo.uploadBlob", tok, "text/plain", strings.NewReader(fmt.Sprint("blob ", i)))
 			want(n.t, up, 200, "")
 			rec["blob"] = up.JSON["blob"]
@@ -262,7 +263,7 @@ func TestMigration(t *testing.T) {
 			from := newNetwork(t, Config{Mail: mails})
 			to := from.neighbour("other", "http://localhost:2584", Config{InviteRequired: false})
 			a := from.signedUp("alice")
-			records, blobs := furnish(from, a.str("did"), a.str("accessJwt"))
+			records, blobs := furnish(from, a.str("did"), a.str("accessJwt"), 120)
 			m := newMove(from, to, mails, a.str("did"))
 			m.login()
 			for i, step := range m.steps {
