@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/barograph/baro/internal/netguard"
 )
@@ -25,7 +26,9 @@ const relayTokenVariable = "RELAY_ADMIN_BEARER_TOKEN"
 // relayAdmin is what commands of a relay's operator are given.
 type relayAdmin struct {
 	*networkFlags
-	password, token string
+	password, token         string
+	passwordFile, tokenFile string
+	flags                   *pflag.FlagSet
 }
 
 func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
@@ -33,15 +36,19 @@ func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "admin",
 		Short: "Steer a relay, as its operator",
-		Long: "Takes accounts down, shuts hosts out and changes limits at a relay. Credentials come from the environment or the configuration file:\n" +
-			"BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN. What is decided holds at once, and after a restart of the relay too.",
+		Long: "Takes accounts down, shuts hosts out and changes limits at a relay. Credentials are never arguments, which\n" +
+			"others on this machine could see: they come from BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN, the configuration, or a file. What is\n" +
+			"decided holds at once, and after a restart of the relay too.",
 		Example: "  export BARO_ADMIN_PASSWORD=…\n  baro relay admin account takedown spam.example.com\n  baro relay admin host list",
 	}
 	pf := cmd.PersistentFlags()
-	pf.StringVar(&f.password, "admin-password", "", "password of the relay's user admin; others on this machine can see it: a variable is better")
-	alsoVariable(pf, "admin-password", relayPasswordVariables...)
-	pf.StringVar(&f.token, "admin-bearer-token", "", "token of the relay's operator; others on this machine can see it: a variable is better")
+	f.flags = pf
+	pf.StringVar(&f.password, adminPasswordFlag, "", "password of the relay's user admin; only in the configuration or a variable")
+	alsoVariable(pf, adminPasswordFlag, relayPasswordVariables...)
+	pf.StringVar(&f.passwordFile, "admin-password-file", "", "file whose first line is the password of the relay's user admin")
+	pf.StringVar(&f.token, "admin-bearer-token", "", "token of the relay's operator; only in the configuration or a variable")
 	alsoVariable(pf, "admin-bearer-token", relayTokenVariable)
+	pf.StringVar(&f.tokenFile, "admin-bearer-token-file", "", "file whose first line is the token of the relay's operator")
 
 	accounts := &cobra.Command{Use: "account", Short: "Accounts that are taken down", Long: "Takes accounts down at the relay, and lists those that are.",
 		Example: "  baro relay admin account takedown did:plc:ewvi7nxzyoun6zhxrhs64oiz\n  baro relay admin account list"}
@@ -202,6 +209,14 @@ func newRelayBan(e *env, f *relayAdmin) *cobra.Command {
 	return cmd
 }
 
+// notArgument refuses a secret on the command line.
+func (e *env) notArgument(fl *pflag.FlagSet, flag string) error {
+	if e.config.origin[fl.Lookup(flag)] != "flag" {
+		return nil
+	}
+	return usagef("--%s: others on this machine can see arguments: put it into the variable %s or into the configuration", flag, envName(flag))
+}
+
 // adminClient calls the administration of a relay.
 type adminClient struct {
 	relay     string
@@ -210,8 +225,23 @@ type adminClient struct {
 }
 
 func (e *env) adminClient(ctx context.Context, f *relayAdmin) (*adminClient, error) {
-	if f.password == "" && f.token == "" {
-		return nil, usagef("no credentials of the relay's operator: set BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN")
+	password, token := f.password, f.token
+	for _, s := range []struct {
+		flag, file string
+		value      *string
+	}{{adminPasswordFlag, f.passwordFile, &password}, {"admin-bearer-token", f.tokenFile, &token}} {
+		if err := e.notArgument(f.flags, s.flag); err != nil {
+			return nil, err
+		}
+		if s.file != "" {
+			var err error
+			if *s.value, err = firstLine(s.file); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if password == "" && token == "" {
+		return nil, usagef("no credentials of the relay's operator: set BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN, or name a file with --admin-password-file")
 	}
 	n, _, err := e.relay(ctx, f.networkFlags)
 	if err != nil {
@@ -221,9 +251,9 @@ func (e *env) adminClient(ctx context.Context, f *relayAdmin) (*adminClient, err
 		return nil, usagef("%s is not reached by https: anybody on the way would learn the operator's credentials", n.relay)
 	}
 	c := &adminClient{relay: n.relay, http: netguard.Client(n.guard, netguard.ClientOptions{Timeout: time.Minute, MaxBody: 256 << 20, UserAgent: userAgent})}
-	c.authorize = func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+f.token) }
-	if f.password != "" {
-		c.authorize = func(r *http.Request) { r.SetBasicAuth("admin", f.password) }
+	c.authorize = func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	if password != "" {
+		c.authorize = func(r *http.Request) { r.SetBasicAuth("admin", password) }
 	}
 	return c, nil
 }
