@@ -12,7 +12,7 @@ import (
 )
 
 // reads are commands that print data, with arguments that a local network answers: $HANDLE, $DID and $POST are of its demo world, $CAR is a
-// repository of it.
+// repository of it, $PDS where it is.
 var reads = []string{
 	"get $POST", "get $POST --verify", "ls $HANDLE", "ls $HANDLE app.bsky.feed.post", "ls $HANDLE --verify", "record get $POST", "record ls $HANDLE",
 	"resolve $HANDLE", "resolve $HANDLE --did", "xrpc get @pds com.atproto.server.getSession", "firehose --cursor 0 --limit 3",
@@ -20,6 +20,8 @@ var reads = []string{
 	"repo order $CAR ordered.car",
 	"blob ls $HANDLE", "blob compute $CAR", "blob export $HANDLE -o blobs",
 	"account ls", "account status $HANDLE", "account check-auth", "account missing-blobs", "account service-auth --aud did:web:example.com",
+	"account plc recommended", "account plc current", "plc history $HANDLE", "plc data $HANDLE", "plc dump", "plc verify $HANDLE",
+	"pds describe $PDS", "pds account list --pds-host $PDS", "pds account status $DID --pds-host $PDS",
 	"bsky prefs export", "bsky post x --dry-run",
 	"syntax handle check alice.example.com", "syntax did check $DID", "syntax cid check bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a",
 	"syntax rkey check self", "syntax nsid check app.bsky.feed.post", "syntax at-uri check $POST", "syntax language check pt-BR", "syntax tid check 3l6oveex3ii2l",
@@ -38,7 +40,9 @@ var notRead = []string{
 	"bsky timeline", "bsky feed", "bsky search", "bsky thread", "bsky profile", "bsky notifications", // bsky.txtar
 	"relay host status", "relay host request-crawl", "relay host diff", "relay admin", // relay.txtar
 	"lex", "workflow", // their scripts
-	"account", "pds", "plc",
+	"account create", "account login", "account logout", "account use", "account update-handle", "account activate", "account deactivate", "account migrate",
+	"account plc request-token", "account plc sign", "account plc submit", "account plc add-rotation-key", "account session", "account service-auth-offline",
+	"plc genesis", "plc calc-did", "plc sign", "plc submit", "plc update", "plc recover", "pds admin",
 }
 
 // TestJSON has every command that prints data print lines of JSON with --json, and nothing else.
@@ -64,7 +68,7 @@ func TestJSON(t *testing.T) {
 		}
 	}
 	t.Setenv("BARO_PASSWORD", "")
-	words := strings.NewReplacer("$HANDLE", d.Handle, "$DID", d.DID, "$POST", d.Post, "$CAR", "demo.car")
+	words := strings.NewReplacer("$HANDLE", d.Handle, "$DID", d.DID, "$POST", d.Post, "$CAR", "demo.car", "$PDS", n.URLs().PDS)
 	var done []string
 	for _, line := range reads {
 		cmd, _, err := newRoot().Find(strings.Fields(line))
