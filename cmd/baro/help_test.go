@@ -205,6 +205,8 @@ func TestErrorsHaveOneForm(t *testing.T) {
 		"syntax tid chek x":            "did you mean check?",
 		"get x --verfy":                "did you mean --verify?",
 		"ls x --limt 3":                "did you mean --limit?",
+		"post hello":                   "did you mean 'baro bsky post'?",
+		"login alice.test":             "did you mean 'baro account login'?",
 		"nothing":                      `unknown command "nothing" for "baro"`,
 		"repo mst":                     "want 'baro repo mst FILE|ACCOUNT [flags]'",
 		"account login -p secret x":    "unknown shorthand flag: 'p'",

@@ -36,12 +36,12 @@ type blockAt struct {
 
 func digestKey(c cid.CID) uint64 { d := c.Digest(); return binary.LittleEndian.Uint64(d[:8]) }
 
-// indexBlocks reads through a CAR file to see where its blocks are. What they hold is checked when they are loaded.
-func indexBlocks(ctx context.Context, file *os.File, name string) (*blockFile, error) {
+// indexBlocks reads through a CAR file to see where its blocks are, and tells t of it. What they hold is checked when they are loaded.
+func indexBlocks(ctx context.Context, file *os.File, name string, t *transfer) (*blockFile, error) {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	r, err := car.NewReader(contextReader{ctx, file}, car.Options{Unverified: true})
+	r, err := car.NewReader(io.TeeReader(contextReader{ctx, file}, t), car.Options{Unverified: true})
 	if err != nil {
 		return nil, notCAR(name, err)
 	}
@@ -265,7 +265,7 @@ func (s *blockStream) load(c cid.CID) ([]byte, error) {
 	}
 	if s.index == nil {
 		var err error
-		if s.index, err = indexBlocks(s.ctx, s.file, s.name); err != nil {
+		if s.index, err = indexBlocks(s.ctx, s.file, s.name, &transfer{}); err != nil {
 			return nil, err
 		}
 	}

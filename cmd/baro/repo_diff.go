@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -63,20 +64,30 @@ func (e *env) repoDiff(ctx context.Context, args []string, f diffFlags) error {
 	var commits [2]*repo.Commit
 	var trees [2]*mst.Tree
 	var errs [2]error
-	var indexing sync.WaitGroup
+	var files [2]*os.File
+	var size int64
 	for i, arg := range args {
 		if arg == "-" && args[1-i] == arg {
 			return usagef("only one of the two can be standard input")
 		}
 		file, done, err := e.openFile(ctx, arg, f.networkFlags)
 		if err != nil {
-			indexing.Wait()
 			return err
 		}
 		defer done()
-		indexing.Go(func() { sides[i], errs[i] = indexBlocks(ctx, file, arg) })
+		files[i] = file
+		if info, err := file.Stat(); err == nil {
+			size += info.Size()
+		}
+	}
+	t := e.transfer("reading "+args[0]+" and "+args[1], size)
+	defer t.done()
+	var indexing sync.WaitGroup
+	for i, arg := range args {
+		indexing.Go(func() { sides[i], errs[i] = indexBlocks(ctx, files[i], arg, t) })
 	}
 	indexing.Wait()
+	t.done()
 	for i, arg := range args {
 		err := errs[i]
 		if err == nil {

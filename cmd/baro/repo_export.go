@@ -293,7 +293,7 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 		return nil, fmt.Errorf("opening the old file: %w", err)
 	}
 	defer old.Close()
-	was, err := indexBlocks(ctx, old, base)
+	was, err := indexBlocks(ctx, old, base, &transfer{})
 	if err != nil {
 		return nil, err
 	}
@@ -320,7 +320,7 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 	if part.rev < c.Rev {
 		return nil, notVerified(fmt.Errorf("%s sent revision %s, which is older than that of %s", src.acc.pds, part.rev, base))
 	}
-	isNew, err := indexBlocks(ctx, tmp, "what is new")
+	isNew, err := indexBlocks(ctx, tmp, "what is new", &transfer{})
 	if err != nil {
 		return nil, err
 	}

@@ -40,10 +40,12 @@ func (e *env) repoOrder(ctx context.Context, in, out string, overwrite bool, f n
 		return err
 	}
 	defer done()
-	if a, err := file.Stat(); err == nil {
-		if b, err := os.Stat(out); err == nil && os.SameFile(a, b) && overwrite {
-			return usagef("%s and %s are one file: write another one, and rename it", in, out)
-		}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(out); err == nil && os.SameFile(info, there) && overwrite {
+		return usagef("%s and %s are one file: write another one, and rename it", in, out)
 	}
 	from := &blockStream{ctx: ctx, file: file, name: in}
 	root, err := from.open()
@@ -63,7 +65,7 @@ func (e *env) repoOrder(ctx context.Context, in, out string, overwrite bool, f n
 		defer to.drop()
 		dest = to
 	}
-	t := e.transfer("writing "+out, 0)
+	t := e.transfer("writing "+out, info.Size())
 	defer t.done()
 	w := bufio.NewWriterSize(dest, 256<<10)
 	counted := &counter{w: w, t: t}

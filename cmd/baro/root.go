@@ -104,6 +104,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		code = exitUsage
 	}
 	msg := strings.TrimSpace(strings.ReplaceAll(explain(err).Error(), "\n", " "))
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		msg = "interrupted"
+	}
 	fmt.Fprintf(stderr, "baro: %s\n", msg)
 	if code == exitUsage && coded == nil {
 		fmt.Fprintf(stderr, "see '%s --help'\n", at.CommandPath())
@@ -215,8 +218,18 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	msg := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
-	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-		msg += ": did you mean " + strings.Join(s, " or ") + "?"
+	var elsewhere []string // commands of just that name in other groups
+	for _, c := range tree(cmd.Root()) {
+		if c.Runnable() && (c.Name() == args[0] || c.HasAlias(args[0])) {
+			elsewhere = append(elsewhere, "'"+c.CommandPath()+"'")
+		}
+	}
+	near := cmd.SuggestionsFor(args[0])
+	if len(elsewhere) > 0 && len(elsewhere) <= 5 {
+		near = elsewhere
+	}
+	if len(near) > 0 {
+		msg += ": did you mean " + strings.Join(near, " or ") + "?"
 	}
 	return errors.New(msg)
 }

@@ -21,12 +21,13 @@ func (e *env) transfer(what string, total int64) *transfer {
 	}
 	p := mpb.New(mpb.WithOutput(e.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(120*time.Millisecond))
 	name := mpb.PrependDecorators(decor.Name(inert(what) + " "))
-	speed := mpb.AppendDecorators(decor.CurrentKibiByte("% .1f"), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f"))
+	speed := []decor.Decorator{decor.CurrentKibiByte("% .1f"), decor.Name(" "), decor.AverageSpeed(decor.SizeB1024(0), "% .1f")}
 	t := &transfer{p: p}
 	if total > 0 {
-		t.bar = p.New(total, mpb.BarStyle(), name, mpb.AppendDecorators(decor.Percentage(), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)), speed, mpb.BarRemoveOnComplete())
+		left := []decor.Decorator{decor.Percentage(), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO), decor.Name(" ")}
+		t.bar = p.New(total, mpb.BarStyle(), name, mpb.AppendDecorators(append(left, speed...)...), mpb.BarRemoveOnComplete())
 	} else {
-		t.bar = p.New(0, mpb.SpinnerStyle(), name, speed, mpb.BarRemoveOnComplete())
+		t.bar = p.New(0, mpb.SpinnerStyle(), name, mpb.AppendDecorators(speed...), mpb.BarRemoveOnComplete())
 	}
 	return t
 }
