@@ -1,10 +1,10 @@
-// Command firehosefilter prints the posts that match a regular expression, as JSON lines, while they are written. It keeps
-// its place in a file, and goes on there the next time. What a relay sends, the relay has verified; who doesn't trust it
-// follows with package reposync, which verifies again.
+// Command firehosefilter prints the posts that match a regular expression, as JSON lines, while they are written. What a relay
+// sends is verified, with the keys of the accounts, before it is printed. It keeps its place in a file, and goes on there the
+// next time.
 //
-//	go run ./examples/firehosefilter -relay https://bsky.network '(?i)barometer'
+//	go run ./examples/firehosefilter -relay https://bsky.network -plc https://plc.directory '(?i)barometer'
 //
-// In the network of `baro up`, the relay is http://localhost:2470.
+// Without flags, it follows the network of `baro up`.
 package main
 
 import (
@@ -13,16 +13,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/barograph/baro/api/appbsky"
-	"github.com/barograph/baro/car"
-	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/data"
+	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/stream"
 )
 
@@ -38,6 +40,7 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("firehosefilter", flag.ContinueOnError)
 	relay := f.String("relay", "http://localhost:2470", "relay or PDS")
+	plc := f.String("plc", "http://localhost:2582", "PLC directory, for the keys of accounts")
 	place := f.String("cursor", "", "file that keeps the place in the stream")
 	begin := f.Bool("all", false, "begin with the oldest event that the relay has")
 	if err := f.Parse(args); err != nil {
@@ -50,72 +53,43 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var o stream.SubscribeOptions
+	o := stream.Options{
+		Keys:        identity.New(identity.Options{HTTP: &http.Client{}, Resolver: net.DefaultResolver, Now: time.Now, PLC: *plc}),
+		Collections: []string{"app.bsky.feed.post"},
+		OnProblem:   func(p *stream.Problem) { fmt.Fprintln(os.Stderr, "firehosefilter:", p) },
+	}
 	if *begin {
 		o.After = new(int64(0))
 	}
-	if b, err := os.ReadFile(*place); err == nil {
-		seq, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%s: %w", *place, err)
+	if *place != "" {
+		if b, err := os.ReadFile(*place); err == nil {
+			seq, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+			if err != nil {
+				return fmt.Errorf("%s: %w", *place, err)
+			}
+			o.After = &seq
 		}
-		o.After = &seq
-	}
-	for frame, err := range stream.Subscribe(ctx, *relay, o) {
-		if err != nil {
-			return err
-		}
-		m, err := frame.Message()
-		if err != nil {
-			continue // one broken message is no reason to miss the others
-		}
-		c, ok := m.(*stream.Commit)
-		if !ok {
-			continue
-		}
-		if err := show(c, match, out); err != nil {
-			return err
-		}
-		if *place != "" {
-			if err := os.WriteFile(*place, strconv.AppendInt(nil, c.Seq, 10), 0o644); err != nil {
-				return err
+		o.OnCursor = func(seq int64) { // a place that isn't kept is one that is seen again
+			if err := os.WriteFile(*place, strconv.AppendInt(nil, seq, 10), 0o644); err != nil {
+				fmt.Fprintln(os.Stderr, "firehosefilter:", err)
 			}
 		}
 	}
-	return ctx.Err()
-}
-
-// show prints the new posts of a commit that match.
-func show(c *stream.Commit, match *regexp.Regexp, out io.Writer) error {
-	wanted := map[cid.CID]string{}
-	for _, op := range c.Ops {
-		if op.Action == stream.ActionCreate && strings.HasPrefix(op.Path, "app.bsky.feed.post/") {
-			wanted[op.CID] = op.Path
-		}
-	}
-	if len(wanted) == 0 {
-		return nil
-	}
-	_, blocks, err := car.Parse(c.Blocks, car.Options{})
-	if err != nil {
-		return nil // as above
-	}
-	for b, err := range blocks {
+	for r, err := range stream.Records(ctx, *relay, &o) {
 		if err != nil {
-			return nil
+			return err
 		}
-		path, ok := wanted[b.CID]
-		var post appbsky.FeedPost
-		if !ok || data.Unmarshal(b.Data, &post) != nil || !match.MatchString(post.Text) {
-			continue
+		post, err := stream.Decode[appbsky.FeedPost](&r)
+		if err != nil || r.Action != stream.ActionCreate || !match.MatchString(post.Text) {
+			continue // also what isn't a post, though it says so
 		}
-		json, err := data.AppendJSON(nil, b.Data)
+		json, err := data.AppendJSON(nil, r.Record)
 		if err != nil {
 			continue
 		}
-		if _, err := fmt.Fprintf(out, "{\"uri\":\"at://%s/%s\",\"record\":%s}\n", c.Repo, path, json); err != nil {
+		if _, err := fmt.Fprintf(out, "{\"uri\":%q,\"record\":%s}\n", r.URI(), json); err != nil {
 			return err
 		}
 	}
-	return nil
+	return ctx.Err()
 }

@@ -27,7 +27,7 @@ func TestFilter(t *testing.T) {
 		r, w := io.Pipe()
 		done := make(chan error, 1)
 		go func() {
-			done <- run(running, []string{"-relay", net.URLs().Relay, "-all", "-cursor", place, "(?i)barometer"}, w)
+			done <- run(running, []string{"-relay", net.URLs().Relay, "-plc", net.URLs().PLC, "-all", "-cursor", place, "(?i)barometer"}, w)
 			w.Close()
 		}()
 		s := bufio.NewScanner(r)
