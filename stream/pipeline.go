@@ -27,7 +27,7 @@ type pipeline struct {
 
 	tracker *Tracker
 	ready   chan *lane // those with an event to verify. Each is in it once at the most, so that sending never waits
-	out     chan *job
+	out     outbox
 	lookups chan struct{} // slots
 	wg      sync.WaitGroup
 	ended   chan struct{} // closed when the source has ended and everything is dealt with
@@ -111,7 +111,7 @@ func newPipeline(given *Options, open func(*Options) source) (*pipeline, error) 
 	}
 	p.tracker = NewTracker(after, o.MaxQueue, o.MaxBytes)
 	p.ready = make(chan *lane, o.MaxQueue+o.Workers)
-	p.out = make(chan *job, o.MaxQueue+1)
+	p.out.wake = make(chan struct{}, 1)
 	p.lookups = make(chan struct{}, o.Lookups)
 	p.ended = make(chan struct{})
 	p.lanes = map[syntax.DID]*lane{}
@@ -146,29 +146,30 @@ func (p *pipeline) events(ctx context.Context) iter.Seq2[*job, error] {
 		tick := time.NewTicker(p.o.CursorEvery)
 		defer tick.Stop()
 		safe := told
-		for {
-			var j *job
-			select {
-			case j = <-p.out:
-			default:
+		var batch []*job // what is to be handed out next
+		for i := 0; ; i++ {
+			for i == len(batch) {
+				if batch, i = p.out.take(batch), 0; len(batch) > 0 {
+					break
+				}
 				select {
-				case j = <-p.out:
+				case <-p.out.wake:
 				case <-tick.C:
 					tell(p.tracker.Cursor())
-					continue
-				case <-p.ended:
-					select {
-					case j = <-p.out:
-					default:
-						tell(p.tracker.Cursor())
-						if p.err != nil {
-							end(p.tracker.Cursor(), p.err)
-						}
-						return
+				case <-p.ended: // and everything was handed out before
+					tell(p.tracker.Cursor())
+					if p.err != nil {
+						end(p.tracker.Cursor(), p.err)
 					}
+					return
 				case <-outer.Done():
+					tell(safe)
+					end(safe, outer.Err())
+					return
 				}
 			}
+			j := batch[i]
+			batch[i] = nil
 			if outer.Err() == nil && j.checked != nil {
 				select {
 				case <-j.checked:
@@ -180,10 +181,7 @@ func (p *pipeline) events(ctx context.Context) iter.Seq2[*job, error] {
 				end(safe, outer.Err())
 				return
 			}
-			if j.track != nil {
-				p.tracker.Done(j.track)
-			}
-			j.ev.Cursor = p.tracker.Cursor()
+			j.ev.Cursor = p.tracker.Done(j.track)
 			if p.o.Strict && j.ev.Problem != nil && j.ev.Problem.Seq != 0 {
 				tell(safe)
 				yield(j, j.ev.Problem)
@@ -213,7 +211,9 @@ func (p *pipeline) read(ctx context.Context) {
 		if errors.Is(err, ErrTooSlow) {
 			kind = ProblemTooSlow
 		}
-		p.hand(ctx, &job{ev: RepoEvent{Problem: &Problem{Kind: kind, Err: err}}})
+		if track, terr := p.tracker.Add(ctx, 0, 0); terr == nil {
+			p.out.put(&job{track: track, ev: RepoEvent{Problem: &Problem{Kind: kind, Err: err}}})
+		}
 	}
 	for f, err := range p.open(ctx, ended) {
 		if err != nil {
@@ -288,7 +288,8 @@ func (p *pipeline) frame(ctx context.Context, f Frame) error {
 		return err
 	}
 	if !check {
-		return p.hand(ctx, j)
+		p.out.put(j)
+		return nil
 	}
 	p.line(j)
 	return nil
@@ -350,14 +351,30 @@ func (p *pipeline) next(l *lane) {
 	l.idle = p.idle.PushBack(l)
 }
 
-// hand gives an event to the loop.
-func (p *pipeline) hand(ctx context.Context, j *job) error {
+// outbox holds the events that the loop is to hand out. The tracker bounds their number.
+type outbox struct {
+	mu   sync.Mutex
+	jobs []*job
+	wake chan struct{} // has a value when there may be jobs
+}
+
+func (q *outbox) put(j *job) {
+	q.mu.Lock()
+	q.jobs = append(q.jobs, j)
+	q.mu.Unlock()
 	select {
-	case p.out <- j:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	case q.wake <- struct{}{}:
+	default:
 	}
+}
+
+// take takes all jobs out, many at once if the loop is the slower side, and gives back a slice that was taken before.
+func (q *outbox) take(spare []*job) []*job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	jobs := q.jobs
+	q.jobs = spare[:0]
+	return jobs
 }
 
 // work verifies events.
@@ -376,8 +393,8 @@ func (p *pipeline) work(ctx context.Context) {
 			}
 			if j.silent && j.ev.Problem == nil {
 				p.tracker.Done(j.track)
-			} else if p.hand(ctx, j) != nil {
-				return
+			} else {
+				p.out.put(j)
 			}
 			p.next(l)
 		}
