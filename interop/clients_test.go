@@ -25,8 +25,28 @@ import (
 type network struct {
 	PLC, PDS, Relay, Links, Explorer string
 
-	bin  string
-	line string
+	bin   string
+	line  string
+	log   output
+	mails int // how many of the mails in the log were looked at
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 func node(t *testing.T) string {
@@ -42,8 +62,7 @@ func start(t *testing.T) *network {
 	t.Helper()
 	n := &network{bin: build(t)}
 	cmd := exec.Command(n.bin, "up", "--memory", "--empty", "--json", "--port-base", "0")
-	var log bytes.Buffer
-	cmd.Stderr = &log
+	cmd.Stderr = &n.log
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +76,7 @@ func start(t *testing.T) *network {
 			t.Errorf("stopping the network: %v", err)
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the network ended with %v\n%s", err, log.Bytes())
+			t.Errorf("the network ended with %v\n%s", err, &n.log)
 		}
 		if d := time.Since(begin); d > 2*time.Second {
 			t.Errorf("the network took %v to stop", d)
@@ -65,7 +84,7 @@ func start(t *testing.T) *network {
 	})
 	n.line, err = bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		t.Fatalf("the network did not start: %v\n%s", err, log.Bytes())
+		t.Fatalf("the network did not start: %v\n%s", err, &n.log)
 	}
 	go io.Copy(io.Discard, stdout)
 	if err := json.Unmarshal([]byte(n.line), n); err != nil {
