@@ -1,4 +1,4 @@
-// Command bench compares the protocol core with other libraries and with floors, in one run and on the same inputs.
+// Command bench compares the protocol core, and the client, with other libraries and with floors, in one run and on the same inputs.
 //
 //	cd interop && go run ./bench            # the whole table, also written to results/
 //	cd interop && go run ./bench -short     # without the repository of a million records, about a minute
@@ -41,6 +41,10 @@ import (
 )
 
 func main() {
+	if os.Getenv(serveVariable) != "" {
+		servePages()
+		return
+	}
 	if err := bench.Guard(measure); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -162,7 +166,7 @@ func groups() []func() []bench.Bench {
 	if tagged {
 		return []func() []bench.Bench{libraryRows}
 	}
-	return []func() []bench.Bench{codecRows, syntaxRows, treeRows, repoRows, keyRows, commitRows}
+	return []func() []bench.Bench{codecRows, syntaxRows, treeRows, repoRows, keyRows, commitRows, clientRows}
 }
 
 // libraryRows are what the build tag libsecp256k1 changes. The target says which share of the library's bare verifications is left
