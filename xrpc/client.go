@@ -337,18 +337,23 @@ func readAll(s *Stream, limit int64) ([]byte, error) {
 	if s.Length > limit {
 		return nil, fmt.Errorf("%w: it has %d bytes, at most %d are read", ErrTooLarge, s.Length, limit)
 	}
-	var buf bytes.Buffer
-	if s.Length > 0 {
-		buf.Grow(int(s.Length) + bytes.MinRead)
+	// As a bytes.Buffer grows, but never beyond what may be; and little on the server's word alone.
+	b := make([]byte, 0, min(max(s.Length, 511), limit, 1<<20)+1)
+	for {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(2*int64(cap(b)), limit+1)), b...)
+		}
+		n, err := s.Body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case int64(len(b)) > limit:
+			return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return nil, fmt.Errorf("reading the answer: %w", err)
+		}
 	}
-	n, err := buf.ReadFrom(io.LimitReader(s.Body, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	if n > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
-	}
-	return buf.Bytes(), nil
 }
 
 // try makes a call, again and again as far as may be, until finish has taken an answer.
