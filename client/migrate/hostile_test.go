@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,16 +172,16 @@ func TestHostileHosts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := h.account(t, 4, 2)
 			m.t = t
-			lied := 0
+			var lied atomic.Int64
 			edit := answering(c.host, c.method, c.edit)
 			m.wire.answer = func(r *http.Request, resp *http.Response) *http.Response {
 				if "http://"+r.URL.Host == c.host && strings.HasSuffix(r.URL.Path, c.method) {
-					lied++
+					lied.Add(1)
 				}
 				return edit(r, resp)
 			}
 			err := m.run()
-			if lied == 0 {
+			if lied.Load() == 0 {
 				t.Fatal("the host was not asked")
 			}
 			if err == nil || !c.want(err) {

@@ -3,10 +3,31 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
+	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/barograph/baro/internal/fixtures"
 )
+
+// TestPLCVerify holds the command to the logs that were made to be accepted and to be refused.
+func TestPLCVerify(t *testing.T) {
+	ownHome(t)
+	for folder, want := range map[string]int{"valid": exitOK, "invalid": exitVerification} {
+		logs, err := filepath.Glob(filepath.Join(fixtures.Path(t, "plc/audit_log"), folder, "*.json"))
+		if err != nil || len(logs) != 10 {
+			t.Fatalf("%d logs are %s: %v", len(logs), folder, err)
+		}
+		for _, path := range logs {
+			code, stdout, stderr := baro(t, "plc", "verify", path, "--json")
+			if code != want || !strings.Contains(stdout, `"identities":1`) || (want != exitOK) != strings.Contains(stdout, `"rule":"`) {
+				t.Errorf("%s: exit code %d, want %d\n%s%s", path, code, want, stdout, stderr)
+			}
+		}
+	}
+}
 
 // plcCommands are those of scripts about operations.
 //
