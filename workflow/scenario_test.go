@@ -423,7 +423,7 @@ func TestAbandon(t *testing.T) {
 				continue // it had not begun
 			}
 			b := w.agent(nil, journal.Journal, svc.URL)
-			other := *b
+			other := w.agent(nil, journal.Journal, svc.URL)
 			other.DID = "did:web:other.test"
 			if _, err := other.Abandon(t.Context(), names[0]); !errors.Is(err, ErrOtherAccount) {
 				t.Errorf("another account gave it up: %v", err)
