@@ -50,8 +50,8 @@ func newAccountCreate(e *env) *cobra.Command {
 		Short: "Create an account",
 		Long: "Creates an account on a PDS: that of the local network if one runs, or the one that --pds names. The new account is\n" +
 			"logged in.\n\n" +
-			"An account that moves keeps its DID: --existing-did names it, and --service-auth is the proof that it wants to come here,\n" +
-			"a token that 'baro account service-auth' has made at the old server. 'baro account migrate' does all steps of a move." + aboutPasswords,
+			"An account that moves keeps its DID: --existing-did names it, and the variable BARO_SERVICE_AUTH holds the proof that it wants to come\n" +
+			"here, a token that 'baro account service-auth' has made at the old server. 'baro account migrate' does all steps of a move." + aboutPasswords,
 		Example: "  baro account create carol.test\n" +
 			"  BARO_PASSWORD=… baro account create carol.pds.example --pds https://pds.example --email carol@example.com",
 		Args: cobra.MaximumNArgs(1),
@@ -71,7 +71,8 @@ func newAccountCreate(e *env) *cobra.Command {
 	fl.StringVar(&f.invite, "invite-code", "", "invite code, which some servers want")
 	fl.StringVar(&f.did, "existing-did", "", "DID that the account has already, if it moves")
 	fl.StringVar(&f.recoveryKey, "recovery-key", "", "public key (did:key) of yours that may change the identity, beside the server's own")
-	fl.StringVar(&f.serviceAuth, "service-auth", "", "token of the account's old server; others on this machine can see it for the minute that it is good: a variable is better")
+	fl.StringVar(&f.serviceAuth, "service-auth", "", "token of the account's old server")
+	neverOnCommandLine(fl, "service-auth")
 	f.add(fl, false)
 	alsoVariable(fl, "pds", "ATP_PDS_HOST")
 	return cmd
@@ -110,7 +111,7 @@ func (e *env) accountCreate(ctx context.Context, arg string, f createFlags) erro
 	}
 	in := &comatproto.ServerCreateAccount_Input{Handle: string(handle.Normalize())}
 	if (f.did == "") != (f.serviceAuth == "") {
-		return usagef("an account that moves needs both --existing-did and --service-auth")
+		return usagef("an account that moves needs both --existing-did and a token in BARO_SERVICE_AUTH")
 	}
 	if f.did != "" {
 		if _, err := syntax.ParseDID(f.did); err != nil {

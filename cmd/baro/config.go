@@ -57,6 +57,34 @@ func alsoNamed(fl *pflag.FlagSet, flag string, names ...string) {
 	_ = fl.SetAnnotation(flag, otherNames, names) // the flag is there: its usage was just changed
 }
 
+// neverArgument is the annotation of a flag whose value is secret, see [neverOnCommandLine].
+const neverArgument = "never-argument"
+
+// neverOnCommandLine has a flag that is there for the variables and keys that go with it refused on the command line, which others on the
+// machine can see.
+func neverOnCommandLine(fl *pflag.FlagSet, flags ...string) {
+	for _, flag := range flags {
+		f := fl.Lookup(flag)
+		f.Usage += "; only in a variable or the configuration"
+		_ = fl.SetAnnotation(flag, neverArgument, nil) // the flag is there: its usage was just changed
+	}
+}
+
+// noSecretArguments refuses secrets on the command line.
+func (c *config) noSecretArguments(cmd *cobra.Command) (err error) {
+	eachSetting(cmd, func(f *pflag.Flag) {
+		if _, never := f.Annotations[neverArgument]; !never || c.origin[f] != "flag" || err != nil {
+			return
+		}
+		where := "put it into the variable " + envName(f.Name) + " or into the configuration"
+		if cmd.Flag(f.Name+"-file") != nil {
+			where += ", or name its file with --" + f.Name + "-file"
+		}
+		err = usagef("--%s: others on this machine can see arguments: %s", f.Name, where)
+	})
+	return err
+}
+
 // answerToNames gives the flags of a command the names of [alsoNamed]. A command that has a flag of such a name itself keeps it.
 func answerToNames(c *cobra.Command) {
 	other, own := map[string]string{}, map[string]bool{}
@@ -89,8 +117,10 @@ func envName(key string) string {
 }
 
 // secret says whether the value of a flag must not be shown.
-func secret(key string) bool {
-	return strings.HasSuffix(key, "password") || strings.HasSuffix(key, "token") || strings.HasSuffix(key, "secret")
+func secret(f *pflag.Flag) bool {
+	key := f.Name
+	_, never := f.Annotations[neverArgument]
+	return never || strings.HasSuffix(key, "password") || strings.HasSuffix(key, "token") || strings.HasSuffix(key, "secret")
 }
 
 // loadConfig reads the environment and the configuration file and sets the flags of cmd that the command line left alone.
@@ -327,7 +357,7 @@ func newConfig(e *env) *cobra.Command {
 			var rows []row
 			add := func(path string, f *pflag.Flag) {
 				v, origin := e.config.find(path, f)
-				if secret(f.Name) && v != "" {
+				if secret(f) && v != "" {
 					v = "(hidden)"
 				}
 				rows = append(rows, row{path, f.Name, v, origin})

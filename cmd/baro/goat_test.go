@@ -328,6 +328,10 @@ func TestGoatTable(t *testing.T) {
 			if goatFlag(cmd, strings.Split(names, "/"), nil) == "" {
 				same = append(same, "`"+names+"`")
 			}
+			long := names[strings.LastIndex(names, "--")+2:]
+			if _, never := cmd.Flag(long).Annotations[neverArgument]; never {
+				other = append(other, "`"+names+"` comes from a variable or the configuration, since a secret is never an argument")
+			}
 			if how := changed[path+" "+names]; how != "" {
 				other = append(other, "`"+names+"` "+how)
 			}

@@ -32,9 +32,11 @@ func (f *writerFlags) addWriter(fl *pflag.FlagSet, shorthand string) {
 	fl.StringVar(&f.as, "as", "", "account that is logged in, by handle or DID (default: the one used last)")
 	fl.StringVarP(&f.username, "username", shorthand, "", "account to log in for this command, whose password is in a variable or asked for")
 	alsoVariable(fl, "username", usernameVariables...)
-	fl.StringVarP(&f.password, "password", "p", "", "its password; others on this machine can see it: a variable is better")
+	fl.StringVarP(&f.password, "password", "p", "", "its password")
+	neverOnCommandLine(fl, "password")
 	alsoVariable(fl, "password", passwordVariables...)
 	fl.StringVar(&f.password, "app-password", "", "the same as --password")
+	neverOnCommandLine(fl, "app-password")
 	_ = fl.MarkHidden("app-password") // it is there: it was just made
 }
 

@@ -55,11 +55,6 @@ func newPDS(e *env) *cobra.Command {
 			if c.AppViewURL != "" {
 				named = append(named, c.AppViewURL)
 			}
-			for _, name := range []string{"admin-password", "mail-password"} {
-				if e.config.origin[cmd.Flags().Lookup(name)] == "flag" {
-					return usagef("--%s: others on this machine can see arguments: put it into the configuration file or the variable %s", name, envName(name))
-				}
-			}
 			if err := mail.check(); err != nil {
 				return err
 			}
@@ -101,7 +96,8 @@ func newPDS(e *env) *cobra.Command {
 	fl.StringVar(&c.AppViewURL, "appview-url", "", "URL of the AppView (default: what its DID document says)")
 	fl.BoolVar(&c.BareAudience, "bare-audience", false, "name only the DID in tokens for services that requests are passed on to, as services before 2026 want it")
 	fl.BoolVar(&c.InviteRequired, "invite-required", false, "make accounts only with an invite code")
-	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin; only in the file or the variable")
+	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin")
+	neverOnCommandLine(fl, "admin-password")
 	fl.StringVar(&c.ContactEmail, "contact-email", "", "told by describeServer")
 	fl.StringVar(&c.PrivacyPolicyURL, "privacy-policy-url", "", "told by describeServer")
 	fl.StringVar(&c.TermsURL, "terms-url", "", "told by describeServer")

@@ -44,7 +44,8 @@ func newPDSAdmin(e *env) *cobra.Command {
 			"  baro pds admin account takedown spam.example.com --pds https://pds.example.com --admin-password-file /var/lib/baro/pds/secrets/admin.password",
 	}
 	pf := cmd.PersistentFlags()
-	pf.StringVar(&f.password, adminPasswordFlag, "", "password of the PDS's user admin; only in the configuration or a variable")
+	pf.StringVar(&f.password, adminPasswordFlag, "", "password of the PDS's user admin")
+	neverOnCommandLine(pf, adminPasswordFlag)
 	alsoVariable(pf, adminPasswordFlag, pdsPasswordVariables...)
 	pf.StringVar(&f.file, "admin-password-file", "", "file whose first line is the password of the PDS's user admin")
 	f.add(pf)
@@ -64,9 +65,6 @@ func newPDSAdmin(e *env) *cobra.Command {
 // adminCommand completes a command that the operator calls.
 func adminCommand(e *env, f *pdsAdmin, cmd *cobra.Command, do func(ctx context.Context, x *xrpc.Client, args []string) error) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if e.config.origin[cmd.Flags().Lookup(adminPasswordFlag)] == "flag" {
-			return usagef("--%s: others on this machine can see arguments: put the password into the variable %s, or name its file with --admin-password-file", adminPasswordFlag, envName(adminPasswordFlag))
-		}
 		_, x, err := e.pdsHost(cmd.Context(), &f.pdsFlags, "")
 		if err != nil {
 			return advise(err)
@@ -390,7 +388,7 @@ func newAdminAccountCreate(e *env, f *pdsAdmin) *cobra.Command {
 		Use:   "create [HANDLE]",
 		Short: "Make an account, with an invite code of its own",
 		Long: "Makes an account on a PDS. If the PDS wants an invite code, one that is good once is made for it. Nobody is logged in.\n\n" +
-			"--existing-did is for an account that moves, with the token of its old server as --service-auth; see 'baro account create'." + aboutPasswords,
+			"--existing-did is for an account that moves, with a token of its old server in the variable BARO_SERVICE_AUTH; see 'baro account create'." + aboutPasswords,
 		Example: "  baro pds admin account create carol.test < password.txt\n" +
 			"  BARO_PASSWORD=… baro pds admin account create --handle carol.test --email carol@example.com",
 		Args: cobra.MaximumNArgs(1),
@@ -418,7 +416,7 @@ func newAdminAccountCreate(e *env, f *pdsAdmin) *cobra.Command {
 			}
 		}
 		if (c.did == "") != (c.serviceAuth == "") {
-			return usagef("an account that moves needs both --existing-did and --service-auth")
+			return usagef("an account that moves needs both --existing-did and a token in BARO_SERVICE_AUTH")
 		}
 		about, err := comatproto.ServerDescribeServer.Call(ctx, x, nil)
 		if err != nil {
@@ -451,7 +449,8 @@ func newAdminAccountCreate(e *env, f *pdsAdmin) *cobra.Command {
 	fl.StringVar(&c.email, "email", "", "e-mail address")
 	fl.StringVar(&c.did, "existing-did", "", "DID that the account has already, if it moves")
 	fl.StringVar(&c.recoveryKey, "recovery-key", "", "public key (did:key) of the owner's that may change the identity")
-	fl.StringVar(&c.serviceAuth, "service-auth", "", "token of the account's old server; others on this machine can see it for the minute that it is good: a variable is better")
+	fl.StringVar(&c.serviceAuth, "service-auth", "", "token of the account's old server")
+	neverOnCommandLine(fl, "service-auth")
 	return cmd
 }
 

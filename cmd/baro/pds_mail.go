@@ -19,7 +19,8 @@ type mailFlags struct {
 
 func (f *mailFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.smtp, "mail-smtp", "", "mail server, smtps://user@host or smtp://user@host:587; no mails without one")
-	fl.StringVar(&f.password, "mail-password", "", "password of the user of the mail server; only in the file or the variable")
+	fl.StringVar(&f.password, "mail-password", "", "password of the user of the mail server")
+	neverOnCommandLine(fl, "mail-password")
 	fl.StringVar(&f.from, "mail-from", "", "address that mails come from (default: no-reply at the host of the public URL)")
 	fl.StringVar(&f.dir, "mail-dir", "", "folder that mails are written to instead, for development")
 }

@@ -30,11 +30,6 @@ func newRelay(e *env) *cobra.Command {
 					return usagef("--%s is for the commands below 'baro relay', and this one runs a relay", name)
 				}
 			}
-			for _, name := range []string{adminPasswordFlag, "admin-token"} {
-				if err := e.notArgument(cmd.Flags(), name); err != nil {
-					return err
-				}
-			}
 			var err error
 			if c.TrustedProxies, err = prefixes(proxies); err != nil {
 				return err
@@ -64,9 +59,11 @@ func newRelay(e *env) *cobra.Command {
 	fl.IntVar(&c.NewHostsPerDay, "new-hosts-per-day", 50, "hosts that requestCrawl may add in a day (-1: none)")
 	fl.Int64Var(&c.AccountLimit, "account-limit", 100, "accounts of a host that was not named here")
 	fl.IntVar(&c.Workers, "workers", 4, "events that are verified at the same time")
-	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin; only in the configuration or a variable")
+	fl.StringVar(&c.AdminPassword, "admin-password", "", "password of the user admin")
+	neverOnCommandLine(fl, "admin-password")
 	alsoVariable(fl, "admin-password", relayPasswordVariables...)
-	fl.StringVar(&c.AdminToken, "admin-token", "", "bearer token of the operator; only in the configuration or a variable")
+	fl.StringVar(&c.AdminToken, "admin-token", "", "bearer token of the operator")
+	neverOnCommandLine(fl, "admin-token")
 	alsoVariable(fl, "admin-token", relayTokenVariable)
 	fl.StringSliceVar(&proxies, "trusted-proxy", nil, "network whose X-Forwarded-For is believed, such as 10.0.0.0/8 (repeat for more)")
 	f.add(cmd.PersistentFlags(), true)

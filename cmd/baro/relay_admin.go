@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/barograph/baro/internal/netguard"
 )
@@ -28,7 +27,6 @@ type relayAdmin struct {
 	*networkFlags
 	password, token         string
 	passwordFile, tokenFile string
-	flags                   *pflag.FlagSet
 }
 
 func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
@@ -42,11 +40,12 @@ func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
 		Example: "  export BARO_ADMIN_PASSWORD=…\n  baro relay admin account takedown spam.example.com\n  baro relay admin host list",
 	}
 	pf := cmd.PersistentFlags()
-	f.flags = pf
-	pf.StringVar(&f.password, adminPasswordFlag, "", "password of the relay's user admin; only in the configuration or a variable")
+	pf.StringVar(&f.password, adminPasswordFlag, "", "password of the relay's user admin")
+	neverOnCommandLine(pf, adminPasswordFlag)
 	alsoVariable(pf, adminPasswordFlag, relayPasswordVariables...)
 	pf.StringVar(&f.passwordFile, "admin-password-file", "", "file whose first line is the password of the relay's user admin")
-	pf.StringVar(&f.token, "admin-bearer-token", "", "token of the relay's operator; only in the configuration or a variable")
+	pf.StringVar(&f.token, "admin-bearer-token", "", "token of the relay's operator")
+	neverOnCommandLine(pf, "admin-bearer-token")
 	alsoVariable(pf, "admin-bearer-token", relayTokenVariable)
 	pf.StringVar(&f.tokenFile, "admin-bearer-token-file", "", "file whose first line is the token of the relay's operator")
 
@@ -209,14 +208,6 @@ func newRelayBan(e *env, f *relayAdmin) *cobra.Command {
 	return cmd
 }
 
-// notArgument refuses a secret on the command line.
-func (e *env) notArgument(fl *pflag.FlagSet, flag string) error {
-	if e.config.origin[fl.Lookup(flag)] != "flag" {
-		return nil
-	}
-	return usagef("--%s: others on this machine can see arguments: put it into the variable %s or into the configuration", flag, envName(flag))
-}
-
 // adminClient calls the administration of a relay.
 type adminClient struct {
 	relay     string
@@ -227,12 +218,9 @@ type adminClient struct {
 func (e *env) adminClient(ctx context.Context, f *relayAdmin) (*adminClient, error) {
 	password, token := f.password, f.token
 	for _, s := range []struct {
-		flag, file string
-		value      *string
-	}{{adminPasswordFlag, f.passwordFile, &password}, {"admin-bearer-token", f.tokenFile, &token}} {
-		if err := e.notArgument(f.flags, s.flag); err != nil {
-			return nil, err
-		}
+		file  string
+		value *string
+	}{{f.passwordFile, &password}, {f.tokenFile, &token}} {
 		if s.file != "" {
 			var err error
 			if *s.value, err = firstLine(s.file); err != nil {

@@ -245,6 +245,10 @@ func noArguments(cmd *cobra.Command, args []string) error {
 // flagError words what is wrong with a flag for people.
 func flagError(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		// Goat has these, and they would be taken for a misspelt flag.
+		if strings.HasSuffix(cmd.Long, aboutPasswords) && slices.Contains([]string{"p", "password", "app-password"}, unknown.GetSpecifiedName()) {
+			return errors.New("others on this machine can see arguments: the password is asked for, or comes from " + passwordVariable + " or standard input")
+		}
 		names := map[string]bool{}
 		eachSetting(cmd, func(f *pflag.Flag) { names["--"+f.Name] = true })
 		return fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
@@ -281,6 +285,9 @@ func (e *env) prepare(cmd *cobra.Command) error {
 		return err
 	}
 	e.config = cfg
+	if err := cfg.noSecretArguments(cmd); err != nil {
+		return err
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(e.logLevel)); err != nil {
 		if f := cmd.Flag("log-level"); !slices.Contains(logLevelVariables, cfg.origin[f]) { // which are for other programs too, with levels of theirs

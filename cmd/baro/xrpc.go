@@ -48,7 +48,8 @@ func newXRPC(e *env) *cobra.Command {
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.admin, "admin-password", "", "password of the server's administrator; others on this machine can see it: a variable is better")
+	fl.StringVar(&f.admin, "admin-password", "", "password of the server's administrator")
+	neverOnCommandLine(fl, "admin-password")
 	alsoVariable(fl, "admin-password", "ADMIN_PASSWORD", "ATP_AUTH_ADMIN_PASSWORD")
 	f.add(fl)
 	return cmd
