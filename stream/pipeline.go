@@ -499,6 +499,18 @@ func (p *pipeline) key(l *lane, j *job) bool {
 	return true
 }
 
+// settled reports whether an event can't be verified: its account is gone, or the key isn't there, which ask says to look up.
+func (p *pipeline) settled(l *lane, j *job) (ask, done bool) {
+	if l.gone != "" {
+		j.problem(ProblemInactive, fmt.Errorf("the account is %s", l.gone))
+		return false, true
+	}
+	if !p.key(l, j) {
+		return true, true
+	}
+	return false, j.ev.Problem != nil
+}
+
 // judged settles an event that failed, and reports whether it is to be tried again with the account's present key.
 func (p *pipeline) judged(l *lane, j *job, err error) (ask bool) {
 	switch r := reasonOf(err); {
@@ -518,14 +530,8 @@ func (p *pipeline) verifyOptions() repo.VerifyOptions {
 }
 
 func (p *pipeline) commit(l *lane, j *job, m *Commit) (ask bool) {
-	switch {
-	case l.gone != "":
-		j.problem(ProblemInactive, fmt.Errorf("the account is %s", l.gone))
-		return false
-	case !p.key(l, j):
-		return true
-	case j.ev.Problem != nil:
-		return false
+	if ask, done := p.settled(l, j); done {
+		return ask
 	}
 	msg, o := m.Verifiable(j.ev.Size), p.verifyOptions()
 	var prev *repo.State
@@ -559,14 +565,8 @@ func (p *pipeline) commit(l *lane, j *job, m *Commit) (ask bool) {
 }
 
 func (p *pipeline) sync(l *lane, j *job, m *Sync) (ask bool) {
-	switch {
-	case l.gone != "":
-		j.problem(ProblemInactive, fmt.Errorf("the account is %s", l.gone))
-		return false
-	case !p.key(l, j):
-		return true
-	case j.ev.Problem != nil:
-		return false
+	if ask, done := p.settled(l, j); done {
+		return ask
 	}
 	var prev *repo.State
 	if l.rev != "" {

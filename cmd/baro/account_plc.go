@@ -260,11 +260,7 @@ func newAccountPLCSubmit(e *env) *cobra.Command {
 		Example: "  baro account plc submit signed.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := e.readInput(cmd.Context(), args[0], maxOperationFile)
-			if err != nil {
-				return err
-			}
-			op, err := readOperation(args[0], b)
+			op, err := e.readOperation(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

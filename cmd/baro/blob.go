@@ -159,18 +159,8 @@ func (e *env) savedBlob(id cid.CID, name string, n int64) error {
 // findBlob looks in an account's verified repository for a record that refers to a blob.
 func (e *env) findBlob(ctx context.Context, a *account, id cid.CID, f networkFlags) error {
 	src := &repoSource{e: e, f: f, name: a.who(), acc: a}
-	r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true})
-	if r != nil {
-		defer r.close()
-	}
-	if err != nil {
-		return err
-	}
-	t := e.transfer("checking "+a.who(), r.total)
-	defer t.done()
 	var at syntax.ATURI
-	err = r.verifyAll(func(rec repo.Record) error {
-		t.add(int64(len(rec.Data)))
+	c, err := src.verifyWhole(ctx, repoCheck{records: repo.RecordsReadable, now: true}, func(rec repo.Record) error {
 		for b, err := range data.Blobs(rec.Data) {
 			if err != nil {
 				break // a record that can't be read refers to nothing
@@ -181,14 +171,13 @@ func (e *env) findBlob(ctx context.Context, a *account, id cid.CID, f networkFla
 		}
 		return nil
 	})
-	t.done()
 	if err == nil && at == "" {
 		err = notVerified(fmt.Errorf("no record of %s refers to %s", a.who(), id))
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "%s refers to it, at revision %s\n", at, r.Commit().Rev)
+	fmt.Fprintf(e.stderr, "%s refers to it, at revision %s\n", at, c.Rev)
 	return nil
 }
 

@@ -110,14 +110,7 @@ func (e *env) eachOfRepository(ctx context.Context, arg string, collection synta
 		return err
 	}
 	defer src.close()
-	r, err := src.read(ctx, repoCheck{offline: file, records: repo.RecordsReadable})
-	if r != nil {
-		defer r.close()
-	}
-	if err != nil {
-		return err
-	}
-	err = r.verifyAll(func(rec repo.Record) error {
+	_, err = src.verifyWhole(ctx, repoCheck{offline: file, records: repo.RecordsReadable}, func(rec repo.Record) error {
 		c, k := splitPath(rec.Path)
 		if collection != "" && c != string(collection) {
 			return nil

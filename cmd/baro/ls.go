@@ -168,19 +168,9 @@ func (e *env) printRecord(r recordLine) error {
 // lsVerified lists what a repository holds that has been verified whole.
 func (e *env) lsVerified(ctx context.Context, a *account, collection syntax.NSID, f lsFlags) error {
 	src := &repoSource{e: e, f: f.networkFlags, name: a.who(), acc: a}
-	r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true})
-	if r != nil {
-		defer r.close()
-	}
-	if err != nil {
-		return err
-	}
-	t := e.transfer("checking "+a.who(), r.total)
-	defer t.done()
 	var records []recordLine // in the order of their keys, the oldest first
 	var collections []syntax.NSID
-	err = r.verifyAll(func(rec repo.Record) error {
-		t.add(int64(len(rec.Data)))
+	head, err := src.verifyWhole(ctx, repoCheck{records: repo.RecordsReadable, now: true}, func(rec repo.Record) error {
 		c, key := splitPath(rec.Path)
 		if n := syntax.NSID(c); collection == "" && (len(collections) == 0 || collections[len(collections)-1] != n) {
 			collections = append(collections, n)
@@ -197,7 +187,6 @@ func (e *env) lsVerified(ctx context.Context, a *account, collection syntax.NSID
 		}
 		return nil
 	})
-	t.done()
 	if err != nil {
 		return err
 	}
@@ -215,6 +204,6 @@ func (e *env) lsVerified(ctx context.Context, a *account, collection syntax.NSID
 			return err
 		}
 	}
-	fmt.Fprintf(e.stderr, "%s at revision %s, verified: %d records of %s\n", a.who(), r.Commit().Rev, len(records), collection)
+	fmt.Fprintf(e.stderr, "%s at revision %s, verified: %d records of %s\n", a.who(), head.Rev, len(records), collection)
 	return nil
 }

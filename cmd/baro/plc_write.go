@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -144,8 +145,12 @@ func newPLCGenesis(e *env) *cobra.Command {
 	return cmd
 }
 
-// readOperation reads an operation from JSON; one that is yet to be signed has no sig.
-func readOperation(name string, b []byte) (*plc.Operation, error) {
+// readOperation reads an operation as JSON from a file, or standard input; one that is yet to be signed has no sig.
+func (e *env) readOperation(ctx context.Context, name string) (*plc.Operation, error) {
+	b, err := e.readInput(ctx, name, maxOperationFile)
+	if err != nil {
+		return nil, err
+	}
 	op, err := plc.ParseJSON(b)
 	if err == nil {
 		return op, nil
@@ -173,11 +178,7 @@ func newPLCCalcDID(e *env) *cobra.Command {
 		Example: "  baro plc calc-did signed.json",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := e.readInput(cmd.Context(), args[0], maxOperationFile)
-			if err != nil {
-				return err
-			}
-			op, err := readOperation(args[0], b)
+			op, err := e.readOperation(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -210,11 +211,7 @@ func newPLCSign(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := e.readInput(cmd.Context(), args[0], maxOperationFile)
-			if err != nil {
-				return err
-			}
-			op, err := readOperation(args[0], b)
+			op, err := e.readOperation(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -253,11 +250,7 @@ func newPLCSubmit(e *env) *cobra.Command {
 				return usagef("--did names the identity, or --genesis begins a new one")
 			}
 			ctx := cmd.Context()
-			b, err := e.readInput(ctx, args[0], maxOperationFile)
-			if err != nil {
-				return err
-			}
-			op, err := readOperation(args[0], b)
+			op, err := e.readOperation(ctx, args[0])
 			if err != nil {
 				return err
 			}

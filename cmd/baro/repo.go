@@ -275,7 +275,7 @@ func (s *repoSource) spool(ctx context.Context, c repoCheck) (*os.File, func(), 
 		}
 		file, c.tee = tmp, tmp
 	}
-	err := s.verifyWhole(ctx, c)
+	_, err := s.verifyWhole(ctx, c, nil)
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
 	}
@@ -286,18 +286,25 @@ func (s *repoSource) spool(ctx context.Context, c repoCheck) (*os.File, func(), 
 	return file, done, nil
 }
 
-// verifyWhole reads the repository to its end and checks it.
-func (s *repoSource) verifyWhole(ctx context.Context, c repoCheck) error {
+// verifyWhole reads the repository to its end and checks it, and returns its commit. Visit, which may be nil, is given the records on
+// the way: nothing is known of them before the end.
+func (s *repoSource) verifyWhole(ctx context.Context, c repoCheck, visit func(repo.Record) error) (*repo.Commit, error) {
 	r, err := s.read(ctx, c)
 	if r != nil {
 		defer r.close()
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t := s.e.transfer("reading "+s.name, r.total)
 	defer t.done()
-	return r.verifyAll(func(rec repo.Record) error { t.add(int64(len(rec.Data))); return nil })
+	return r.Commit(), r.verifyAll(func(rec repo.Record) error {
+		t.add(int64(len(rec.Data)))
+		if visit == nil {
+			return nil
+		}
+		return visit(rec)
+	})
 }
 
 // splitPath parts a record path, whose syntax has been checked.

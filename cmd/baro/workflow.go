@@ -381,12 +381,7 @@ func (e *env) workflowResume(ctx context.Context, args []string, f workflowFlags
 	if err := e.checkWorkflow(f, false); err != nil {
 		return err
 	}
-	j, closeJournal, err := e.journal()
-	if err != nil {
-		return err
-	}
-	defer closeJournal()
-	st, err := findRun(ctx, j, args)
+	st, err := e.findRun(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -419,12 +414,7 @@ func newWorkflowAbandon(e *env) *cobra.Command {
 }
 
 func (e *env) workflowAbandon(ctx context.Context, args []string, f networkFlags) error {
-	j, closeJournal, err := e.journal()
-	if err != nil {
-		return err
-	}
-	defer closeJournal()
-	st, err := findRun(ctx, j, args)
+	st, err := e.findRun(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -449,8 +439,18 @@ func (e *env) workflowAbandon(ctx context.Context, args []string, f networkFlags
 	return nil
 }
 
-// findRun finds a workflow in the journal: the one that is named, or the one that has not ended.
-func findRun(ctx context.Context, j workflow.Journal, args []string) (*workflow.Status, error) {
+// findRun finds a workflow in the journal, as findRunIn does.
+func (e *env) findRun(ctx context.Context, args []string) (*workflow.Status, error) {
+	j, closeJournal, err := e.journal()
+	if err != nil {
+		return nil, err
+	}
+	defer closeJournal()
+	return findRunIn(ctx, j, args)
+}
+
+// findRunIn finds a workflow: the one that is named, or the one that has not ended.
+func findRunIn(ctx context.Context, j workflow.Journal, args []string) (*workflow.Status, error) {
 	if len(args) == 1 {
 		if _, err := syntax.ParseTID(args[0]); err != nil {
 			return nil, usagef("%q is not the ID of a workflow: 'baro workflow log' lists them", args[0])

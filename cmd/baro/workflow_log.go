@@ -36,7 +36,7 @@ func (e *env) workflowLog(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return e.workflowList(ctx, j)
 	}
-	st, err := findRun(ctx, j, args)
+	st, err := findRunIn(ctx, j, args)
 	if err != nil {
 		return err
 	}
@@ -146,12 +146,7 @@ func newWorkflowUndo(e *env) *cobra.Command {
 }
 
 func (e *env) workflowUndo(ctx context.Context, args []string, f networkFlags) error {
-	j, closeJournal, err := e.journal()
-	if err != nil {
-		return err
-	}
-	defer closeJournal()
-	st, err := findRun(ctx, j, args)
+	st, err := e.findRun(ctx, args)
 	if err != nil {
 		return err
 	}
