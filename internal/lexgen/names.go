@@ -236,9 +236,7 @@ func goName(s string) bool {
 	return token.IsIdentifier(s) && s != "_" && s != "main" && s == strings.ToLower(s) && !strings.HasSuffix(s, "_test")
 }
 
-// importName returns how a package of the output calls another, and notes that it does.
-func (p *pkg) importName(of *pkg) string { return p.importPath(of.path, of.name) }
-
+// importPath returns how a package of the output calls another, and notes that it does.
 func (p *pkg) importPath(at, name string) string {
 	if n, ok := p.imports[at]; ok {
 		return n

@@ -48,7 +48,7 @@ type authInfo struct {
 }
 
 // requireAuth authenticates a request by its session token and checks the token's scope: access and app passwords when none is named. An
-// account that was taken down is refused unless scopeTakendown is among scopes; a deactivated one is not: see requireActive.
+// account that was taken down is refused unless scopeTakendown is among scopes; a deactivated one is not: it may log in and move away.
 func (s *Service) requireAuth(r *http.Request, scopes ...scope) (authInfo, error) {
 	info, err := s.requireToken(r, scopes...)
 	if err != nil {
@@ -120,15 +120,6 @@ func (s *Service) readToken(r *http.Request, expired bool, scopes ...scope) (aut
 		}
 	}
 	return info, nil
-}
-
-// requireActive is requireAuth for what a deactivated account may not do.
-func (s *Service) requireActive(r *http.Request, scopes ...scope) (authInfo, error) {
-	info, err := s.requireAuth(r, scopes...)
-	if err == nil && !info.Account.active() {
-		err = refuse(http.StatusUnauthorized, "AccountDeactivated", "the account is deactivated")
-	}
-	return info, err
 }
 
 // optionalAuth is requireAuth for methods that anyone may call; info.DID is empty for a caller without a token.

@@ -61,11 +61,6 @@ type conflictError struct{ reason string }
 
 func (e *conflictError) Error() string { return e.reason }
 
-// limitError says that a commit would be larger than the protocol allows.
-type limitError struct{ reason string }
-
-func (e *limitError) Error() string { return e.reason }
-
 // inactiveError says that an account may not write, or not be read.
 type inactiveError struct{ status hosting }
 

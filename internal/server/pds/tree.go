@@ -139,11 +139,6 @@ func putNodes(b kv.Batch, gen uint64, rev syntax.TID, change mst.Change) {
 	}
 }
 
-func putNode(b kv.Batch, gen uint64, rev syntax.TID, n *mst.NodeBlock) {
-	var keys rowBuffer
-	keys.putNode(b, gen, rev, n)
-}
-
 // rowBuffer is the memory in which rows are put together; a batch copies what it is given.
 type rowBuffer struct{ key, value []byte }
 
