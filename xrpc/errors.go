@@ -24,9 +24,13 @@ type Error struct {
 // MaxErrorBody is how many bytes of an answer in another form an [Error] keeps.
 const MaxErrorBody = 512
 
-// Error returns one line.
+// Error returns one line, which names the method that was called.
 func (e *Error) Error() string {
-	s := "xrpc: " + strconv.Itoa(e.Status)
+	s := "xrpc: "
+	if e.NSID != "" {
+		s = "calling " + e.NSID + ": "
+	}
+	s += strconv.Itoa(e.Status)
 	if e.Name != "" {
 		s += " " + e.Name
 	}

@@ -38,5 +38,5 @@ func Example() {
 	// Output:
 	// did:web:alice.test
 	// not found: bob.test
-	// xrpc: 400 InvalidRequest: parameter handle: invalid handle "not a handle": character not allowed
+	// calling com.atproto.identity.resolveHandle: 400 InvalidRequest: parameter handle: invalid handle "not a handle": character not allowed
 }
