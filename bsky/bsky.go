@@ -34,6 +34,9 @@ type Options struct {
 	Token string
 	// Store keeps the session. nil: it is gone with the process.
 	Store auth.Store
+	// OAuth is the program's client of package auth/oauth, by which [Resume] and [Import] go on with sessions that OAuth has
+	// made. nil: they go on with those of passwords.
+	OAuth auth.Scheme
 	// OnEvent is told of what happens to the session.
 	OnEvent func(auth.Event, auth.Session)
 	// AppView is the service that questions go to, as DID#service, such as [AppViewService]. Empty: the one that the PDS
@@ -96,7 +99,9 @@ type Client struct {
 	tids    *syntax.TIDClock
 }
 
-// New returns a client that acts for an account with any kind of credentials: x is a client of its PDS that has them.
+// New returns a client that acts for an account with any kind of credentials: x is a client of its PDS that has them. All
+// calls are made as x makes them, with its headers and its pacer; a service that x has the PDS pass calls on to is asked, but
+// what is written goes to the PDS itself. For an account of package auth, logged in by OAuth or a password, see [ForAccount].
 func New(x *xrpc.Client, did syntax.DID, o Options) *Client {
 	if o.HTTP == nil {
 		o.HTTP = x.HTTP
@@ -112,14 +117,14 @@ func New(x *xrpc.Client, did syntax.DID, o Options) *Client {
 	}
 	return &Client{
 		o: o, did: did, appview: appview, tids: new(syntax.TIDClock),
-		pds: client.New(x.Host, client.Options{HTTP: x.HTTP, Auth: x.Auth, DID: did, Now: o.Now, Retry: x.Retry}),
+		pds: client.FromXRPC(x.WithHeader("Atproto-Proxy", ""), client.Options{DID: did, Now: o.Now}),
 	}
 }
 
 // String names the account and its server.
 func (c *Client) String() string { return fmt.Sprintf("client of %s at %s", c.did, c.pds.Host()) }
 
-// ForAccount returns a client for an account of package auth.
+// ForAccount returns a client for an account of package auth, whether a password or OAuth has logged it in.
 func ForAccount(a *auth.Account, o Options) *Client {
 	c := New(a.Client(), a.DID(), o)
 	c.account = a
@@ -192,18 +197,24 @@ func Import(ctx context.Context, session string, o Options) (*Client, error) {
 }
 
 func (o Options) manager() *auth.Manager {
-	return auth.New(auth.Options{HTTP: o.HTTP, Store: o.Store, Now: o.Now, OnEvent: o.OnEvent})
+	return auth.New(auth.Options{HTTP: o.HTTP, Store: o.Store, Now: o.Now, OAuth: o.OAuth, OnEvent: o.OnEvent})
 }
 
-// ErrNoSession says that a client has credentials that are no session of package auth.
-var ErrNoSession = errors.New("the client has no password session")
+// ErrNoSession says that a client has no session to give out or to end: it was given other credentials, or the session is one of
+// OAuth.
+var ErrNoSession = errors.New("the client has no session of a password")
 
-// SessionString returns the session in one line, for [Import] and for the Python client.
+// SessionString returns the session of a password in one line, for [Import] and for the Python client. One of OAuth isn't
+// complete without its key, for which the line has no place: [auth.Session.Text] has.
 func (c *Client) SessionString() (string, error) {
 	if c.account == nil {
 		return "", ErrNoSession
 	}
-	return c.account.Session().CompatString(), nil
+	s := c.account.Session()
+	if s.Grant != nil {
+		return "", ErrNoSession
+	}
+	return s.CompatString(), nil
 }
 
 // Logout ends the session, here and at the server.
@@ -229,7 +240,7 @@ func (c *Client) Chat() *xrpc.Client { return c.pds.XRPC().WithProxy(ChatService
 // WithAppView returns a client that asks another AppView, given as DID#service.
 func (c *Client) WithAppView(service string) *Client {
 	d := *c
-	d.appview = c.pds.XRPC().WithProxy(service)
+	d.appview = c.appview.WithProxy(service)
 	return &d
 }
 

@@ -130,6 +130,27 @@ func New(host string, o Options) *Client {
 	return &Client{x: &xrpc.Client{Host: host, HTTP: o.HTTP, Auth: o.Auth, MaxResponse: maxJSON, Retry: o.Retry}, o: o}
 }
 
+// FromXRPC returns a client of a PDS that makes its calls as x does, with its credentials, headers, pacer and checks. Of o, HTTP,
+// Auth and Retry go before x's if they are given.
+func FromXRPC(x *xrpc.Client, o Options) *Client {
+	if o.HTTP == nil {
+		o.HTTP = x.HTTP
+	}
+	if o.Auth == nil {
+		o.Auth = x.Auth
+	}
+	if o.Retry == nil {
+		o.Retry = x.Retry
+	}
+	c, d := New(x.Host, o), *x
+	d.HTTP, d.Auth, d.Retry = o.HTTP, o.Auth, o.Retry
+	if d.MaxResponse == 0 {
+		d.MaxResponse = maxJSON
+	}
+	c.x = &d
+	return c
+}
+
 // ForAccount returns a client of an account's PDS that writes to that account. HTTP may be nil for the account's own.
 func ForAccount(a *auth.Account, o Options) *Client {
 	if o.HTTP == nil {
