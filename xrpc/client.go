@@ -47,7 +47,7 @@ const (
 	userAgent          = "barograph"
 )
 
-// Auth adds credentials to requests. If it implements [Refresher] too it may get a request repeated.
+// Auth adds credentials to requests. They don't go to another origin by a redirect. If it implements [Refresher] too it may get a request repeated.
 type Auth interface {
 	Authorize(ctx context.Context, req *http.Request) error
 }
@@ -389,6 +389,9 @@ func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body,
 	if h == nil {
 		h = new(http.Client)
 	}
+	if c.Auth != nil {
+		h = faithful(h)
+	}
 	refresher, _ := c.Auth.(Refresher)
 	observer, _ := c.Auth.(Observer)
 	refused := make([]string, 0, maxRefusals)
@@ -397,7 +400,7 @@ func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body,
 			return nil, fmt.Errorf("calling %s: waiting for the server's budget: %w", nsid, err)
 		}
 		var sent sent
-		req, err := c.request(sent.trace(ctx), method, nsid, query, in, accept)
+		req, err := c.request(sent.trace(ctx), own(ctx), method, nsid, query, in, accept)
 		if err != nil {
 			return nil, fmt.Errorf("calling %s: %w", nsid, err)
 		}
@@ -420,7 +423,7 @@ func (c *Client) once(ctx context.Context, method, nsid, query string, in *Body,
 		if refresher == nil || len(refused) == maxRefusals || slices.Contains(refused, refusal.Name) || (refusal.Status != 400 && refusal.Status != 401 && refusal.Status != 403) || !rewind(in) {
 			return nil, refusal
 		}
-		retry, err := refresher.Refresh(ctx, req, refusal)
+		retry, err := refresher.Refresh(own(ctx), req, refusal)
 		if err != nil {
 			return nil, fmt.Errorf("calling %s: renewing credentials: %w", nsid, err)
 		}
@@ -444,7 +447,42 @@ func rewind(in *Body) bool {
 	return err == nil
 }
 
-func (c *Client) request(ctx context.Context, method, nsid, query string, in *Body, accept string) (*http.Request, error) {
+// faithful is a client that takes credentials to no other origin: a redirect goes there without them. The standard library lets them go
+// to other ports, to subdomains and from https to http.
+func faithful(h *http.Client) *http.Client {
+	g := *h
+	g.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if from := via[0].URL; req.URL.Scheme != from.Scheme || !strings.EqualFold(req.URL.Host, from.Host) {
+			req.Header.Del("Authorization")
+			req.Header.Del("DPoP")
+		}
+		if h.CheckRedirect != nil {
+			return h.CheckRedirect(req, via)
+		}
+		if len(via) >= maxRedirects {
+			return fmt.Errorf("stopped after %d redirects", maxRedirects)
+		}
+		return nil
+	}
+	return &g
+}
+
+// maxRedirects is that of the standard library.
+const maxRedirects = 10
+
+// own is a context for the calls that credentials and headers may take: what the caller has put in for this one call is not for them.
+func own(ctx context.Context) context.Context {
+	if ctx.Value(metaKey{}) != nil {
+		ctx = context.WithValue(ctx, metaKey{}, nil)
+	}
+	if ctx.Value(headerKey{}) != nil {
+		ctx = context.WithValue(ctx, headerKey{}, nil)
+	}
+	return ctx
+}
+
+// request makes a request; inner is the context of calls that are made for it.
+func (c *Client) request(ctx, inner context.Context, method, nsid, query string, in *Body, accept string) (*http.Request, error) {
 	if !strings.HasPrefix(c.Host, "http://") && !strings.HasPrefix(c.Host, "https://") {
 		return nil, fmt.Errorf("the host %q is no http or https URL", c.Host)
 	}
@@ -458,7 +496,7 @@ func (c *Client) request(ctx context.Context, method, nsid, query string, in *Bo
 	}
 	maps.Copy(req.Header, c.Header)
 	for _, source := range c.HeaderSources {
-		h, err := source(ctx)
+		h, err := source(inner)
 		if err != nil {
 			return nil, fmt.Errorf("computing headers: %w", err)
 		}
@@ -485,7 +523,7 @@ func (c *Client) request(ctx context.Context, method, nsid, query string, in *Bo
 		}
 	}
 	if c.Auth != nil {
-		if err := c.Auth.Authorize(ctx, req); err != nil {
+		if err := c.Auth.Authorize(inner, req); err != nil {
 			return nil, fmt.Errorf("adding credentials: %w", err)
 		}
 	}
