@@ -402,58 +402,107 @@ func (a *Account) lock(ctx context.Context) (unlock func(), err error) {
 	return func() { release(); <-a.turn }, nil
 }
 
-// renew replaces the tokens unless somebody else has since the access token old was used.
+// renewLimit is how long a renewal may take once it has begun.
+const renewLimit = time.Minute
+
+// renew replaces the tokens unless somebody else has since the access token old was used. A renewal that has begun goes on when the
+// caller leaves: the server has used the old refresh token up by then, and many take its coming again for a theft.
 func (a *Account) renew(ctx context.Context, old string) (Session, error) {
-	did := a.DID()
-	fail := func(err error) (Session, error) { return Session{}, &RenewalError{DID: did, Err: err} }
+	fail := func(err error) (Session, error) { return Session{}, &RenewalError{DID: a.DID(), Err: err} }
 	unlock, err := a.lock(ctx)
 	if err != nil {
 		return fail(err)
 	}
-	defer unlock()
+	type outcome struct {
+		session Session
+		err     error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewLimit)
+		defer cancel()
+		s, err := a.exchange(ctx, old)
+		unlock()
+		done <- outcome{s, err}
+	}()
+	select {
+	case o := <-done:
+		if o.err != nil {
+			return fail(o.err)
+		}
+		return o.session, nil
+	case <-ctx.Done():
+		return fail(context.Cause(ctx))
+	}
+}
+
+// exchange is renew for whom has the lock.
+func (a *Account) exchange(ctx context.Context, old string) (Session, error) {
 	s, err := a.current()
 	if err != nil {
-		return fail(err)
+		return Session{}, err
 	}
 	if s.Access != old {
 		return s, nil
 	}
-	// Another process may have been here: the refresh token that this one knows is then worth nothing.
-	if kept, err := a.m.o.Store.Load(ctx, did); err == nil && kept.Check() == nil && kept.Access != old && kept.PDS == s.PDS {
-		a.set(kept)
+	// Another process may have been here: the refresh token that this one knows is then worth nothing. It may have moved the account
+	// too; what is kept is then a session at another host, and must neither be replaced by one at the old host nor go with it.
+	did := s.DID
+	kept, err := a.kept(ctx, s)
+	if err == nil {
 		return kept, nil
 	} else if errors.Is(err, ErrLoginRequired) {
 		a.end()
-		return fail(fmt.Errorf("the session was ended elsewhere: %w", err))
+		return Session{}, fmt.Errorf("the session was ended elsewhere: %w", err)
 	}
 
 	scheme, err := a.m.scheme(s)
 	if err != nil {
-		return fail(err)
+		return Session{}, err
 	}
 	renewed, err := scheme.Renew(ctx, s)
 	if errors.Is(err, ErrLoginRequired) {
+		if kept, err := a.kept(ctx, s); err == nil { // by somebody who doesn't wait for locks
+			return kept, nil
+		}
 		a.end()
 		a.m.o.OnEvent(EventExpired, s)
-		if derr := a.m.o.Store.Delete(context.WithoutCancel(ctx), did); derr != nil {
+		if derr := a.m.o.Store.Delete(ctx, did); derr != nil {
 			err = errors.Join(err, derr)
 		}
 	}
 	if err != nil {
-		return fail(err)
+		return Session{}, err
 	}
 	if renewed.DID != did {
-		return fail(fmt.Errorf("the server answered with a session of %q", renewed.DID))
+		return Session{}, fmt.Errorf("the server answered with a session of %q", renewed.DID)
 	}
-	s = renewed
-	if err := s.Check(); err != nil {
-		return fail(err)
+	if err := renewed.Check(); err != nil {
+		return Session{}, err
 	}
-	a.set(s) // first: even if they can't be kept, these tokens are the only good ones
-	a.m.o.OnEvent(EventRefreshed, s)
-	if err := a.m.o.Store.Save(context.WithoutCancel(ctx), s); err != nil {
-		return fail(fmt.Errorf("keeping the new tokens: %w", err))
+	a.set(renewed) // first: even if they can't be kept, these tokens are the only good ones
+	a.m.o.OnEvent(EventRefreshed, renewed)
+	if err := a.m.o.Store.Save(ctx, renewed); err != nil {
+		return Session{}, fmt.Errorf("keeping the new tokens: %w", err)
 	}
+	return renewed, nil
+}
+
+var errNothingNew = errors.New("the store has no other session")
+
+// kept takes over what the store has, if that isn't the session old.
+func (a *Account) kept(ctx context.Context, old Session) (Session, error) {
+	s, err := a.m.o.Store.Load(ctx, old.DID)
+	if err == nil && s.Access == old.Access && s.PDS == old.PDS {
+		err = errNothingNew
+	}
+	if err == nil {
+		err = s.Check()
+	}
+	if err != nil {
+		return Session{}, err
+	}
+	a.set(s)
 	return s, nil
 }
 

@@ -613,3 +613,118 @@ func TestTwoProcesses(t *testing.T) {
 		t.Errorf("locked %d times, want 5", store.n)
 	}
 }
+
+// A renewal that has begun goes on when the one who wanted it leaves, and what came of it is there for the next one.
+func TestRenewalOutlivesItsCaller(t *testing.T) {
+	s := newServer(t)
+	store := auth.NewMemoryStore()
+	_, a := login(t, s, auth.Options{Store: store})
+	old := a.Session()
+	s.revoke()
+	s.set(func() { s.hold = make(chan struct{}) })
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() { gone <- write(ctx, a) }()
+	for s.calls("refreshSession") < 1 {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	close(s.hold)
+	if err := write(t.Context(), a); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+	if n := s.calls("refreshSession"); n != 1 {
+		t.Errorf("%d renewals, want 1", n)
+	}
+	if kept, err := store.Load(t.Context(), did); err != nil || kept.Refresh == old.Refresh {
+		t.Errorf("kept: %v, %v", kept, err)
+	}
+}
+
+// Another process has moved the account while this one was running: the session at the new host is neither replaced by one at the old
+// host, nor forgotten when the old host has ended the old one.
+func TestMovedElsewhere(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		s, other := newServer(t), newServer(t)
+		store := auth.NewMemoryStore()
+		_, a := login(t, s, auth.Options{Store: store})
+		moved, err := auth.New(auth.Options{Store: store}).Login(t.Context(), other.URL, auth.Credentials{Identifier: "alice.test", DID: did})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.revoke()
+		if ended {
+			s.set(func() { clear(s.refresh) })
+		}
+		if err := write(t.Context(), a); !errors.Is(err, auth.ErrOtherHost) {
+			t.Errorf("ended %t: got %v", ended, err)
+		}
+		if kept, err := store.Load(t.Context(), did); err != nil || kept != moved.Session() {
+			t.Errorf("ended %t: kept %v, %v", ended, kept, err)
+		}
+		if err := write(t.Context(), a); err != nil {
+			t.Errorf("ended %t: then at the new host: %v", ended, err)
+		}
+		if s.calls("refreshSession") != 0 || other.writes != 1 {
+			t.Errorf("ended %t: %v and %v", ended, s.log, other.log)
+		}
+	}
+}
+
+// The new session comes while the old host is being asked, from somebody who waits for no lock.
+func TestMovedInBetween(t *testing.T) {
+	s := newServer(t)
+	store := auth.NewMemoryStore()
+	_, a := login(t, s, auth.Options{Store: store})
+	moved := auth.Session{DID: did, Handle: "alice.test", PDS: "https://new.example", Access: "a", Refresh: "r"}
+	s.revoke()
+	s.set(func() {
+		s.fail = func(nsid string) (int, string) {
+			if !strings.HasSuffix(nsid, "refreshSession") {
+				return 0, ""
+			}
+			if err := store.Save(t.Context(), moved); err != nil {
+				t.Error(err)
+			}
+			return 400, `{"error":"ExpiredToken"}`
+		}
+	})
+	if err := write(t.Context(), a); !errors.Is(err, auth.ErrOtherHost) {
+		t.Errorf("got %v", err)
+	}
+	if kept, err := store.Load(t.Context(), did); err != nil || kept != moved {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+}
+
+// What a caller adds to one call is not for the renewal that it takes.
+func TestRenewalIsItsOwnCall(t *testing.T) {
+	s := newServer(t)
+	_, a := login(t, s, auth.Options{})
+	s.revoke()
+	proxied := make(chan string, 8)
+	inner := s.Config.Handler
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.Header.Get("Atproto-Proxy"); p != "" {
+			proxied <- r.URL.Path
+		}
+		inner.ServeHTTP(w, r)
+	})
+	var m xrpc.Meta
+	ctx := xrpc.WithMeta(xrpc.WithCallHeader(t.Context(), http.Header{"Atproto-Proxy": {"did:web:api.example#x"}}), &m)
+	if err := write(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	close(proxied)
+	for p := range proxied {
+		if strings.HasSuffix(p, "refreshSession") {
+			t.Errorf("%s was sent with the header of the call", p)
+		}
+	}
+	if m.Attempts != 2 || m.Status != 200 {
+		t.Errorf("%d attempts, status %d", m.Attempts, m.Status)
+	}
+}

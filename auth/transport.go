@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/barograph/baro/xrpc"
 )
@@ -15,7 +16,7 @@ import (
 // [Account], of an [xrpc.Bearer], or of any other [xrpc.Auth]. If the credentials can be renewed, a request that is refused
 // because of them is sent again with new ones, as far as its body can be had again (see [http.Request.GetBody]); when
 // the renewal fails, its error is that of the request, which was then sent once. An Account's tokens go to its PDS only: a
-// request elsewhere, by a redirect too, is an [ErrOtherHost].
+// request elsewhere is an [ErrOtherHost], and so is one that a redirect sends to another origin, whatever the credentials.
 type Transport struct {
 	Auth xrpc.Auth
 	Base http.RoundTripper // nil: the standard transport
@@ -34,6 +35,12 @@ const maxRefusals = 2
 
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := sentOn(req); err != nil {
+		if req.Body != nil {
+			err = errors.Join(err, req.Body.Close())
+		}
+		return nil, err
+	}
 	refresher, _ := t.Auth.(xrpc.Refresher)
 	body := req.Body
 	bodyless := body == nil || body == http.NoBody
@@ -79,6 +86,16 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		refused = append(refused, refusal.Name)
 	}
+}
+
+// sentOn refuses a request that a redirect has sent on to another origin than where it began: the credentials are for that one.
+func sentOn(req *http.Request) error {
+	for from := req.Response; from != nil && from.Request != nil; from = from.Request.Response {
+		if u := from.Request.URL; u.Scheme != req.URL.Scheme || !strings.EqualFold(u.Host, req.URL.Host) {
+			return fmt.Errorf("%w: %s redirects to %s", ErrOtherHost, u.Host, req.URL.Host)
+		}
+	}
+	return nil
 }
 
 // send sends a copy of the request with credentials, and closes the body.

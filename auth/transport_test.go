@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -214,4 +215,48 @@ func TestServiceTokensOf(t *testing.T) {
 	if a, s := strings.Join(asked, "|"), strings.Join(sent, "|"); a != "Bearer a did:web:service.test#x com.example.one|Bearer a did:web:service.test#x com.example.two" || s != "Bearer t1|Bearer t2" {
 		t.Errorf("asked %s; sent %s", a, s)
 	}
+}
+
+// A redirect takes no credentials to another origin: not a fixed token either, and not to another port of the same host.
+func TestRedirectsGetNoCredentials(t *testing.T) {
+	var got []string
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, r.Header.Get("Authorization")+r.Header.Get("DPoP"))
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, "{}")
+	}))
+	defer other.Close()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/xrpc/a.b.here" {
+			http.Redirect(w, r, "/xrpc/a.b.away", http.StatusFound)
+			return
+		}
+		if r.Header.Get("Authorization") != "Bearer t" {
+			t.Errorf("%s without credentials", r.URL.Path)
+		}
+		http.Redirect(w, r, other.URL, http.StatusFound)
+	}))
+	defer s.Close()
+	for _, path := range []string{"a.b.away", "a.b.here"} {
+		c := &xrpc.Client{Host: s.URL, Auth: proven("t")}
+		if _, err := c.Do(t.Context(), http.MethodGet, path, "", nil, ""); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		resp, err := (&http.Client{Transport: &auth.Transport{Auth: xrpc.Bearer("t")}}).Get(s.URL + "/xrpc/" + path)
+		if !errors.Is(err, auth.ErrOtherHost) {
+			t.Errorf("%s: %v, %v", path, resp, err)
+		}
+	}
+	if len(got) != 2 || got[0]+got[1] != "" {
+		t.Errorf("the other server got %q", got)
+	}
+}
+
+// proven sends what sessions of OAuth send.
+type proven string
+
+func (p proven) Authorize(_ context.Context, r *http.Request) error {
+	r.Header.Set("Authorization", "Bearer "+string(p))
+	r.Header.Set("DPoP", "proof")
+	return nil
 }
