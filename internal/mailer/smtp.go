@@ -148,13 +148,13 @@ func (s *SMTP) session(ctx context.Context, do func(*smtp.Client) error) (err er
 		var told *textproto.Error
 		err = &Error{Permanent: errors.As(err, &told) && told.Code/100 == 5, Err: fmt.Errorf("%s: %w", s.HostPort(), err)}
 	}()
-	conn, err := s.w.Dialer.DialContext(ctx, "tcp", s.HostPort())
+	raw, err := s.w.Dialer.DialContext(ctx, "tcp", s.HostPort())
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	conn = &talk{Conn: conn, left: maxReplies}
+	defer raw.Close()
+	defer context.AfterFunc(ctx, func() { _ = raw.Close() })()
+	var conn net.Conn = &talk{Conn: raw, left: maxReplies}
 	if s.implicit {
 		t := tls.Client(conn, s.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
