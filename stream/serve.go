@@ -188,6 +188,8 @@ func serve(ctx context.Context, w http.ResponseWriter, r *http.Request, src Sour
 		refuse(w, http.StatusServiceUnavailable, "ServiceUnavailable", "the server is shutting down")
 		return 0, ErrShutdown
 	}
+	// Before the answer: what happens once the client knows that it is connected is after the start.
+	head, floor := src.Head(), src.Floor()
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return 0, fmt.Errorf("upgrading: %w", err)
@@ -196,7 +198,7 @@ func serve(ctx context.Context, w http.ResponseWriter, r *http.Request, src Sour
 	if o.OnOpen != nil {
 		o.OnOpen(r, &c.progress)
 	}
-	return c.run(ctx, src, cursor)
+	return c.run(ctx, src, cursor, head, floor)
 }
 
 // noCursor is the cursor of a request without one.
@@ -278,14 +280,14 @@ func newServerConn(ws *websocket.Conn, o ServeOptions) *serverConn {
 	return c
 }
 
-func (c *serverConn) run(service context.Context, src Source, cursor int64) (sent int64, reason error) {
+func (c *serverConn) run(service context.Context, src Source, cursor, head, floor int64) (sent int64, reason error) {
 	ctx, cancel := context.WithCancelCause(service)
 	defer cancel(nil)
 	pingerDone := make(chan struct{})
 	go c.read(ctx, cancel)
 	go c.ping(ctx, pingerDone)
 
-	err := c.stream(ctx, src, cursor)
+	err := c.stream(ctx, src, cursor, head, floor)
 	switch {
 	case errors.Is(err, ErrFutureCursor):
 		c.fail(ErrorFutureCursor, "the cursor is above the newest sequence number")
@@ -318,9 +320,8 @@ func (c *serverConn) run(service context.Context, src Source, cursor int64) (sen
 	return c.progress.Sent(), err
 }
 
-// stream sends events until something ends it.
-func (c *serverConn) stream(ctx context.Context, src Source, cursor int64) error {
-	head, floor := src.Head(), src.Floor()
+// stream sends events until something ends it. What head and floor were when the client came decides where it begins.
+func (c *serverConn) stream(ctx context.Context, src Source, cursor, head, floor int64) error {
 	from := cursor
 	switch {
 	case cursor == noCursor:

@@ -217,6 +217,24 @@ func TestCursorAtEmptyLog(t *testing.T) {
 	}
 }
 
+// What happens once a client is connected is after the start of its stream, however late the server's goroutine gets to run.
+func TestStartIsFixedAtUpgrade(t *testing.T) {
+	for _, tc := range []struct{ name, query, want string }{
+		{"now", "", "3"},
+		{"newest, and gone", "?cursor=2", "3"},
+		{"outdated", "?cursor=1", "OutdatedCursor 3"},
+		{"oldest", "?cursor=0", "3"},
+		{"future", "?cursor=3", "FutureCursor"},
+	} {
+		l := newMemLog(1, 2)
+		l.trim(3)
+		s := serve(t, l, stream.ServeOptions{OnOpen: func(*http.Request, *stream.Progress) { l.add(3) }})
+		if got := collect(t, dial(t, s, tc.query, stream.DialOptions{IdleTimeout: 10 * time.Second}), len(strings.Fields(tc.want))); got != tc.want {
+			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
+		}
+	}
+}
+
 func TestBeforeUpgrade(t *testing.T) {
 	s := serve(t, newMemLog(1, 2), stream.ServeOptions{MaxSubscribers: 1})
 	addr := s.URL + "/xrpc/" + stream.SubscribeRepos
