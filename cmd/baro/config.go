@@ -297,9 +297,15 @@ func (c *config) given(cmd *cobra.Command, name string) bool {
 
 // didYouMean looks for a name that key may have been meant to be.
 func didYouMean(key string, names map[string]bool) string {
+	bare := func(s string) string { return strings.TrimLeft(s, "-") } // what all have in common says nothing
+	key = bare(key)
 	best, least := "", len(key)/2+1
 	for name := range names {
-		if d := distance(key, name); d < least || d == least && name < best {
+		d := distance(key, bare(name))
+		if len(key) > 2 && strings.HasPrefix(bare(name), key) {
+			d = 0 // it was cut off
+		}
+		if d < least || d == least && name < best {
 			best, least = name, d
 		}
 	}

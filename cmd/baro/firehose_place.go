@@ -27,6 +27,12 @@ func openPlace(file, host, nsid string) (after *int64, p *place, err error) {
 		return nil, nil, nil
 	}
 	p = &place{file, host + "/xrpc/" + nsid}
+	// A folder that the place can't be written to is told now, and not after the first events, which may be long to come.
+	f, err := createFile(file, true)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.drop()
 	b, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, p, nil

@@ -144,7 +144,7 @@ func (e *env) printProofSteps(steps []repo.Step) {
 			detail = s.CID.String()
 			switch s.Kind {
 			case repo.StepNode:
-				detail += fmt.Sprintf("  layer %d, %d entries", s.Layer, s.Entries)
+				detail += fmt.Sprintf("  layer %d, %s", s.Layer, count(s.Entries, "entry", "entries"))
 			default:
 				if s.Size > 0 {
 					detail += fmt.Sprintf("  %d bytes", s.Size)

@@ -197,7 +197,7 @@ func finish(c *cobra.Command) {
 	} else if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
-				return fmt.Errorf("got %d arguments: want '%s'", len(args), cmd.UseLine())
+				return fmt.Errorf("got %s: want '%s'", count(len(args), "argument", "arguments"), cmd.UseLine())
 			}
 			return nil
 		}

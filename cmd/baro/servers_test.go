@@ -178,6 +178,15 @@ func TestDistance(t *testing.T) {
 	}
 }
 
+func TestDidYouMean(t *testing.T) {
+	flags := map[string]bool{"--reply-to": true, "--plc": true, "--pds": true, "--as": true, "--no-replies": true, "--listen": true, "--follow": true}
+	for key, want := range map[string]string{"--reply": "--reply-to", "--replyto": "--reply-to", "--port": "", "--pdss": "--pds", "--yes": "", "--host": "", "--folow": "--follow"} {
+		if got := didYouMean(key, flags); got != "" && want == "" || want != "" && got != ": did you mean "+want+"?" {
+			t.Errorf("%s: %q, want %s", key, got, want)
+		}
+	}
+}
+
 // TestCommandTree holds every command to what the help pages need.
 func TestCommandTree(t *testing.T) {
 	for _, c := range tree(newRoot()) {

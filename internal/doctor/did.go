@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/plc"
@@ -169,7 +170,7 @@ func (x *exam) plcLog(did syntax.DID, doc *identity.Document, h *plcHistory) {
 		x.find(plcLogBad, string(did), "%v", h.bad)
 		return
 	}
-	x.find(plcLog, string(did), "%d operations, the last of them of %s", len(h.entries), h.entries[len(h.entries)-1].CreatedAt.UTC().Format(time.DateTime))
+	x.find(plcLog, string(did), "operations: %d, the last of them of %s", len(h.entries), h.entries[len(h.entries)-1].CreatedAt.UTC().Format(time.DateTime))
 	key := ""
 	if doc.SigningKey != nil {
 		key = doc.SigningKey.DIDKey()
@@ -190,7 +191,11 @@ func (x *exam) plcLog(did syntax.DID, doc *identity.Document, h *plcHistory) {
 	default:
 		x.find(plcKeys, string(did), "%d keys can change it: %s", n, join(h.state.RotationKeys))
 	}
-	void := 0
+	void, now := 0, x.o.Now()
+	deadlines := map[cid.CID]time.Time{} // of the changes that can be voided
+	for _, way := range plc.Recoveries(h.entries, now) {
+		deadlines[way.Void[0].CID] = way.Deadline
+	}
 	var before *plc.Data
 	for i := range h.entries {
 		e := &h.entries[i]
@@ -199,8 +204,12 @@ func (x *exam) plcLog(did syntax.DID, doc *identity.Document, h *plcHistory) {
 			continue
 		}
 		state, ok := e.Operation.State()
-		if left := plc.RecoveryWindow - x.o.Now().Sub(e.CreatedAt); before != nil && left >= 0 { // creating it is no change
-			x.find(plcRecent, string(did), "%s: %s; it can be voided for %s", e.CreatedAt.UTC().Format(time.DateTime), changes(*before, state, ok), left.Round(time.Minute))
+		if before != nil && now.Sub(e.CreatedAt) <= plc.RecoveryWindow { // creating it is no change
+			way := "nobody can void it, since it was signed by the strongest key"
+			if until, can := deadlines[e.CID]; can {
+				way = "a stronger key can void it until " + until.UTC().Format(time.DateTime)
+			}
+			x.find(plcRecent, string(did), "%s: %s; %s", e.CreatedAt.UTC().Format(time.DateTime), changes(*before, state, ok), way)
 		}
 		if ok {
 			before = &state

@@ -190,7 +190,7 @@ var cases = map[string]struct {
 	}), "plc-document-differs", ""},
 	"just changed": {"DID", func(l *lab) {
 		l.operate(time.Hour, l.rotation, 0, func(d *plc.Data) { d.RotationKeys = append(d.RotationKeys, l.key.Public().DIDKey()) })
-	}, "plc-recent", "stronger rotation key"},
+	}, "plc-recent", "baro plc recover did:plc:"},
 	"recovered": {"DID", func(l *lab) {
 		l.operate(101*time.Hour, l.rotation, 0, func(d *plc.Data) { d.SetHandle("evil.example.com") })
 		l.operate(100*time.Hour, l.recovery, 0, func(d *plc.Data) { d.RotationKeys = append(d.RotationKeys, l.key.Public().DIDKey()) })
@@ -526,6 +526,23 @@ type slowResolver struct{ *lab }
 func (r slowResolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	r.pass()
 	return r.lab.LookupTXT(ctx, name)
+}
+
+// A change can be voided only by a stronger key than the one that has signed it, and only if there is one.
+func TestWhoCanVoid(t *testing.T) {
+	for _, c := range []struct {
+		key  func(*lab) *keys.PrivateKey
+		want string
+	}{
+		{func(l *lab) *keys.PrivateKey { return l.rotation }, "a stronger key can void it until "},
+		{func(l *lab) *keys.PrivateKey { return l.recovery }, "nobody can void it"},
+	} {
+		l := newLab(t)
+		l.operate(time.Hour, c.key(l), 0, func(d *plc.Data) { d.RotationKeys = append(d.RotationKeys, l.key.Public().DIDKey()) })
+		if got := l.examine(string(l.did))["plc-recent"].Text; !strings.Contains(got, c.want) {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
 }
 
 // docs/doctor.md tells of every finding, in the words of the program.

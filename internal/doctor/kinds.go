@@ -65,7 +65,7 @@ var (
 	plcLogBad     = define("plc-log-invalid", Fail, "The log of the identity's operations breaks the rules.", "don't trust this directory about {subject}; compare with another one ('baro plc verify')")
 	plcLogMissing = define("plc-log-unreachable", Warn, "The log of the identity's operations can't be had, so nothing vouches for the document.", "try again later")
 	plcDiffers    = define("plc-document-differs", Fail, "The document says something else than the log of operations: the directory, or a cache before it, is wrong or behind.", "wait some minutes; if it stays so, tell the directory's operator")
-	plcRecent     = define("plc-recent", Warn, "The identity was changed within the last 72 hours.", "if that was not you, a stronger rotation key can still void it: 'baro plc update' and 'baro plc sign' with your recovery key, before the 72 hours are over")
+	plcRecent     = define("plc-recent", Warn, "The identity was changed within the last 72 hours.", "if that was not you: 'baro plc recover {subject}' lists what a stronger rotation key can still undo, and undoes it")
 	plcNullified  = define("plc-nullified", Warn, "Operations of the identity were voided by a stronger key: it was recovered once, or somebody took it.", "look at them with 'baro plc history {subject}'")
 	plcOneKey     = define("plc-one-rotation-key", Warn, "A single key can change the identity, most likely one of the host: if the host is lost, so is the identity.", "add a key of your own: 'baro key generate' and 'baro account plc add-rotation-key --first'")
 	plcNoKeys     = define("plc-no-rotation-keys", Fail, "No key can change the identity any more.", "it will stay as it is: move to another identity before its host or its handle is lost")
