@@ -276,6 +276,7 @@ func (j *Job) lookAtOldHost(ctx context.Context, in Input, f *findings, facts ma
 func (j *Job) lookAtKeys(ctx context.Context, in Input, oldHosts []string, f *findings) {
 	const about = "keys"
 	p := j.plan
+	oldHosts = notOwn(in, oldHosts)
 	state, _, err := j.audit(ctx)
 	if err != nil {
 		f.add(LevelProblem, "identity", "", "%v", err)
@@ -435,5 +436,21 @@ func orElse(s *string, other string) string {
 // refused reports whether a server answered that it won't do something, as opposed to not answering.
 func refused(err error) bool {
 	e, ok := errors.AsType[*xrpc.Error](err)
-	return ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
+	return ok && e.Status/100 == 4 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout && !loggedOut(err)
+}
+
+// loggedOut reports whether a server refused because of the session alone, which says nothing about what it was asked for.
+func loggedOut(err error) bool {
+	_, renewal := errors.AsType[*auth.RenewalError](err)
+	return renewal || errors.Is(err, auth.ErrLoginRequired) || errors.Is(err, xrpc.ErrExpiredToken) || errors.Is(err, xrpc.ErrInvalidToken)
+}
+
+// maxReason is how much of what a server said is kept, in bytes: it may say as much as it likes, for each blob.
+const maxReason = 512
+
+func clip(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxReason], "") + "…"
 }

@@ -324,7 +324,7 @@ func (j *Job) copyBlobs(ctx context.Context, in Input, c *client.Client, list []
 				case err == nil:
 					n++
 				case isLost:
-					lost[b.CID] = LostBlob{CID: b.CID, Record: b.Record, Reason: gone.Error()}
+					lost[b.CID] = LostBlob{CID: b.CID, Record: b.Record, Reason: clip(gone.Error())}
 					j.note(StepBlobs, "%s can't be copied: %v", b.CID, gone)
 				default:
 					cancel(err)
@@ -412,11 +412,13 @@ func (j *Job) fetchBlob(ctx context.Context, in Input, id cid.CID, f *os.File) (
 		switch {
 		case ctx.Err() != nil:
 			return "", 0, context.Cause(ctx)
+		case loggedOut(err):
+			return "", 0, err
 		case errors.Is(err, client.ErrTooLarge), lies && try >= blobTries:
 			return "", 0, &lostError{err}
 		case answered && (e.Status == http.StatusNotFound || e.Status == http.StatusBadRequest):
 			return "", 0, &lostError{fmt.Errorf("the old host doesn't have it: %w", err)}
-		case answered, errors.Is(err, auth.ErrLoginRequired), try >= blobTries:
+		case answered, try >= blobTries:
 			return "", 0, err
 		}
 	}
@@ -448,7 +450,7 @@ func (j *Job) doPreferences(ctx context.Context, in Input) (map[string]any, erro
 	}
 	given, err := preferences(ctx, j.old(in).XRPC())
 	skip := func(what string, err error) (map[string]any, error) {
-		why := fmt.Sprintf("%s: %v", what, err)
+		why := clip(fmt.Sprintf("%s: %v", what, err))
 		j.note(StepPreferences, "not copied: %s", why)
 		return map[string]any{"preferences": why}, nil
 	}
@@ -472,7 +474,7 @@ func (j *Job) doPreferences(ctx context.Context, in Input) (map[string]any, erro
 // unsupported reports whether a host says that it doesn't do something at all.
 func unsupported(err error) bool {
 	e, ok := errors.AsType[*xrpc.Error](err)
-	return ok && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented || e.Name == "MethodNotImplemented" || e.Status == http.StatusBadRequest)
+	return ok && (e.Status == http.StatusNotFound || e.Status == http.StatusNotImplemented || e.Name == "MethodNotImplemented" || e.Status == http.StatusBadRequest) && !loggedOut(err)
 }
 
 // preferences reads the preferences of an account, as JSON.

@@ -46,7 +46,11 @@ func (j *Job) doDeactivate(ctx context.Context, in Input) (map[string]any, error
 	if in.Old == nil {
 		return nil, &NeedError{What: NeedLogin}
 	}
-	if _, err := comatproto.ServerDeactivateAccount.Call(ctx, j.old(in).XRPC(), &comatproto.ServerDeactivateAccount_Input{}); err != nil {
+	x := j.old(in).XRPC()
+	if head, err := comatproto.SyncGetLatestCommit.Call(ctx, x, &comatproto.SyncGetLatestCommit_Params{Did: string(j.plan.DID)}); err == nil && head.Rev != string(j.facts.Rev) {
+		j.note(StepDeactivate, "the old host was written to after the identity had changed: what came after revision %s is there only", j.facts.Rev)
+	}
+	if _, err := comatproto.ServerDeactivateAccount.Call(ctx, x, &comatproto.ServerDeactivateAccount_Input{}); err != nil {
 		return nil, fmt.Errorf("deactivating the account at %s: %w", j.plan.From, err)
 	}
 	return nil, nil
@@ -179,6 +183,13 @@ func (j *Job) doSession(ctx context.Context, in Input) (map[string]any, error) {
 	s, err := j.kept(ctx, c)
 	if err != nil {
 		return nil, err
+	}
+	if l, ok := j.o.Sessions.(auth.Locker); ok { // a program that still uses the old session may be about to renew it
+		unlock, err := l.Lock(ctx, j.plan.DID)
+		if err != nil {
+			return nil, fmt.Errorf("keeping the session: %w", err)
+		}
+		defer unlock()
 	}
 	if err := j.o.Sessions.Save(ctx, s); err != nil {
 		return nil, fmt.Errorf("keeping the session: %w", err)

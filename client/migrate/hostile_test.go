@@ -240,13 +240,13 @@ func TestMissingBlobs(t *testing.T) {
 	m := newHosts(t).account(t, 4, 2)
 	m.wire.answer = func(r *http.Request, resp *http.Response) *http.Response {
 		if "http://"+r.URL.Host == m.h.old && strings.HasSuffix(r.URL.Path, "getBlob") {
-			return reply(resp, 404, []byte(`{"error":"BlobNotFound","message":"gone"}`))
+			return reply(resp, 404, []byte(`{"error":"BlobNotFound","message":"gone`+strings.Repeat("!", 50<<10)+`"}`))
 		}
 		return resp
 	}
 	err := m.run()
 	lost, ok := errors.AsType[*MissingBlobsError](err)
-	if !ok || len(lost.Lost) != 2 || !strings.Contains(lost.Error(), "gone") {
+	if !ok || len(lost.Lost) != 2 || !strings.Contains(lost.Error(), "gone") || len(lost.Error()) > 2*maxReason {
 		t.Fatal(err)
 	}
 	m.stayed()
@@ -258,6 +258,56 @@ func TestMissingBlobs(t *testing.T) {
 	defer j.Close()
 	if f := j.Facts(); len(f.Lost) != 2 || len(f.Warnings) == 0 {
 		t.Errorf("the evidence: %+v", f)
+	}
+}
+
+// TestSessionEnds has the old host end the session in the middle. That is no answer to what was asked: no blob is lost by it, no
+// preferences are left behind, no rotation key of the host stays, and no other code is asked for.
+func TestSessionEnds(t *testing.T) {
+	h := newHosts(t)
+	for _, x := range []struct {
+		method string
+		call   int64 // the one that is refused, from 1
+	}{
+		{"sync.getBlob", 1}, {"actor.getPreferences", 1}, {"identity.signPlcOperation", 1},
+		{"identity.getRecommendedDidCredentials", 2}, {"sync.getRepo", 1}, {"server.getServiceAuth", 1},
+	} {
+		t.Run(x.method, func(t *testing.T) {
+			m := h.account(t, 4, 2)
+			m.t = t
+			var calls atomic.Int64
+			m.edit = func(p *Plan) { p.AllowMissingBlobs = true }
+			m.wire.answer = func(r *http.Request, resp *http.Response) *http.Response {
+				if "http://"+r.URL.Host != h.old {
+					return resp
+				}
+				if strings.HasSuffix(r.URL.Path, x.method) {
+					calls.Add(1)
+				}
+				if calls.Load() >= x.call && r.Header.Get("Authorization") != "" {
+					return reply(resp, 400, []byte(`{"error":"ExpiredToken","message":"over"}`))
+				}
+				return resp
+			}
+			err := m.run()
+			if need, ok := errors.AsType[*NeedError](err); !ok || need.What != NeedLogin || !errors.Is(err, auth.ErrLoginRequired) {
+				t.Fatalf("the error is %v", err)
+			}
+			m.stayed()
+			m.wire.answer = nil
+			if _, err := auth.New(auth.Options{HTTP: h.http, Store: m.store}).Login(context.Background(), h.old, auth.Credentials{Identifier: string(m.did), Password: oldPassword, DID: m.did}); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.run(); err != nil {
+				t.Fatalf("after another login: %v", err)
+			}
+			m.arrived()
+			j := m.open()
+			defer j.Close()
+			if f := j.Facts(); len(f.Lost) > 0 || f.Preferences != "copied" {
+				t.Errorf("lost: %v, preferences: %s", f.Lost, f.Preferences)
+			}
+		})
 	}
 }
 
@@ -379,6 +429,7 @@ func TestOwnKey(t *testing.T) {
 		t.Fatalf("with a stranger's key: %v", problems)
 	}
 	m.in.SigningKey = own
+	m.wire.answer = answering(h.new, "getRecommendedDidCredentials", field("rotationKeys", []string{ownKey, hosts})) // which has it dropped
 	mailed := h.mail.sent[string(m.did)]
 	if err := m.run(); err != nil {
 		t.Fatal(err)
@@ -393,6 +444,7 @@ func TestOwnKey(t *testing.T) {
 	}
 
 	// And away once more, dropping the key.
+	m.wire.answer = nil
 	root2, err := os.OpenRoot(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

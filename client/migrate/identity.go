@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/barograph/baro/api/comatproto"
+	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/plc"
@@ -247,7 +248,7 @@ func (j *Job) doSign(ctx context.Context, in Input) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	want := Wanted(state, rec, j.plan.RotationKey, oldHosts, j.plan.DropKeys)
+	want := Wanted(state, rec, j.plan.RotationKey, notOwn(in, oldHosts), j.plan.DropKeys)
 	prev := plc.LastOf(log)
 	var op *plc.Operation
 	if in.SigningKey != nil {
@@ -285,6 +286,16 @@ func (j *Job) oldKeys(ctx context.Context, in Input) ([]string, error) {
 	return out.RotationKeys, nil
 }
 
+// notOwn leaves the key that the user signs with out of those that are said to be the old host's: a host that claims it would have it
+// dropped, and the user without a key.
+func notOwn(in Input, keys []string) []string {
+	if in.SigningKey == nil {
+		return keys
+	}
+	own := in.SigningKey.Public().DIDKey()
+	return slices.DeleteFunc(slices.Clone(keys), func(k string) bool { return k == own })
+}
+
 // signAtOldHost has the old host sign, with the code that it has mailed.
 func (j *Job) signAtOldHost(ctx context.Context, in Input, want plc.Data) (*plc.Operation, error) {
 	x := j.old(in).XRPC()
@@ -301,7 +312,8 @@ func (j *Job) signAtOldHost(ctx context.Context, in Input, want plc.Data) (*plc.
 		return nil, err
 	}
 	out, err := comatproto.IdentitySignPlcOperation.Call(ctx, x, req)
-	if errors.Is(err, xrpc.ErrInvalidToken) || errors.Is(err, xrpc.ErrExpiredToken) {
+	_, renewal := errors.AsType[*auth.RenewalError](err) // then it is the session that is over, not the code
+	if !renewal && (errors.Is(err, xrpc.ErrInvalidToken) || errors.Is(err, xrpc.ErrExpiredToken)) {
 		// A code is good once, and not for long.
 		return nil, errors.Join(&NeedError{What: NeedToken, Because: err}, j.askForToken(ctx, x))
 	}

@@ -19,7 +19,7 @@ const (
 	carName    = "repo.car"
 	carPartial = "repo.car.partial"
 
-	maxJournal = 16 << 20 // bytes
+	maxJournal = 256 << 20 // bytes
 )
 
 // Kinds of lines in a journal.
@@ -46,6 +46,7 @@ type line struct {
 type journal struct {
 	root *os.Root
 	file *os.File
+	size int64 // of its whole lines
 	// fault stands for a machine that stops: tests set it.
 	fault func(l *line, written bool) error
 }
@@ -80,6 +81,7 @@ func (j *journal) read() ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
+	j.size = int64(whole)
 	if whole < len(b) {
 		if err := j.file.Truncate(int64(whole)); err != nil {
 			return nil, err
@@ -94,6 +96,9 @@ func parseJournal(b []byte) (lines []line, whole int, err error) {
 		end := bytes.IndexByte(b[whole:], '\n')
 		if end < 0 {
 			return lines, whole, nil
+		}
+		if end+1 == len(b)-whole && bytes.IndexByte(b[whole:], 0) >= 0 {
+			return lines, whole, nil // the last blocks of a line came to the disk, those before didn't
 		}
 		var l line
 		if err := json.Unmarshal(b[whole:whole+end], &l); err != nil {
@@ -113,14 +118,26 @@ func (j *journal) add(l *line) error {
 	if err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
+	if j.size+int64(len(b)) >= maxJournal {
+		return fmt.Errorf("writing the journal: it would have more than %d bytes, and could not be read again", maxJournal)
+	}
 	if j.fault != nil {
 		if err := j.fault(l, false); err != nil {
 			return err
 		}
 	}
+	// A write that failed, for lack of space perhaps, may have left a part of a line, and the next one must not follow on it.
+	if info, err := j.file.Stat(); err != nil {
+		return fmt.Errorf("writing the journal: %w", err)
+	} else if info.Size() != j.size {
+		if err := j.file.Truncate(j.size); err != nil {
+			return fmt.Errorf("writing the journal: %w", err)
+		}
+	}
 	if _, err := j.file.Write(append(b, '\n')); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}
+	j.size += int64(len(b)) + 1
 	if err := j.file.Sync(); err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
 	}

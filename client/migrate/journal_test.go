@@ -18,12 +18,17 @@ func FuzzJournal(f *testing.F) {
 	f.Add([]byte(journalText[:len(journalText)-7]))
 	f.Add([]byte(`{"kind":"done"}` + "\n"))
 	f.Add([]byte("\n"))
+	f.Add([]byte(journalText + "{\"at\":\x00\x00\"}\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		lines, whole, err := parseJournal(b)
 		if err != nil {
 			return
 		}
-		if whole > len(b) || whole > 0 && b[whole-1] != '\n' || bytes.IndexByte(b[whole:], '\n') >= 0 || bytes.Count(b[:whole], []byte("\n")) != len(lines) {
+		torn := b[whole:]
+		if bytes.IndexByte(torn, 0) >= 0 {
+			torn = bytes.TrimSuffix(torn, []byte("\n"))
+		}
+		if whole > len(b) || whole > 0 && b[whole-1] != '\n' || bytes.IndexByte(torn, '\n') >= 0 || bytes.Count(b[:whole], []byte("\n")) != len(lines) {
 			t.Fatalf("%q: %d lines in %d bytes", b, len(lines), whole)
 		}
 		again, n, err := parseJournal(b[:whole])
@@ -80,5 +85,37 @@ func TestTornJournal(t *testing.T) {
 			t.Errorf("%q was opened", bad)
 		}
 		root.Close()
+	}
+}
+
+// TestTornWrite goes on after a line of which only a part could be written, in the same process and in another.
+func TestTornWrite(t *testing.T) {
+	for _, torn := range []string{`{"at":"2026-`, `{"at":"2026-` + "\x00\x00\x00" + `"}` + "\n", "\x00\x00\n", "\x00\x00"} {
+		root, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		if err := root.WriteFile(JournalName, []byte(journalText), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m := &mover{t: t, h: &hosts{}, dir: root}
+		tear := func(j *Job) {
+			if _, err := j.journal.file.WriteString(torn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j := m.open()
+		tear(j)
+		if err := j.write(lineFacts, StepExport, map[string]any{"records": 7}); err != nil {
+			t.Fatal(err)
+		}
+		tear(j)
+		j.Close()
+		j = m.open()
+		if f := j.Facts(); f.Records != 7 || !j.begun[StepAccount] {
+			t.Errorf("%q: %+v", torn, f)
+		}
+		j.Close()
 	}
 }

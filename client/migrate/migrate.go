@@ -462,7 +462,7 @@ func (j *Job) Run(ctx context.Context, in Input) error {
 		j.o.observe(s)
 		changed, err := j.step(ctx, s, in)
 		if err != nil {
-			return fmt.Errorf("step %s: %w", s, err)
+			return fmt.Errorf("step %s: %w", s, j.over(ctx, in, err))
 		}
 		if !j.retract(changed) {
 			if err := j.write(lineDone, s, changed); err != nil {
@@ -472,6 +472,20 @@ func (j *Job) Run(ctx context.Context, in Input) error {
 		}
 	}
 	return nil
+}
+
+// over tells by what a session can be had anew, if err says that one has ended.
+func (j *Job) over(ctx context.Context, in Input, err error) error {
+	if _, told := errors.AsType[*NeedError](err); told || !errors.Is(err, auth.ErrLoginRequired) {
+		return err
+	}
+	if in.Old != nil && in.Old.Session().Access == "" {
+		return &NeedError{What: NeedLogin, Because: err}
+	}
+	if _, lerr := j.manager.Account(ctx, j.plan.DID); errors.Is(lerr, auth.ErrLoginRequired) && j.done[StepAccount] {
+		return &NeedError{What: NeedPassword, Because: err}
+	}
+	return err
 }
 
 // again is the fact that asks for a step to be done again; retract reports whether it has been told already.
