@@ -59,34 +59,27 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		did = syntax.DID(answer.Did)
 	}
 	directory := identity.New(identity.Options{PLC: *plc})
-	doc, err := directory.ResolveDID(ctx, did)
-	if err != nil {
+	doc, err := mirror(ctx, directory, did, *dir, out)
+	if err != nil || !*follow {
 		return err
 	}
-	if !*follow {
-		return mirror(ctx, doc, *dir, out)
-	}
-	// The connection is open before the copy is made, so that no change falls between the two.
-	events, cancel := context.WithCancel(ctx)
-	defer cancel()
-	connected := false
-	for frame, err := range stream.Subscribe(events, doc.PDS, stream.SubscribeOptions{After: new(int64(0))}) {
+	// What changed meanwhile is among what the server still has.
+	o := &stream.Options{Keys: directory, DIDs: []syntax.DID{did}, After: new(int64(0))}
+	for ev, err := range stream.Repos(ctx, doc.PDS, o) {
 		if err != nil {
 			return err
 		}
-		m, err := frame.Message()
-		if err != nil {
-			return err
+		var rev string
+		switch m := ev.Message.(type) {
+		case *stream.Commit:
+			rev = m.Rev
+		case *stream.Sync:
+			rev = m.Rev
 		}
-		c, ok := m.(*stream.Commit)
-		if connected && (!ok || c.Subject() != string(did)) {
-			continue
-		}
-		if ok && c.Subject() == string(did) && c.Rev <= revision(*dir) {
+		if rev <= revision(*dir) {
 			continue // the copy has it
 		}
-		connected = true
-		if err := mirror(ctx, doc, *dir, out); err != nil {
+		if _, err := mirror(ctx, directory, did, *dir, out); err != nil {
 			return err
 		}
 	}
@@ -103,55 +96,59 @@ func revision(dir string) string {
 }
 
 // mirror makes a new copy beside the old one, and then puts it in its place.
-func mirror(ctx context.Context, doc *identity.Document, dir string, out io.Writer) (err error) {
+func mirror(ctx context.Context, directory *identity.Directory, did syntax.DID, dir string, out io.Writer) (*identity.Document, error) {
+	doc, err := directory.ResolveDID(ctx, did) // again each time: the stream makes the directory forget a key that is old
+	if err != nil {
+		return nil, err
+	}
 	next := dir + ".new"
 	if err := os.RemoveAll(next); err != nil {
-		return err
+		return nil, err
 	}
 	defer os.RemoveAll(next)
 	var car bytes.Buffer
 	r, err := client.New(doc.PDS, client.Options{}).Repo(ctx, doc.DID, client.RepoOptions{Key: doc.SigningKey, Now: time.Now(), Tee: &car})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer r.Close()
 	records := 0
 	for record, err := range r.Records() {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		json, err := data.AppendJSON(nil, record.Data)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		path := filepath.Join(next, "records", filepath.FromSlash(string(record.Path))+".json") // a record key has no slash in it
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
+			return nil, err
 		}
 		if err := os.WriteFile(path, append(json, '\n'), 0o644); err != nil {
-			return err
+			return nil, err
 		}
 		records++
 	}
 	if err := os.MkdirAll(next, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(next, "repo.car"), car.Bytes(), 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(next, "rev"), []byte(r.Commit().Rev), 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	old := dir + ".old"
 	if err := os.RemoveAll(old); err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return nil, err
 	}
 	if err := os.Rename(next, dir); err != nil {
-		return err
+		return nil, err
 	}
 	fmt.Fprintf(out, "%s at %s: %d records\n", doc.DID, r.Commit().Rev, records)
-	return os.RemoveAll(old)
+	return doc, os.RemoveAll(old)
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/world"
@@ -722,5 +723,18 @@ func TestCache(t *testing.T) {
 	now = now.Add(2 * time.Minute)
 	if _, ok := c.get(0); ok {
 		t.Error("an old one is there")
+	}
+}
+
+// TestUnreadableCommit: a commit whose records can't be read shows what was written all the same.
+func TestUnreadableCommit(t *testing.T) {
+	c := cid.Sum(cid.DagCBOR, []byte{0xa0})
+	for _, blocks := range [][]byte{nil, []byte("no CAR file"), car.AppendHeader(nil, c)} {
+		e, _ := eventOf(&stream.Commit{Repo: "did:web:a.test", Blocks: blocks, Ops: []stream.Op{
+			{Action: stream.ActionCreate, Path: "app.bsky.feed.post/3jzfcijpj2z2a", CID: c}, {Action: stream.ActionDelete, Path: "app.bsky.feed.post/3jzfcijpj2z2b"},
+		}})
+		if e == nil || len(e.Rows) != 2 || e.Rows[0].CID != c.String() || e.Rows[0].Preview != nil || e.Rows[1].Action != stream.ActionDelete {
+			t.Errorf("%q: %+v", blocks, e)
+		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/barograph/baro/car"
-	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/internal/foreign"
 	"github.com/barograph/baro/stream"
 	"github.com/barograph/baro/syntax"
@@ -251,25 +249,11 @@ func eventOf(m stream.Message) (*Event, time.Time) {
 	switch m := m.(type) {
 	case *stream.Commit:
 		when = m.Time
-		records := map[cid.CID][]byte{}
-		if len(m.Ops) > 0 {
-			wanted := map[cid.CID]bool{}
-			for _, op := range m.Ops[:min(len(m.Ops), rowsPerEvent)] {
-				wanted[op.CID] = true
-			}
-			// The relay has checked the blocks; parsing hashes them once more, for nearly nothing.
-			if _, blocks, err := car.Parse(m.Blocks, car.Options{}); err == nil {
-				for b, err := range blocks {
-					if err != nil {
-						break
-					}
-					if wanted[b.CID] {
-						records[b.CID] = b.Data
-					}
-				}
-			}
+		records, err := m.Records()
+		if err != nil {
+			records = make([][]byte, len(m.Ops)) // the relay has let it through: what was written shows, without a preview
 		}
-		for _, op := range m.Ops {
+		for i, op := range m.Ops {
 			if len(e.Rows) == rowsPerEvent {
 				e.More = len(m.Ops) - rowsPerEvent
 				break
@@ -281,7 +265,7 @@ func eventOf(m stream.Message) (*Event, time.Time) {
 			r := Row{Action: op.Action, Collection: string(collection), Rkey: string(rkey), Href: recordHref(e.DID, string(collection), string(rkey))}
 			if op.CID.Defined() {
 				r.CID = op.CID.String()
-				if b := records[op.CID]; b != nil {
+				if b := records[i]; b != nil {
 					if r.Preview = foreign.Segments(preview(b)); len(r.Preview) == 1 && isTarget(r.Preview[0].Text) {
 						r.Target = r.Preview[0].Text
 					}
