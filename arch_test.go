@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -424,6 +425,22 @@ func TestPackageDocs(t *testing.T) {
 		}
 		if !strings.HasPrefix(p.Doc, want) && !(p.Name == "main" && p.Doc != "") {
 			t.Errorf("%s: the package comment is %q, want one that starts with %q", p.rel, p.Doc, want)
+		}
+	}
+}
+
+// TestMap: doc.go and ARCHITECTURE.md name every package that others may import.
+func TestMap(t *testing.T) {
+	hidden := regexp.MustCompile(`^$|^(internal|cmd|examples|interop|lexicons|api)(/|$)|/internal/`)
+	for _, file := range []string{"doc.go", "ARCHITECTURE.md"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range packages(t) {
+			if !hidden.MatchString(p.rel) && !regexp.MustCompile(`\s`+regexp.QuoteMeta(p.rel)+`[\s:;,]`).Match(b) {
+				t.Errorf("%s doesn't name %s", file, p.rel)
+			}
 		}
 	}
 }

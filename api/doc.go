@@ -3,7 +3,7 @@
 //
 // Specification: https://atproto.com/specs/lexicon.
 //
-// A definition is named after the rest of its NSID: app.bsky.feed.post is [appbsky.FeedPost], and
+// A definition is named after the rest of its NSID: app.bsky.feed.post is appbsky.FeedPost, and
 // app.bsky.feed.defs#postView is appbsky.FeedDefs_PostView. A method is a variable, a descriptor with which clients call
 // it and servers route it, along with its parameters, input and output:
 //
@@ -18,10 +18,10 @@
 //
 // Strings of every format are string: what came in goes out unchanged, and package syntax parses it where it matters. An
 // optional scalar or object is a pointer, an optional array may be nil. A union holds a pointer to one of its members, or
-// the bytes of what this module has no type for, see [data.Union]. Entries that a schema doesn't know of stay in Extra, which
+// the bytes of what this module has no type for, see data.Union. Entries that a schema doesn't know of stay in Extra, which
 // every struct has, so that reading and writing a record gives the same bytes. A required entry that is missing is an
 // error. Package encoding/json works on all types; of those that aren't records it leaves out Extra, which
-// [data.MarshalJSON] does not.
+// data.MarshalJSON does not.
 //
 // The schemas limit lengths, ranges and formats: package lexicon checks records against those, package xrpc parameters.
 //

@@ -2,10 +2,10 @@
 //
 // Specification: https://atproto.com/specs/label.
 //
-//	l := label.Label{Src: labeler, URI: "at://did:plc:…/app.bsky.feed.post/…", Val: "spam", Cts: "2026-11-21T08:00:00Z"}
+//	l := label.Label{Src: "did:plc:…", URI: "at://did:plc:…/app.bsky.feed.post/…", Val: "spam", Cts: "2026-11-21T08:00:00Z"}
 //	err := l.Sign(key)                      // sets the version, checks, signs
 //	l, err := label.Decode(bytes)           // DAG-CBOR, as in frames of com.atproto.label.subscribeLabels
-//	err = l.Verify(key)                     // with the key of [Fragment] in the labeler's DID document
+//	err = l.Verify(key)                     // with the key of label.Fragment in the labeler's DID document
 //	set.Add(l); set.Active(now)             // what holds, after negations, expiry and newer labels
 //
 // Fields are kept as they came, because the signature is over their very text; [Label.Check] holds them against the

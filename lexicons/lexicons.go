@@ -21,7 +21,7 @@ import (
 //go:embed app chat com internal site tools lock.json
 var FS embed.FS
 
-// Schema returns the JSON of the schema with the given NSID, or an error that is [fs.ErrNotExist].
+// Schema returns the JSON of the schema with the given NSID, or an error that is [io/fs.ErrNotExist].
 func Schema(nsid string) ([]byte, error) {
 	return FS.ReadFile(strings.ReplaceAll(nsid, ".", "/") + ".json")
 }

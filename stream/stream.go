@@ -14,8 +14,9 @@
 //		cursor = r.Cursor
 //	}
 //
-// [Repos] yields all events, [Labels] those of a labeler. Subscribe and Dial are below them: frames as they come. All of them
-// are loops that connect again after a failure; leaving one ends all that it has begun.
+// [Repos] yields all events, [Labels] those of a labeler, [Jetstream] what a service that is trusted makes of a stream in JSON,
+// unsigned. [Subscribe] is below them: frames as they come. All of them are loops that connect again after a failure; leaving
+// one ends all that it has begun. [Dial] opens one connection.
 //
 // # What is verified
 //
@@ -44,13 +45,13 @@
 // A frame is one binary WebSocket message of two DAG-CBOR maps: a header {op, t} and a payload. [ParseFrame] checks both
 // strictly and keeps views of the buffer; the messages of com.atproto.sync.subscribeRepos are the hand-written types
 // [Commit], [Sync], [Identity], [Account] and [Info], which decode from a [Frame] and encode with [AppendFrame].
-// Decoding into a message leaves unknown fields out. A service that passes events on uses [AppendResequenced], which
+// Decoding into a message leaves unknown fields out. A service that passes events on uses [Frame.AppendResequenced], which
 // writes another sequence number into a frame and keeps every other byte, known or not.
 //
 //	handler := stream.NewHandler(ctx, source, stream.ServeOptions{}) // an http.Handler
 //
-// The package keeps no cursor on disk and no copy of repositories (package reposync does), has no JSON form, and doesn't look
-// at lexicons.
+// The package keeps no cursor on disk and no copy of repositories (package reposync does), has no JSON form of frames, and
+// doesn't look at lexicons.
 //
 // Limits: 5 MiB a frame, on both sides; consumers and servers end connections that are silent or stalled; see Options for
 // those of memory.

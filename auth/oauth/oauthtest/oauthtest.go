@@ -1,11 +1,24 @@
-// Package oauthtest is an authorization server and a PDS for tests of OAuth clients, https://atproto.com/specs/oauth: it checks all
-// that a strict server checks, and lies where a test tells it to.
+// Package oauthtest is an authorization server and a PDS for tests of programs that log in by OAuth: it checks all that a strict
+// server checks, and lies where a test tells it to.
+//
+// Specification: https://atproto.com/specs/oauth.
 //
 //	srv := oauthtest.New(t)
 //	srv.Lies.Tokens = func(m map[string]any) { m["sub"] = "did:plc:somebodyelse" }
+//	app, err := oauth.New(oauth.Options{
+//		ClientID: oauth.LocalhostID(want), Scope: want, Directory: srv.Directory(), AllowLocalhost: true,
+//		HTTP: new(http.Client), Now: time.Now, Rand: rand.Reader,
+//	})
+//	_, err = app.LoginLoopback(ctx, "alice.test", oauth.Loopback{Open: func(address string) error { … }}) // must refuse
+//	if n := srv.Active(); n != 0 { … }
+//	if p := srv.Problems(); len(p) > 0 { … } // what no client may do
 //
-// It keeps one account, agrees to every login without asking, and holds no repository. Nonces are for one server each and are
-// replaced by [Server.Rotate].
+// What the browser does is an http.Get of the address, or [Server.Browse]. There is one account, [DID], and every login is agreed
+// to without asking. The PDS answers getSession, createRecord and uploadBlob, as far as the scope allows, and keeps nothing of what
+// it is sent: it has no repository, no labels and no other accounts. Nonces are for one server each and are replaced by
+// [Server.Rotate].
+//
+// Limits: those of memory; a server is for one test.
 package oauthtest
 
 import (
@@ -23,7 +36,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/barograph/baro/auth/scope"
@@ -91,11 +103,11 @@ type grant struct {
 	revoked                 bool
 }
 
-// T is what a server needs of a test.
+// T is what a server needs of a test: a [testing.T] is one.
 type T interface{ Cleanup(func()) }
 
 // New starts a server that ends with the test.
-func New(t testing.TB) *Server { return start(t, false) }
+func New(t T) *Server { return start(t, false) }
 
 // NewOneHost starts a server whose PDS and authorization server have the same origin, as those of a PDS by itself have.
 func NewOneHost(t T) *Server { return start(t, true) }
