@@ -49,8 +49,10 @@ func Guarded(allow ...string) *http.Client {
 var guarded = sync.OnceValue(func() *http.Client { return newGuarded(nil) })
 
 func newGuarded(allow []string) *http.Client {
-	// A pair that is none allows nothing; connecting to it then fails, and says why.
-	d := netguard.NewDialer(netguard.Options{Allow: allow})
+	d := netguard.NewDialer(netguard.Options{})
+	for _, pair := range allow {
+		_ = d.Allow(pair) // one that is none allows nothing: connecting to it fails then, and says why
+	}
 	return netguard.Client(d, netguard.ClientOptions{Timeout: -1, MaxBody: -1, Redirects: maxRedirects})
 }
 

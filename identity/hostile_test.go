@@ -223,3 +223,13 @@ func TestRefreshAfterBadSignature(t *testing.T) {
 		t.Errorf("%d requests", n)
 	}
 }
+
+// What a user mistyped is an error of the first lookup.
+func TestOptionsThatMakeNoSense(t *testing.T) {
+	for _, plc := range []string{"localhost:2582", "garbage", "http://", "plc.directory", "http://localhost:99999", "://", "\x00"} {
+		d := identity.New(identity.Options{PLC: plc, Allow: []string{"localhost", ":", ""}, Timeout: time.Minute})
+		if _, err := d.ResolveDID(t.Context(), "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"); identity.KindOf(err) == "" {
+			t.Errorf("%q: %v", plc, err)
+		}
+	}
+}
