@@ -728,3 +728,36 @@ func TestRenewalIsItsOwnCall(t *testing.T) {
 		t.Errorf("%d attempts, status %d", m.Attempts, m.Status)
 	}
 }
+
+// A server that doesn't answer holds up the renewals of its own accounts, not those of others in the same folder.
+func TestLocksAreOfOneAccount(t *testing.T) {
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	one, two := auth.NewFileStore(root), auth.NewFileStore(root)
+	unlock, err := one.Lock(t.Context(), did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := two.Lock(t.Context(), "did:web:other.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := two.Lock(ctx, did); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("locked twice: %v", err)
+	}
+	unlock()
+	if again, err := two.Lock(t.Context(), did); err != nil {
+		t.Error(err)
+	} else {
+		again()
+	}
+	if l, err := one.List(t.Context()); err != nil || len(l) != 0 {
+		t.Errorf("the locks are listed: %v, %v", l, err)
+	}
+}

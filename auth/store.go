@@ -89,7 +89,7 @@ const (
 	filePrefix = "session-"
 	fileSuffix = ".json"
 	maxFile    = 64 << 10 // bytes of a session file
-	lockName   = "lock"
+	lockSuffix = ".lock"
 )
 
 // FileStore keeps each session in a file that only its owner may read, in a folder that the caller opened. A file is
@@ -173,12 +173,12 @@ func (f *FileStore) Close() error {
 	return f.root.Close()
 }
 
-// Lock implements [Locker]: by a lock of the operating system on a file in the folder, which ends with the process. All
-// accounts share it, as a renewal takes no longer than one request.
-func (f *FileStore) Lock(ctx context.Context, _ syntax.DID) (unlock func(), err error) {
-	h, err := f.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+// Lock implements [Locker]: by a lock of the operating system on a file in the folder, which ends with the process. Each account
+// has its own, so that a server that doesn't answer holds up its own accounts only; the file stays, and is empty.
+func (f *FileStore) Lock(ctx context.Context, did syntax.DID) (unlock func(), err error) {
+	h, err := f.root.OpenFile(strings.TrimSuffix(fileName(did), fileSuffix)+lockSuffix, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("opening the lock of the sessions: %w", err)
+		return nil, fmt.Errorf("opening the lock of a session: %w", err)
 	}
 	if err := filelock.Lock(ctx, h); err != nil {
 		return nil, errors.Join(err, h.Close())

@@ -106,21 +106,28 @@ func (s *MemoryStates) Take(_ context.Context, state string) (Pending, error) {
 }
 
 // FileStates keeps each login in a file that only its owner may read, in a folder that the caller opened, so that any process of a
-// program on the web can finish what another one has started.
+// program on the web can finish what another one has started. There are as many files as logins were begun and not finished in
+// the time of one and an hour: how many that may be is for the program to say, by how often it calls [Client.Start].
 type FileStates struct {
-	root *os.Root
-	now  func() time.Time
+	root  *os.Root
+	now   func() time.Time
+	mu    sync.Mutex
+	swept time.Time
 }
 
 const (
 	pendingPrefix = "login-"
 	maxPendingLen = 64 << 10
-	// sweepAfter is how long after its end a login that nobody finished stays, when others are put beside it.
+	// sweepAfter is how long after its end a login that nobody finished stays, when others are put beside it; sweepEvery how often
+	// a store looks for such.
 	sweepAfter = time.Hour
+	sweepEvery = time.Minute
 )
 
 // NewFileStates returns the store in a folder, which should have mode 0700 and serve nothing else. The caller keeps it open.
-func NewFileStates(root *os.Root, now func() time.Time) *FileStates { return &FileStates{root, now} }
+func NewFileStates(root *os.Root, now func() time.Time) *FileStates {
+	return &FileStates{root: root, now: now}
+}
 
 func pendingName(state string) string {
 	h := sha256.Sum256([]byte(state)) // the name of a file is no secret
@@ -133,8 +140,21 @@ func (s *FileStates) Put(_ context.Context, p Pending) error {
 	if err != nil {
 		return fmt.Errorf("encoding a login: %w", err)
 	}
-	if err := secretfile.Write(s.root, pendingName(p.State), b); err != nil {
+	name := pendingName(p.State)
+	if err := secretfile.Write(s.root, name, b); err != nil {
 		return fmt.Errorf("keeping a login: %w", err)
+	}
+	// The time of the file is the end of the login, for those who sweep; where that can't be set it stays for an hour.
+	_ = s.root.Chtimes(name, p.Expires, p.Expires)
+	now := s.now()
+	s.mu.Lock()
+	due := now.Sub(s.swept) > sweepEvery
+	if due {
+		s.swept = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return nil
 	}
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
@@ -144,7 +164,7 @@ func (s *FileStates) Put(_ context.Context, p Pending) error {
 		if !strings.HasPrefix(e.Name(), pendingPrefix) {
 			continue
 		}
-		if i, err := e.Info(); err == nil && s.now().Sub(i.ModTime()) > DefaultLife+sweepAfter {
+		if i, err := e.Info(); err == nil && now.Sub(i.ModTime()) > sweepAfter {
 			_ = s.root.Remove(e.Name()) // another process may have been quicker
 		}
 	}
