@@ -188,6 +188,24 @@ func (s *Service) account(did syntax.DID) (*account, error) {
 	return a, nil
 }
 
+// epochOf reads the epoch of an account, and no more of it: for every write.
+func (s *Service) epochOf(did syntax.DID) (int, error) {
+	v, err := s.store.Get([]byte(rowAccount + string(did)))
+	if errors.Is(err, kv.ErrNotFound) {
+		return 0, errNoAccount
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading account %s: %w", did, err)
+	}
+	var a struct {
+		Epoch int `json:"epoch"`
+	}
+	if err := json.Unmarshal(v, &a); err != nil {
+		return 0, fmt.Errorf("account row of %s: %w: %w", did, errCorrupt, err)
+	}
+	return a.Epoch, nil
+}
+
 // accountByHandle reads the account that has a handle here.
 func (s *Service) accountByHandle(h syntax.Handle) (*account, error) {
 	return s.accountByIndex(rowHandle + string(h.Normalize()))

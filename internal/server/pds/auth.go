@@ -62,7 +62,7 @@ func (s *Service) requireAuth(r *http.Request, scopes ...scope) (authInfo, error
 		return authInfo{}, err
 	}
 	if info.epoch != info.Account.Epoch {
-		return authInfo{}, refuse(http.StatusBadRequest, "ExpiredToken", "the token has been revoked: the password was changed")
+		return authInfo{}, errOldPassword
 	}
 	if st := info.Account.Status; st == hostingTakendown || st == hostingSuspended {
 		if info.Scope != scopeTakendown && info.Scope != scopeRefresh {
@@ -72,7 +72,10 @@ func (s *Service) requireAuth(r *http.Request, scopes ...scope) (authInfo, error
 	return info, nil
 }
 
-// requireToken is requireAuth without a look at the account, for callers that look at its state by themselves.
+// errOldPassword refuses a token that goes back to a password that was changed since.
+var errOldPassword = refuse(http.StatusBadRequest, "ExpiredToken", "the token has been revoked: the password was changed")
+
+// requireToken is requireAuth without a look at the account, for callers that look at its state, and at the epoch, by themselves.
 func (s *Service) requireToken(r *http.Request, scopes ...scope) (authInfo, error) {
 	return s.readToken(r, false, scopes...)
 }

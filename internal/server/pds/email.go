@@ -100,7 +100,7 @@ func (s *Service) updateEmail(ctx context.Context, r *xrpc.Request, in *comatpro
 		return nil, invalid("confirm the e-mail address first: codes to one that you can't read would lock you out")
 	}
 	return nil, s.setEmail(ctx, info.DID, email, func(now *account) error {
-		if now.Email != a.Email { // what the token was checked for
+		if now.Email != a.Email || now.EmailConfirmed != a.EmailConfirmed { // what the token was, or was not, checked for
 			return refuse(http.StatusConflict, "InvalidRequest", "the e-mail address is being changed: try again")
 		}
 		if in.EmailAuthFactor != nil {

@@ -274,6 +274,13 @@ func TestResetPassword(t *testing.T) {
 		want(t, n.query("com.atproto.server.getSession", tok), 400, "ExpiredToken")
 		want(t, n.call("com.atproto.server.refreshSession", refresh, nil), 400, "ExpiredToken")
 		want(t, n.query("com.atproto.server.getSession", appSession.str("accessJwt")), 400, "ExpiredToken")
+		record := map[string]any{"repo": a.str("did"), "collection": "com.example.thing", "rkey": "a", "record": map[string]any{}}
+		for _, old := range []string{tok, appSession.str("accessJwt")} {
+			for _, write := range []string{"createRecord", "putRecord", "deleteRecord"} {
+				want(t, n.call("com.atproto.repo."+write, old, record), 400, "ExpiredToken")
+			}
+			want(t, n.call("com.atproto.repo.applyWrites", old, map[string]any{"repo": a.str("did"), "writes": []any{}}), 400, "ExpiredToken")
+		}
 		want(t, n.query("com.atproto.server.getSession", bob.str("accessJwt")), 200, "")
 	}
 	in := map[string]any{"identifier": "alice.test", "password": goodPassword}

@@ -140,8 +140,21 @@ func parseSwap(name string, v *string) (*cid.CID, error) {
 }
 
 // authWrite and authAny authenticate before the body is read, so that nobody without an account makes the server read one. A write looks
-// at the account's state under the repository's lock.
-func (s *Service) authWrite(r *http.Request, _ string) (any, error) { return s.requireToken(r) }
+// at the account's hosting status under the repository's lock.
+func (s *Service) authWrite(r *http.Request, _ string) (any, error) {
+	info, err := s.requireToken(r)
+	if err != nil {
+		return nil, err
+	}
+	epoch, err := s.epochOf(info.DID)
+	if err == nil && epoch != info.epoch {
+		err = errOldPassword
+	}
+	if err != nil && !errors.Is(err, errNoAccount) { // of an account that is gone the repository tells
+		return nil, err
+	}
+	return info, nil
+}
 
 func (s *Service) authAny(r *http.Request, _ string) (any, error) { return s.requireAuth(r) }
 
