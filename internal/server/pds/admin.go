@@ -333,7 +333,7 @@ func (s *Service) updateSubjectStatus(ctx context.Context, in *comatproto.AdminU
 	}
 	if in.Deactivated != nil {
 		if in.Deactivated.Applied {
-			err = s.deactivate(ctx, x.did, "")
+			err = s.deactivate(ctx, x.did, nil)
 		} else if a, err = s.account(x.did); err == nil {
 			err = s.activate(ctx, a)
 		}

@@ -312,6 +312,11 @@ func TestAdminTakedownOfAccount(t *testing.T) {
 	if e := last(); e.Active || e.Status != "takendown" {
 		t.Errorf("event %+v", e)
 	}
+	for _, e := range n.frames() {
+		if _, ok := e.(*stream.Commit); ok {
+			t.Errorf("the stream still gives out %+v", e)
+		}
+	}
 	head := n.log.Head()
 	n.restart()
 	for _, r := range reads {
@@ -331,7 +336,7 @@ func TestAdminTakedownOfAccount(t *testing.T) {
 	}
 	n.takedown(repoRef(did), false)
 	n.takedown(repoRef(did), false)
-	if e := last(); !e.Active || n.log.Head() != head+2 { // #account and #sync
+	if e := last(); !e.Active || n.log.Head() != head+3 { // #identity, #account and #sync
 		t.Errorf("event %+v, %d events", e, n.log.Head()-head)
 	}
 	for _, r := range reads {
@@ -355,6 +360,26 @@ func TestAdminTakedownOfAccount(t *testing.T) {
 	want(t, n.order("admin.updateSubjectStatus", both), 200, "")
 	if st := n.ask("admin.getSubjectStatus?did=" + did); fmt.Sprint(st.JSON["deactivated"]) != "map[applied:true]" {
 		t.Errorf("status: %s", st.Body)
+	}
+	// The operator's deactivation takes nothing from what the owner has wished, and holds after a takedown as well.
+	both["deactivated"] = map[string]any{"applied": false}
+	want(t, n.order("admin.updateSubjectStatus", both), 200, "")
+	after := datetime(n.clock.Now().Add(time.Hour))
+	want(t, n.call("com.atproto.server.deactivateAccount", tok, map[string]any{"deleteAfter": after}), 200, "")
+	both["deactivated"] = map[string]any{"applied": true}
+	want(t, n.order("admin.updateSubjectStatus", both), 200, "")
+	if acc, err := n.Service.account(syntax.DID(did)); err != nil || acc.DeleteAfter != after {
+		t.Errorf("%+v, %v", acc, err)
+	}
+	want(t, n.call("com.atproto.server.activateAccount", tok, nil), 200, "")
+	n.takedown(repoRef(did), true)
+	want(t, n.order("admin.updateSubjectStatus", both), 200, "")
+	if e := last(); e.Status != "takendown" {
+		t.Errorf("event %+v", e)
+	}
+	n.takedown(repoRef(did), false)
+	if e := last(); e.Active || e.Status != "deactivated" {
+		t.Errorf("event %+v", e)
 	}
 	want(t, n.order("admin.updateSubjectStatus", map[string]any{"subject": repoRef("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"), "takedown": map[string]any{"applied": true}}), 400, "AccountNotFound")
 	for _, bad := range []any{map[string]any{"$type": "com.example.x"}, map[string]any{"$type": "com.atproto.repo.strongRef", "uri": "at://" + did, "cid": w.str("cid")},

@@ -190,8 +190,8 @@ func (s *Service) submit(r *openRepo, ops func(kv.Batch), events []event, paths 
 	tx := eventlog.Tx{Ops: ops, Waited: true}
 	for _, e := range events {
 		tx.Events = append(tx.Events, e.encode)
-		if a, ok := e.message.(*stream.Account); ok && a.Status == stream.StatusDeleted {
-			tx.Forget = append(tx.Forget, a.DID) // what is deleted is not replayed either
+		if a, ok := e.message.(*stream.Account); ok && (a.Status == stream.StatusDeleted || a.Status == stream.StatusTakendown) {
+			tx.Forget = append(tx.Forget, a.DID) // what is deleted or taken down is not replayed either
 		}
 	}
 	s.engine.mu.Lock()

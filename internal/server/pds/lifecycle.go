@@ -122,22 +122,33 @@ func (s *Service) deactivateAccount(ctx context.Context, r *xrpc.Request, in *co
 			return nil, invalid("deleteAfter: that time has passed; deleteAccount deletes an account at once")
 		}
 	}
-	return nil, s.deactivate(ctx, info.DID, value(in.DeleteAfter))
+	deleteAfter := value(in.DeleteAfter)
+	return nil, s.deactivate(ctx, info.DID, &deleteAfter)
 }
 
-func (s *Service) deactivate(ctx context.Context, did syntax.DID, deleteAfter string) error {
-	a, err := s.account(did)
+// deactivate deactivates an account, or sees to it that one that is taken down is deactivated when it comes back. With a nil deleteAfter, what
+// its owner has wished stays.
+func (s *Service) deactivate(ctx context.Context, did syntax.DID, deleteAfter *string) error {
+	is, err := s.account(did)
 	if err != nil {
 		return noAccount(err)
 	}
 	defer s.wakeChores()
 	return s.changeAccount(ctx, did, func(a *account) error {
-		a.DeleteAfter = deleteAfter
+		if a.active() != is.active() {
+			return refuse(http.StatusConflict, "InvalidRequest", "the account is being changed: try again")
+		}
+		if a.Takedown != nil {
+			a.Takedown.Was = hostingDeactivated
+		}
+		if deleteAfter != nil {
+			a.DeleteAfter = *deleteAfter
+		}
 		if a.Deactivated.IsZero() {
 			a.Deactivated = s.world.Clock.Now().UTC()
 		}
 		return nil
-	}, accountChange{Account: a.active(), Status: hostingDeactivated})
+	}, accountChange{Account: is.active(), Status: hostingDeactivated})
 }
 
 // changeAccount edits an account's row in the same batch as a change of its status and the rows of c. One change of an account happens at a

@@ -15,7 +15,7 @@ import (
 )
 
 // The operator can take down an account, a record or a blob, https://atproto.com/specs/account#hosting-status. An account is then off the
-// network, by its hosting status. A record is hidden from the methods that give single records, and a blob is not given out; neither can
+// network, by its hosting status, and what it said before is not replayed. A record is hidden from the methods that give single records, and a blob is not given out; neither can
 // change the repository, which its owner has signed as a whole, so exports still have the record. Owner and operator see what is hidden.
 
 // accountTakedown is why and since when an account is taken down, and what it goes back to.
@@ -151,12 +151,12 @@ func (s *Service) takeDownAccount(ctx context.Context, did syntax.DID, applied b
 		}
 		c.Status = a.Takedown.Was
 		a.Takedown = nil
-		if c.Status == hostingActive { // what was held back meanwhile is the state of now
-			c.Sync = true
+		if c.Status == hostingActive { // whoever was away meanwhile has lost the events from before
+			c.Identity, c.Handle, c.Sync = true, a.Handle, true
 		}
 	}
 	if c.Status == was {
-		c.Account, c.Sync = false, false // only the reason changed
+		c.Account, c.Identity, c.Sync = false, false, false // only the reason changed
 	}
 	defer s.wakeChores() // it may be due for deletion
 	return s.submitAccountEvents(context.WithoutCancel(ctx), did, c)
