@@ -14,6 +14,7 @@ import (
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/filelock"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
 )
@@ -55,18 +56,38 @@ func indexBlocks(ctx context.Context, file *os.File, name string, t *transfer) (
 		}
 		f.index = append(f.index, blockAt{digestKey(*c), r.Offset() - int64(len(data)), int32(len(data))})
 	}
+	return f, f.rehash()
+}
+
+// rehash makes the table anew, at most half full.
+func (f *blockFile) rehash() error {
 	if len(f.index) >= math.MaxInt32 {
-		return nil, fmt.Errorf("%s has too many blocks: %d", name, len(f.index))
+		return fmt.Errorf("%s has too many blocks: %d", f.name, len(f.index))
 	}
 	f.table = make([]uint32, 1<<bits.Len(uint(2*len(f.index)+1)))
 	for i := range f.index {
-		at := f.slot(f.index[i].key)
-		for f.table[at] != 0 {
-			at = (at + 1) % len(f.table)
-		}
-		f.table[at] = uint32(i + 1)
+		f.enter(i)
 	}
-	return f, nil
+	return nil
+}
+
+// enter puts a place of the index into the table.
+func (f *blockFile) enter(i int) {
+	at := f.slot(f.index[i].key)
+	for f.table[at] != 0 {
+		at = (at + 1) % len(f.table)
+	}
+	f.table[at] = uint32(i + 1)
+}
+
+// add tells of a block that the file has got more.
+func (f *blockFile) add(c cid.CID, off int64, n int) error {
+	f.index = append(f.index, blockAt{digestKey(c), off, int32(n)})
+	if 2*len(f.index) >= len(f.table) {
+		return f.rehash()
+	}
+	f.enter(len(f.index) - 1)
+	return nil
 }
 
 func (f *blockFile) slot(key uint64) int { return int(key & uint64(len(f.table)-1)) }
@@ -87,6 +108,12 @@ func notCAR(name string, err error) error {
 // load returns a block, whose hash it has checked. It is valid until the next call. If the file doesn't have it the error is
 // [mst.ErrNotFound].
 func (f *blockFile) load(c cid.CID) ([]byte, error) {
+	_, b, err := f.find(c)
+	return b, err
+}
+
+// find is load, and says where in the index the block is.
+func (f *blockFile) find(c cid.CID) (int, []byte, error) {
 	key := digestKey(c)
 	for i := f.slot(key); f.table[i] != 0; i = (i + 1) % len(f.table) {
 		at := f.index[f.table[i]-1]
@@ -95,13 +122,24 @@ func (f *blockFile) load(c cid.CID) ([]byte, error) {
 		}
 		f.buf = slices.Grow(f.buf[:0], int(at.n))[:at.n]
 		if _, err := f.file.ReadAt(f.buf, at.off); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", f.name, err)
+			return 0, nil, fmt.Errorf("reading %s: %w", f.name, err)
 		}
 		if cid.Sum(c.Codec(), f.buf) == c {
-			return f.buf, nil
+			return int(f.table[i] - 1), f.buf, nil
 		}
 	}
-	return nil, mst.ErrNotFound
+	return 0, nil, mst.ErrNotFound
+}
+
+// likely says whether the file has a block, going by eight bytes of its hash and without reading it.
+func (f *blockFile) likely(c cid.CID) bool {
+	key := digestKey(c)
+	for i := f.slot(key); f.table[i] != 0; i = (i + 1) % len(f.table) {
+		if f.index[f.table[i]-1].key == key {
+			return true
+		}
+	}
+	return false
 }
 
 // Load has a blockFile serve as the source of a tree.
@@ -180,20 +218,61 @@ func writeInOrder(ctx context.Context, w io.Writer, c *repo.Commit, block []byte
 type newFile struct {
 	*os.File
 	name string
+	from *newFile // goes away when this file is kept
 }
 
 // createFile begins a file that is called NAME.partial until it is kept.
 func createFile(name string, overwrite bool) (*newFile, error) {
+	return openNew(name, ".partial", os.O_TRUNC, overwrite)
+}
+
+// continueFile is createFile, but what an earlier run has left in the file is still there. No two processes have it at once.
+func continueFile(name string, overwrite bool) (*newFile, error) {
+	f, err := openNew(name, ".partial", 0, overwrite)
+	if err != nil {
+		return nil, err
+	}
+	ok, err := filelock.Try(f.File)
+	mine := ok || err != nil // there are file systems without locks
+	if mine {
+		// Whoever had the lock until now may have given the file its name, or taken it away.
+		at, err1 := os.Lstat(f.File.Name())
+		it, err2 := f.Stat()
+		mine = err1 == nil && err2 == nil && os.SameFile(at, it)
+	}
+	if !mine {
+		f.Close()
+		return nil, fmt.Errorf("another process is writing %s", f.File.Name())
+	}
+	return f, nil
+}
+
+func openNew(name, suffix string, flag int, overwrite bool) (*newFile, error) {
 	if _, err := os.Lstat(name); err == nil && !overwrite {
 		return nil, withHint(fmt.Errorf("%s is there already", name), "--overwrite replaces it, or name another one")
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	h, err := os.OpenFile(name+".partial", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	h, err := os.OpenFile(name+suffix, os.O_RDWR|os.O_CREATE|flag, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("writing the file: %w", err)
 	}
-	return &newFile{h, name}, nil
+	return &newFile{File: h, name: name}, nil
+}
+
+// empty takes back all that was written.
+func (f *newFile) empty() error {
+	_, err := f.Seek(0, io.SeekStart)
+	return errors.Join(err, f.Truncate(0))
+}
+
+// size is how many bytes the file has, 0 if that can't be found out.
+func (f *newFile) size() int64 {
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // keep gives the file its name, once it is on the disk.
@@ -205,10 +284,13 @@ func (f *newFile) keep() error {
 		return err
 	}
 	syncFolder(filepath.Dir(f.name))
+	if f.from != nil {
+		f.from.drop()
+	}
 	return nil
 }
 
-// drop takes the file away. After keep it does nothing.
+// drop takes the file away, but not the one it was made of. After keep it does nothing.
 func (f *newFile) drop() {
 	if f.Close() == nil { // else it was closed before, and has its name
 		os.Remove(f.File.Name())

@@ -38,8 +38,12 @@ func newRepoExport(e *env) *cobra.Command {
 		Short: "Save a repository as a CAR file",
 		Long: "Downloads the repository of an account and verifies it while it comes: hashes, signature, tree. The file gets its name\n" +
 			"only when all of it has been verified and is on the disk; until then it is called NAME.partial. A repository that\n" +
-			"doesn't hold ends with exit code 3 and no file. A download that is cut off is begun again, up to three times. Blobs are\n" +
-			"not in a repository: 'baro blob export' saves those.\n\n" +
+			"doesn't hold ends with exit code 3 and no file. Blobs are not in a repository: 'baro blob export' saves those.\n\n" +
+			"A download that is cut off goes on where it was, up to three times, and NAME.partial stays when that doesn't help or the\n" +
+			"command was ended: the same command goes on from it another day, even if the repository has changed. What is right in\n" +
+			"that file is kept, and only the blocks that are missing are fetched. Since servers give single blocks more slowly than\n" +
+			"whole repositories, all is fetched anew if more than about half is missing, and also from a server that gives no single\n" +
+			"blocks. What goes on needs room for the file twice, for a moment.\n\n" +
 			"With --since FILE.car, an export of earlier, only what is new since then is fetched and put together with the old file;\n" +
 			"the result is verified as if it had come whole. With --since REVISION what is new is saved as it is: a part of a\n" +
 			"repository, of which only the signature and the hashes can be checked.\n\n" +
@@ -93,40 +97,25 @@ func (e *env) repoExport(ctx context.Context, arg string, f exportFlags) error {
 	if !part && f.since != "" && !f.verify {
 		return usagef("what is put together with %s is always verified: leave --verify=false out", f.since)
 	}
-	fetch := func(w io.Writer, restart func() error) (*exported, error) {
-		if part || !f.verify {
-			return e.fetchPart(ctx, a, rev, f.verify, w, restart)
-		}
-		return e.fetchWhole(ctx, src, w, restart)
-	}
 	if f.output == "-" {
 		if f.since != "" && !part {
 			return usagef("--since %s needs a file to write to", f.since)
 		}
 		w := bufio.NewWriterSize(e.stdout, 256<<10)
-		_, err := fetch(w, nil)
+		if part || !f.verify {
+			_, err = e.fetchPart(ctx, a, rev, f.verify, w, nil)
+		} else {
+			_, err = e.fetchWhole(ctx, src, w, nil)
+		}
 		return errors.Join(err, w.Flush())
 	}
 	name := f.output
 	if name == "" {
 		name = a.fileName() + ".car"
 	}
-	to, err := createFile(name, f.overwrite || sameFile(name, f.since))
-	if err != nil {
-		return err
-	}
-	defer to.drop()
-	var out *exported
-	if f.since != "" && !part {
-		out, err = e.fetchNew(ctx, src, f.since, to)
-	} else {
-		w := bufio.NewWriterSize(to, 256<<10)
-		out, err = fetch(w, func() error {
-			w.Reset(to)
-			_, err := to.Seek(0, io.SeekStart)
-			return errors.Join(err, to.Truncate(0))
-		})
-		err = errors.Join(err, w.Flush())
+	to, out, err := e.exportTo(ctx, src, name, rev, f)
+	if to != nil {
+		defer to.drop()
 	}
 	if err != nil {
 		return err
@@ -151,6 +140,28 @@ func (e *env) repoExport(ctx context.Context, arg string, f exportFlags) error {
 	return err
 }
 
+// exportTo writes the file that is wanted. It may be returned along with an error.
+func (e *env) exportTo(ctx context.Context, src *repoSource, name string, rev syntax.TID, f exportFlags) (*newFile, *exported, error) {
+	overwrite := f.overwrite || sameFile(name, f.since)
+	if f.since == "" && f.verify {
+		return e.download(ctx, src, name, overwrite)
+	}
+	to, err := createFile(name, overwrite)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.since != "" && rev == "" {
+		out, err := e.fetchNew(ctx, src, f.since, to)
+		return to, out, err
+	}
+	w := bufio.NewWriterSize(to, 256<<10)
+	out, err := e.fetchPart(ctx, src.acc, rev, f.verify, w, func() error {
+		w.Reset(to)
+		return to.empty()
+	})
+	return to, out, errors.Join(err, w.Flush())
+}
+
 // fileName is what files about an account are called.
 func (a *account) fileName() string {
 	if a.Handle != "" && a.Handle != syntax.InvalidHandle {
@@ -159,7 +170,7 @@ func (a *account) fileName() string {
 	return strings.ReplaceAll(string(a.DID), ":", "-")
 }
 
-// A download that is cut off is begun again. Servers give no repository from the middle.
+// A download that is cut off is tried again. Servers give no repository from the middle: see download for what can be had instead.
 const maxDownloads = 4
 
 // downloadPause is how long the first wait for another try is; each is twice the one before.
@@ -203,24 +214,29 @@ func cutOff(err error) bool {
 // fetchWhole copies a repository to w while it is verified.
 func (e *env) fetchWhole(ctx context.Context, src *repoSource, w io.Writer, restart func() error) (*exported, error) {
 	var out *exported
-	err := e.again(ctx, w, restart, func(w io.Writer) error {
-		t := e.transfer("fetching "+src.name, 0)
-		defer t.done()
-		r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true, tee: io.MultiWriter(w, t)})
-		if r != nil {
-			defer r.close()
-		}
-		if err == nil {
-			err = r.verifyAll(nil)
-		}
-		if err != nil {
-			return err
-		}
-		rep := r.Report()
-		out = &exported{rep.DID, rep.Rev, rep.Commit, rep.Records, "verified"}
-		return nil
+	err := e.again(ctx, w, restart, func(w io.Writer) (err error) {
+		out, err = e.fetchOnce(ctx, src, w)
+		return err
 	})
 	return out, err
+}
+
+// fetchOnce is a single try of fetchWhole.
+func (e *env) fetchOnce(ctx context.Context, src *repoSource, w io.Writer) (*exported, error) {
+	t := e.transfer("fetching "+src.name, 0)
+	defer t.done()
+	r, err := src.read(ctx, repoCheck{records: repo.RecordsReadable, now: true, tee: io.MultiWriter(w, t)})
+	if r != nil {
+		defer r.close()
+	}
+	if err == nil {
+		err = r.verifyAll(nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	rep := r.Report()
+	return &exported{rep.DID, rep.Rev, rep.Commit, rep.Records, "verified"}, nil
 }
 
 // fetchPart copies what a server gives of a repository to w: all if since is empty, else what is newer. Unless it is to be verified nothing
@@ -328,20 +344,32 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 	if err != nil {
 		return nil, err
 	}
-	w := bufio.NewWriterSize(to, 256<<10)
-	_, err = writeInOrder(ctx, w, now, block, isNew, was)
-	if err = errors.Join(err, w.Flush()); err != nil && !errors.Is(err, mst.ErrNotFound) {
-		return nil, err
-	} else if err != nil {
+	out, err := e.assemble(ctx, src, to, now, block, isNew, was)
+	if errors.Is(err, mst.ErrNotFound) {
 		fmt.Fprintf(e.stderr, "%s has left out what %s doesn't have (%s): all of it is fetched\n", src.acc.pds, base, inert(err.Error()))
-		restart := func() error {
-			_, err := to.Seek(0, io.SeekStart)
-			return errors.Join(err, to.Truncate(0))
-		}
-		if err := restart(); err != nil {
+		if err := to.empty(); err != nil {
 			return nil, err
 		}
-		return e.fetchWhole(ctx, src, to, restart)
+		return e.fetchWhole(ctx, src, to, to.empty)
+	}
+	if err != nil {
+		return nil, err
+	}
+	fetched, err := tmp.Stat()
+	if err != nil {
+		return nil, err
+	}
+	out.verified += fmt.Sprintf(", %s of it new", bytesOf(fetched.Size()))
+	return out, nil
+}
+
+// assemble writes a repository whose blocks are in several files, and verifies what it has written. The error is [mst.ErrNotFound] if a
+// block is missing.
+func (e *env) assemble(ctx context.Context, src *repoSource, to *newFile, c *repo.Commit, block []byte, from ...blocks) (*exported, error) {
+	w := bufio.NewWriterSize(to, 256<<10)
+	_, err := writeInOrder(ctx, w, c, block, from...)
+	if err = errors.Join(err, w.Flush()); err != nil {
+		return nil, err
 	}
 	if _, err := to.Seek(0, io.SeekStart); err != nil {
 		return nil, err
@@ -354,11 +382,8 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 	if err := whole.verifyAll(nil); err != nil {
 		return nil, err
 	}
-	fetched, err := tmp.Stat()
-	if err != nil {
-		return nil, err
-	}
-	return &exported{part.did, part.rev, part.commit, r.Report().Records, fmt.Sprintf("verified, %s of it new", bytesOf(fetched.Size()))}, nil
+	rep := r.Report()
+	return &exported{rep.DID, rep.Rev, rep.Commit, rep.Records, "verified"}, nil
 }
 
 // syncFolder makes a rename last, where the system can.

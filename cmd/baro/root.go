@@ -61,6 +61,12 @@ func usagef(format string, args ...any) error {
 // notVerified marks err as a failed check: exit code 3.
 func notVerified(err error) error { return &exitError{exitVerification, err} }
 
+// failedCheck says whether an error is one of a failed check, as the exit code will be.
+func failedCheck(err error) bool {
+	coded, ok := errors.AsType[*exitError](advise(err))
+	return ok && coded.code == exitVerification
+}
+
 // hintError is an error with advice for the person who reads it.
 type hintError struct {
 	err  error
