@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +26,32 @@ func TestPLCVerify(t *testing.T) {
 			code, stdout, stderr := baro(t, "plc", "verify", path, "--json")
 			if code != want || !strings.Contains(stdout, `"identities":1`) || (want != exitOK) != strings.Contains(stdout, `"rule":"`) {
 				t.Errorf("%s: exit code %d, want %d\n%s%s", path, code, want, stdout, stderr)
+			}
+		}
+	}
+}
+
+// TestPLCOtherLog meets a directory that answers with a log of another identity: it is a good one, but not the one that was asked for.
+func TestPLCOtherLog(t *testing.T) {
+	ownHome(t)
+	logs, err := filepath.Glob(filepath.Join(fixtures.Path(t, "plc/audit_log"), "valid", "*.json"))
+	if err != nil || len(logs) == 0 {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries []struct{ DID string }
+	if err := json.Unmarshal(log, &entries); err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(log) }))
+	defer s.Close()
+	for did, want := range map[string]int{entries[0].DID: exitOK, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa": exitVerification} {
+		for _, command := range []string{"verify", "history", "data"} {
+			if code, stdout, stderr := baro(t, "plc", command, did, "--network", "public", "--plc", s.URL); code != want {
+				t.Errorf("%s %s: exit code %d, want %d\n%s%s", command, did, code, want, stdout, stderr)
 			}
 		}
 	}

@@ -42,9 +42,9 @@ func newPLCVerify(e *env) *cobra.Command {
 				} else if _, perr := parseAccount(args[0]); perr != nil {
 					return fmt.Errorf("opening the log: %w", err)
 				} else {
-					_, did, log, err := e.plcLog(ctx, args[0], f)
+					_, _, log, lerr := e.plcLog(ctx, args[0], f)
 					if len(log) == 0 {
-						return advise(err)
+						return advise(lerr)
 					}
 					v := &logVerifier{e: e, ids: map[syntax.DID]*verifiedLog{}}
 					for i := range log {
@@ -52,8 +52,12 @@ func newPLCVerify(e *env) *cobra.Command {
 							return err
 						}
 					}
-					_ = did // every entry is held against the one it names
-					return v.end()
+					// Every entry was held against the identity that it names. That it is the one that was asked for,
+					// plcLog has looked: a directory may answer with a good log of somebody else.
+					if err := v.end(); err != nil {
+						return err
+					}
+					return lerr
 				}
 			}
 			return e.plcVerify(ctx, in)
