@@ -101,7 +101,7 @@ func (c *Client) read(ctx context.Context, record string) (*client.Record[data.R
 	if err != nil {
 		return nil, err
 	}
-	uri = syntax.ATURI("at://" + string(did) + "/" + string(uri.Collection()) + "/" + string(uri.RecordKey()))
+	uri = uri.WithAuthority(syntax.AtIdentifier(did))
 	from := c.pds
 	if did != c.did {
 		doc, err := c.o.Identity.ResolveDID(ctx, did)

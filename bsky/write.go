@@ -37,7 +37,7 @@ func (c *Client) draft(rkey syntax.RecordKey, value any) (draft, error) {
 	if err != nil {
 		return draft{}, err
 	}
-	uri := syntax.ATURI("at://" + string(c.did) + "/" + data.TypeOf(raw) + "/" + string(rkey))
+	uri := syntax.NewATURI(syntax.AtIdentifier(c.did), syntax.NSID(data.TypeOf(raw)), rkey)
 	return draft{ref: Ref{URI: uri, CID: cid.Sum(cid.DagCBOR, raw)}, rkey: rkey, raw: raw}, nil
 }
 
@@ -157,7 +157,7 @@ func (c *Client) Delete(ctx context.Context, record string) error {
 		if did != c.did {
 			return fmt.Errorf("deleting %s: %w", uri, ErrNotYours)
 		}
-		uri = syntax.ATURI("at://" + string(did) + "/" + string(uri.Collection()) + "/" + string(uri.RecordKey()))
+		uri = uri.WithAuthority(syntax.AtIdentifier(did))
 	}
 	_, err = c.pds.Delete(ctx, uri, client.WriteOptions{})
 	return err
@@ -213,7 +213,7 @@ func (c *Client) uri(ctx context.Context, record string) (syntax.ATURI, error) {
 		return "", err
 	}
 	did, err := c.resolve(ctx, string(uri.Authority()))
-	return syntax.ATURI("at://" + string(did) + "/" + string(uri.Collection()) + "/" + string(uri.RecordKey())), err
+	return uri.WithAuthority(syntax.AtIdentifier(did)), err
 }
 
 // undo deletes the account's records of type T that match. The repository is asked and not the AppView: it knows at once.
@@ -260,6 +260,10 @@ func (c *Client) Unmute(ctx context.Context, account string) error {
 // profileKey is the one record key of app.bsky.actor.profile.
 const profileKey = "self"
 
+func (c *Client) profileURI() syntax.ATURI {
+	return syntax.NewATURI(syntax.AtIdentifier(c.did), "app.bsky.actor.profile", profileKey)
+}
+
 // maxConflicts is how often a change is begun anew because somebody else changed the same thing meanwhile.
 const maxConflicts = 5
 
@@ -267,7 +271,7 @@ const maxConflicts = 5
 // this package doesn't know stay. If the profile is changed by somebody else meanwhile, change is called again with what it
 // then is. A change that returns an error leaves everything as it was.
 func (c *Client) UpdateProfile(ctx context.Context, change func(*appbsky.ActorProfile) error) (Ref, error) {
-	uri := syntax.ATURI("at://" + string(c.did) + "/app.bsky.actor.profile/" + profileKey)
+	uri := c.profileURI()
 	for try := 1; ; try++ {
 		o := client.WriteOptions{MustNotExist: true}
 		profile := &appbsky.ActorProfile{CreatedAt: new(c.datetime())}
@@ -293,7 +297,7 @@ func (c *Client) UpdateProfile(ctx context.Context, change func(*appbsky.ActorPr
 
 // Profile returns the account's own profile record, as its PDS has it; [Client.Me] returns it as others see it.
 func (c *Client) Profile(ctx context.Context) (*appbsky.ActorProfile, error) {
-	r, err := client.Get[appbsky.ActorProfile](ctx, c.pds, syntax.ATURI("at://"+string(c.did)+"/app.bsky.actor.profile/"+profileKey), client.GetOptions{})
+	r, err := client.Get[appbsky.ActorProfile](ctx, c.pds, c.profileURI(), client.GetOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,7 @@ func Fetch[T any](ctx context.Context, uri string, o FetchOptions) (*Record[T], 
 	if err != nil {
 		return nil, fmt.Errorf("fetching %s: %w", uri, err)
 	}
-	at = syntax.NewATURI(who, at.Collection(), at.RecordKey())
+	at = at.WithAuthority(who)
 	if o.Unverified {
 		return Get[T](ctx, c, at, GetOptions{})
 	}

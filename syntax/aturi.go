@@ -107,6 +107,13 @@ func (u ATURI) Collection() NSID { _, c, _ := u.split(); return NSID(c) }
 // RecordKey returns the record key, "" if there is none.
 func (u ATURI) RecordKey() RecordKey { _, _, k := u.split(); return RecordKey(k) }
 
+// WithAuthority returns u in the repository of another account, or of the same under another name: of the DID that a handle led
+// to, for example.
+func (u ATURI) WithAuthority(a AtIdentifier) ATURI {
+	_, c, k := u.split()
+	return NewATURI(a, NSID(c), RecordKey(k))
+}
+
 // Path returns the repository path "collection/rkey", or the collection alone, or "".
 func (u ATURI) Path() string {
 	_, p, _ := strings.Cut(strings.TrimPrefix(string(u), atScheme), "/")

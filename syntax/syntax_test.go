@@ -355,7 +355,8 @@ func FuzzFormats(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if u, err := ParseATURI(s); err == nil {
-			if NewATURI(u.Authority(), u.Collection(), u.RecordKey()) != u {
+			if NewATURI(u.Authority(), u.Collection(), u.RecordKey()) != u || u.WithAuthority("did:web:a.test").WithAuthority(u.Authority()) != u ||
+				u.WithAuthority("did:web:a.test").Path() != u.Path() {
 				t.Errorf("%q does not come back from its parts", s)
 			}
 			if n := u.Normalize(); !ValidATURI(n) || n.Normalize() != n {

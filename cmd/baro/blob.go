@@ -43,11 +43,7 @@ func (e *env) blobSource(ctx context.Context, arg string, f networkFlags) (*acco
 	if err != nil {
 		return nil, err
 	}
-	ns, err := e.networks(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	return ns.lookup(ctx, id)
+	return e.lookup(ctx, id, f)
 }
 
 // eachBlob lists the blobs of an account.

@@ -53,15 +53,11 @@ func (e *env) get(ctx context.Context, arg string, f networkFlags, verify bool) 
 	if err != nil {
 		return err
 	}
-	ns, err := e.networks(ctx, f)
+	a, err := e.lookup(ctx, uri.Authority(), f)
 	if err != nil {
 		return err
 	}
-	a, err := ns.lookup(ctx, uri.Authority())
-	if err != nil {
-		return err
-	}
-	at := syntax.NewATURI(syntax.AtIdentifier(a.DID), uri.Collection(), uri.RecordKey())
+	at := uri.WithAuthority(syntax.AtIdentifier(a.DID))
 	c := a.client(e)
 	var r *client.Record[data.Raw]
 	if verify {

@@ -128,11 +128,7 @@ func (e *env) eachOfRepository(ctx context.Context, arg string, collection synta
 
 // eachOfPDS reads a record or a collection from a PDS.
 func (e *env) eachOfPDS(ctx context.Context, uri syntax.ATURI, f networkFlags, visit func(*lexRecord) bool) error {
-	ns, err := e.networks(ctx, f)
-	if err != nil {
-		return err
-	}
-	a, err := ns.lookup(ctx, uri.Authority())
+	a, err := e.lookup(ctx, uri.Authority(), f)
 	if err != nil {
 		return err
 	}
@@ -141,7 +137,7 @@ func (e *env) eachOfPDS(ctx context.Context, uri syntax.ATURI, f networkFlags, v
 		return &lexRecord{Name: string(r.URI), Type: r.URI.Collection(), Key: r.URI.RecordKey(), Value: r.Value}
 	}
 	if uri.RecordKey() != "" {
-		at := syntax.NewATURI(syntax.AtIdentifier(a.DID), uri.Collection(), uri.RecordKey())
+		at := uri.WithAuthority(syntax.AtIdentifier(a.DID))
 		r, err := client.Get[data.Raw](ctx, c, at, client.GetOptions{})
 		if err != nil {
 			return err

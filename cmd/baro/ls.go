@@ -84,11 +84,7 @@ func (e *env) ls(ctx context.Context, arg string, f lsFlags) error {
 		}
 		collection = c
 	}
-	ns, err := e.networks(ctx, f.networkFlags)
-	if err != nil {
-		return err
-	}
-	a, err := ns.lookup(ctx, uri.Authority())
+	a, err := e.lookup(ctx, uri.Authority(), f.networkFlags)
 	if err != nil {
 		return err
 	}

@@ -280,6 +280,15 @@ func (ns *networks) lookup(ctx context.Context, id syntax.AtIdentifier) (*accoun
 	return a, err
 }
 
+// lookup finds an account that has a PDS, in the networks that the flags name.
+func (e *env) lookup(ctx context.Context, id syntax.AtIdentifier, f networkFlags) (*account, error) {
+	ns, err := e.networks(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	return ns.lookup(ctx, id)
+}
+
 // identify finds an account: a handle under .test in the local network, another one in the public one, and a DID in either.
 func (ns *networks) identify(ctx context.Context, id syntax.AtIdentifier) (*account, error) {
 	test := id.Handle().TLD() == testDomain && !id.IsDID()

@@ -113,8 +113,7 @@ func (e *env) relayAccountList(ctx context.Context, f *networkFlags, collection 
 	if err != nil {
 		return err
 	}
-	pages := comatproto.SyncListRepos.Pages(ctx, c, comatproto.SyncListRepos_Params{Limit: new(int64(relayPage))})
-	for r, err := range xrpc.Items(pages, func(o *comatproto.SyncListRepos_Output) []comatproto.SyncListRepos_Repo { return o.Repos }) {
+	for r, err := range hostedRepos(ctx, c, relayPage) {
 		if err != nil {
 			return err
 		}
@@ -169,11 +168,7 @@ func (e *env) printRepoStatus(ctx context.Context, c *xrpc.Client, did syntax.DI
 	if e.json {
 		return e.printStruct(st)
 	}
-	rev := ""
-	if st.Rev != nil {
-		rev = *st.Rev
-	}
-	return e.printRow(st.Did, hostingStatus(&st.Active, st.Status), rev)
+	return e.printRow(st.Did, hostingStatus(&st.Active, st.Status), deref(st.Rev))
 }
 
 // relaySubject is the DID of an account. One that is given is not looked up: a relay may know what nobody else does any more.

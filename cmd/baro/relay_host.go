@@ -116,11 +116,7 @@ func (e *env) printHost(name string, status *string, accounts, seq *int64, whole
 	if e.json {
 		return e.printStruct(whole)
 	}
-	word := ""
-	if status != nil {
-		word = *status
-	}
-	return e.printRow(name, word, number(accounts), number(seq))
+	return e.printRow(name, deref(status), number(accounts), number(seq))
 }
 
 func number(n *int64) string {

@@ -183,23 +183,30 @@ func (s *repoSource) read(ctx context.Context, c repoCheck) (*repository, error)
 	return out, err
 }
 
-// keyOf finds the key of a commit's account. If the document has another one than the commit was signed with it is fetched
-// anew.
+// offlineHint says what helps those who can't have a key.
+const offlineHint = "--offline checks everything but the signature, --key DID-KEY checks it with a key that you know"
+
+// keyOf finds the key of a commit's account.
 func (s *repoSource) keyOf(ctx context.Context, c *repo.Commit) (*keys.PublicKey, error) {
-	const offline = "--offline checks everything but the signature, --key DID-KEY checks it with a key that you know"
-	ns, err := s.e.networks(ctx, s.f)
+	k, err := s.e.keyOf(ctx, c.DID, s.f, func(k *keys.PublicKey) bool { return c.Verify(k) == nil })
+	if err == nil && k == nil {
+		return nil, withHint(notVerified(fmt.Errorf("the DID document of %s has no signing key", c.DID)), offlineHint)
+	}
+	return k, err
+}
+
+// keyOf finds the key of an account, anew if the one at hand doesn't fit. It is nil if the account has none.
+func (e *env) keyOf(ctx context.Context, did syntax.DID, f networkFlags, fits func(*keys.PublicKey) bool) (*keys.PublicKey, error) {
+	ns, err := e.networks(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	a, err := ns.lookup(ctx, syntax.AtIdentifier(c.DID))
+	a, err := ns.lookup(ctx, syntax.AtIdentifier(did))
 	if err != nil {
-		return nil, withHint(fmt.Errorf("looking for the key of %s: %w", c.DID, err), offline)
+		return nil, withHint(fmt.Errorf("looking for the key of %s: %w", did, err), offlineHint)
 	}
-	if a.SigningKey == nil {
-		return nil, withHint(notVerified(fmt.Errorf("the DID document of %s has no signing key", c.DID)), offline)
-	}
-	if c.Verify(a.SigningKey) != nil {
-		if fresh, _, err := a.net.dir.Refresh(ctx, c.DID); err == nil && fresh.SigningKey != nil {
+	if a.SigningKey != nil && !fits(a.SigningKey) {
+		if fresh, _, err := a.net.dir.Refresh(ctx, did); err == nil {
 			return fresh.SigningKey, nil
 		}
 	}

@@ -80,11 +80,7 @@ func (e *env) repoExport(ctx context.Context, arg string, f exportFlags) error {
 	if err != nil {
 		return err
 	}
-	ns, err := e.networks(ctx, f.networkFlags)
-	if err != nil {
-		return err
-	}
-	a, err := ns.lookup(ctx, id)
+	a, err := e.lookup(ctx, id, f.networkFlags)
 	if err != nil {
 		return err
 	}

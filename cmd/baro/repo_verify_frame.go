@@ -69,7 +69,7 @@ func (e *env) repoVerifyFrame(ctx context.Context, arg string, f verifyFlags) er
 		o.Legacy = repo.LegacyAccept
 	}
 	if key == nil && !o.SkipSignature {
-		if key, err = e.frameKey(ctx, syntax.DID(did), f, func(k *keys.PublicKey) bool {
+		if key, err = e.keyOf(ctx, syntax.DID(did), f.networkFlags, func(k *keys.PublicKey) bool {
 			_, err := verify(k, o)
 			v, ok := errors.AsType[*repo.VerifyError](err)
 			return !ok || v.Reason != repo.ReasonSignature
@@ -179,22 +179,4 @@ func unread(v *repo.VerifyError) *repo.Report {
 		r.Checks = append(r.Checks, c)
 	}
 	return r
-}
-
-// frameKey finds the key of an account, anew if the one at hand doesn't fit. It is nil if the account has none.
-func (e *env) frameKey(ctx context.Context, did syntax.DID, f verifyFlags, fits func(*keys.PublicKey) bool) (*keys.PublicKey, error) {
-	ns, err := e.networks(ctx, f.networkFlags)
-	if err != nil {
-		return nil, err
-	}
-	a, err := ns.lookup(ctx, syntax.AtIdentifier(did))
-	if err != nil {
-		return nil, withHint(fmt.Errorf("looking for the key of %s: %w", did, err), "--offline checks everything but the signature, --key DID-KEY checks it with a key that you know")
-	}
-	if a.SigningKey != nil && !fits(a.SigningKey) {
-		if fresh, _, err := a.net.dir.Refresh(ctx, did); err == nil {
-			return fresh.SigningKey, nil
-		}
-	}
-	return a.SigningKey, nil
 }
