@@ -150,6 +150,9 @@ func TestTruncated(t *testing.T) {
 	b := fixtures.Read(t, "cars/tiny.car")
 	ends := map[int]bool{len(b): true}
 	s, err := car.NewScanner(b, car.Options{})
+	if len(s.Roots()) != 1 || s.Roots()[0] != s.Root() {
+		t.Errorf("roots %v", s.Roots())
+	}
 	for err == nil {
 		ends[s.Offset()] = true
 		_, err = s.Next()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -579,5 +580,55 @@ func TestProgress(t *testing.T) {
 	}
 	if p.Sent() != 2 || p.Last() != 9 {
 		t.Errorf("sent %d events, the last %d", p.Sent(), p.Last())
+	}
+}
+
+// TestServeAndFrames: one subscription without a handler around it, read as a loop, which a break ends on both sides.
+func TestServeAndFrames(t *testing.T) {
+	over := make(chan error, 2)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		over <- stream.Serve(r.Context(), w, r, newMemLog(10, 12, 13), stream.ServeOptions{})
+	}))
+	defer srv.Close()
+	u, err := stream.URL(srv.URL, stream.SubscribeRepos, url.Values{"cursor": {"11"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := stream.Dial(t.Context(), u, stream.DialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seqs []int64
+	for f, err := range c.Frames() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seqs = append(seqs, f.Seq); len(seqs) == 2 {
+			break
+		}
+	}
+	if !slices.Equal(seqs, []int64{12, 13}) {
+		t.Errorf("events %v", seqs)
+	}
+	if err := <-over; err == nil {
+		t.Error("a subscription is over without a reason")
+	}
+	n := 0
+	for _, err := range c.Frames() {
+		if n++; err == nil {
+			t.Fatal("a closed connection has a frame")
+		}
+	}
+	if n != 1 {
+		t.Errorf("a closed connection tells so %d times", n)
+	}
+
+	resp, err := http.Get(srv.URL) // no WebSocket
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if err := <-over; !errors.Is(err, stream.ErrRefused) || resp.StatusCode != http.StatusUpgradeRequired {
+		t.Errorf("%v, status %d", err, resp.StatusCode)
 	}
 }

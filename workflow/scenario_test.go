@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -596,3 +597,26 @@ func FuzzDecode(f *testing.F) {
 }
 
 func mustJSON(raw data.Raw) []byte { return must(data.AppendJSON(nil, raw)) }
+
+// TestQuery: a typed question whose answer asks for a write.
+func TestQuery(t *testing.T) {
+	w := newWorld(t)
+	svc := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		if r.Method != http.MethodGet || r.URL.RawQuery != "amount=5" {
+			t.Errorf("asked by %s with %q", r.Method, r.URL.RawQuery)
+		}
+		fmt.Fprintf(rw, `{"receipt":"r5","workflow":{"intent":"s","actions":[%s]}}`, w.create("a", "k1", "x"))
+	}))
+	t.Cleanup(svc.Close)
+	type params struct {
+		Amount int64 `json:"amount"`
+	}
+	out, err := Query(t.Context(), w.agent(nil, nil, svc.URL), "test", xrpc.Query[params, tipOutput]{NSID: testMethod}, &params{5})
+	if err != nil || out.Receipt != "r5" {
+		t.Errorf("%+v, %v", out, err)
+	}
+	if got := w.notes(); !equal(got, map[string]string{"k1": "x"}) {
+		t.Errorf("there is %v", got)
+	}
+}
