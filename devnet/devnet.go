@@ -62,7 +62,7 @@ type Options struct {
 
 	Log     *slog.Logger // nil: nothing is logged
 	Version string       // told by the services
-	// AdminPassword of the PDS; when empty, a network with a Dir makes one, in the file pds/secrets/admin.password.
+	// AdminPassword of the PDS and of the relay; when empty, a network with a Dir makes one, in the file pds/secrets/admin.password.
 	AdminPassword string
 	// OnMail is called for each mail that the PDS sends, with the file that it is in, "" of a network in memory. See [Network.Mails].
 	OnMail func(m Mail, file string)

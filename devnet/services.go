@@ -40,6 +40,7 @@ func (n *Network) plan() {
 		}
 		return ids
 	}
+	operator := "" // the password of who looks after the network, once the PDS has it
 	dir := func(name string) string { return n.world.FS.PathJoin(n.o.Dir, name) }
 	n.add(&service{name: "plc", stage: stagePLC, health: "/_health", make: func() (server, error) {
 		return directory.New(directory.Config{
@@ -60,7 +61,7 @@ func (n *Network) plan() {
 			}
 		}
 		n.mails = mails
-		return pds.New(pds.Config{
+		s, err := pds.New(pds.Config{
 			Mail: mails,
 			Dir:  dir("pds"), Memory: n.o.Memory,
 			PublicURL: n.urls.PDS, PLCURL: n.urls.PLC, HandleDomains: []string{HandleDomain},
@@ -68,10 +69,15 @@ func (n *Network) plan() {
 			Accounts:   pds.AccountConfig{RelaxLoopback: true, LogTokens: true},
 			CacheBytes: pdsCache,
 		}, n.world)
+		if err == nil {
+			operator = s.AdminPassword()
+		}
+		return s, err
 	}})
 	n.add(&service{name: "relay", stage: stageFollowers, health: "/_health", make: func() (server, error) {
 		return relay.New(relay.Config{
 			Dir: dir("relay"), Memory: n.o.Memory, Hosts: []string{n.urls.PDS}, Directory: directoryOf(), CacheBytes: relayCache,
+			AdminPassword: operator,
 		}, n.world)
 	}})
 	n.add(&service{name: "links", stage: stageFollowers, health: "/_health", make: func() (server, error) {

@@ -95,20 +95,31 @@ func (e *env) adminPassword(ctx context.Context, f *pdsAdmin, host string) (stri
 	if f.password != "" {
 		return f.password, nil
 	}
-	// A network on this machine, of this user, has a file that this user can read.
-	if isLoopback(host) && f.pds == "" && f.network != networkPublic {
-		dir := f.network
-		if dir == "" || dir == networkLocal {
-			var err error
-			if dir, err = dataDir(); err != nil {
-				return "", err
-			}
-		}
-		if p, err := firstLine(filepath.Join(dir, "pds", "secrets", "admin.password")); err == nil {
-			return p, nil
+	if f.pds == "" {
+		if p, err := f.localAdminPassword(host); p != "" || err != nil {
+			return p, err
 		}
 	}
 	return e.secretFrom(ctx, envName(adminPasswordFlag), "Password of the PDS's admin", false)
+}
+
+// localAdminPassword is the password of the operator of a network of this user on this machine, which is in a file that this user can
+// read; "" if the host belongs to none.
+func (f *networkFlags) localAdminPassword(host string) (string, error) {
+	if !isLoopback(host) || f.network == networkPublic {
+		return "", nil
+	}
+	dir := f.network
+	if dir == "" || dir == networkLocal {
+		var err error
+		if dir, err = dataDir(); err != nil {
+			return "", err
+		}
+	}
+	if p, err := firstLine(filepath.Join(dir, "pds", "secrets", "admin.password")); err == nil {
+		return p, nil
+	}
+	return "", nil
 }
 
 func firstLine(name string) (string, error) {

@@ -35,8 +35,8 @@ func newRelayAdmin(e *env, rf *networkFlags) *cobra.Command {
 		Use:   "admin",
 		Short: "Steer a relay, as its operator",
 		Long: "Takes accounts down, shuts hosts out and changes limits at a relay. Credentials are never arguments, which\n" +
-			"others on this machine could see: they come from BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN, the configuration, or a file. What is\n" +
-			"decided holds at once, and after a restart of the relay too.",
+			"others on this machine could see: they come from BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN, the configuration, or a file; the\n" +
+			"password of the network of 'baro up' is found by itself. What is decided holds at once, and after a restart of the relay too.",
 		Example: "  export BARO_ADMIN_PASSWORD=…\n  baro relay admin account takedown spam.example.com\n  baro relay admin host list",
 	}
 	pf := cmd.PersistentFlags()
@@ -228,12 +228,17 @@ func (e *env) adminClient(ctx context.Context, f *relayAdmin) (*adminClient, err
 			}
 		}
 	}
-	if password == "" && token == "" {
-		return nil, usagef("no credentials of the relay's operator: set BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN, or name a file with --admin-password-file")
-	}
 	n, _, err := e.relay(ctx, f.networkFlags)
 	if err != nil {
 		return nil, err
+	}
+	if password == "" && token == "" && f.relay == "" {
+		if password, err = f.localAdminPassword(n.relay); err != nil {
+			return nil, err
+		}
+	}
+	if password == "" && token == "" {
+		return nil, usagef("no credentials of the relay's operator: set BARO_ADMIN_PASSWORD or BARO_ADMIN_BEARER_TOKEN, or name a file with --admin-password-file")
 	}
 	if !strings.HasPrefix(n.relay, "https://") && !isLoopback(n.relay) {
 		return nil, usagef("%s is not reached by https: anybody on the way would learn the operator's credentials", n.relay)
@@ -295,6 +300,8 @@ func adminRefusal(resp *http.Response) error {
 		err = withHint(err, "is it the password of this relay's operator?")
 	case resp.StatusCode == http.StatusTooManyRequests:
 		err = withHint(err, "try again in %s s", resp.Header.Get("Retry-After"))
+	case strings.Contains(said.Message, "refusing to connect to"):
+		err = withHint(err, "a relay, or the network of 'baro up', goes to private addresses that it was started with --allow for")
 	case said.Error == "AdminDisabled":
 		err = withHint(err, "start the relay with BARO_ADMIN_PASSWORD")
 	case resp.StatusCode == http.StatusNotFound && said.Error == "":

@@ -151,6 +151,9 @@ func (s *Service) openAdmin() error {
 // MadeAdminPassword is the file in which this start of the service has put a new password of the operator; "" if there was one.
 func (s *Service) MadeAdminPassword() string { return s.madeAdmin }
 
+// AdminPassword is the operator's password, "" if there is no administration.
+func (s *Service) AdminPassword() string { return s.cfg.AdminPassword }
+
 // writeSecret makes a file that is durable, whole, and the owner's alone before the secret is in it.
 func writeSecret(fs vfs.FS, dir, path string, text []byte) error {
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
