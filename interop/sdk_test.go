@@ -14,6 +14,7 @@ import (
 	"image/png"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -671,7 +672,11 @@ func (s *sdk) blobs(t *testing.T) {
 func (s *sdk) bsky(t *testing.T) {
 	ctx := t.Context()
 	a, b := s.pds.CreateAccount(t, "erika"), s.pds.CreateAccount(t, "max")
-	o := bsky.Options{Identity: s.dir, Langs: []string{"de"}}
+	u, err := url.Parse(s.pds.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bsky.Options{Identity: s.dir, HTTP: identity.Guarded(u.Host), Langs: []string{"de"}}
 	// By handle, through the identity, without a word of where the PDS is.
 	erika, err := bsky.Login(ctx, a.Handle, a.Password, o)
 	if err != nil {

@@ -77,13 +77,15 @@ func measure() {
 
 	old := readAccepted(*results)
 	var rows []bench.Row
+	info, err := os.Stderr.Stat()
+	watched := !*asJSON && err == nil && info.Mode()&os.ModeCharDevice != 0
 	for _, group := range groups() {
 		for _, b := range group() {
 			if !pattern.MatchString(b.Name) || *brief && b.Long {
 				continue
 			}
 			progress := func(what string) {
-				if !*asJSON {
+				if watched {
 					fmt.Fprintf(os.Stderr, "\r\x1b[K%s", what)
 				}
 			}
@@ -104,8 +106,10 @@ func measure() {
 			}
 		}
 	}
-	if !*asJSON {
+	if watched {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+	if !*asJSON {
 		writeTable(os.Stdout, rows)
 	}
 	if *gate {
