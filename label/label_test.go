@@ -272,6 +272,11 @@ func TestSetAgainstModel(t *testing.T) {
 		if got := set.Active(now); !cmp.Equal(got, want) {
 			t.Fatalf("%s", cmp.Diff(want, got))
 		}
+		for _, l := range want {
+			if got, ok := set.Get(l.Key()); !ok || !cmp.Equal(got, l) {
+				t.Fatalf("%v, %v of the key of %v", got, ok, l)
+			}
+		}
 	}
 	l := sample()
 	l.Exp = "whenever"

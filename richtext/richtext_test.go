@@ -328,6 +328,9 @@ func TestProperty(t *testing.T) {
 			}
 		}
 		text := b.Build()
+		if b.Len() != len(text.Text) {
+			t.Fatalf("%d bytes are said to be in %q", b.Len(), text.Text)
+		}
 		for range rapid.IntRange(0, 5).Draw(t, "edits") {
 			edges := []int{0}
 			for i := range text.Text {
