@@ -28,6 +28,7 @@ const (
 type doorkeeper struct {
 	password, token [32]byte // digests; the zero value lets nobody in
 	clock           world.Clock
+	origins         http.CrossOriginProtection
 
 	mu       sync.Mutex
 	attempts map[string]*rate.Limiter
@@ -91,6 +92,10 @@ func (d *doorkeeper) forget() {
 func (d *doorkeeper) check(s *Service, r *http.Request) error {
 	if !d.open() {
 		return (&xrpc.Error{Status: http.StatusNotFound, Name: "AdminDisabled", Message: "this relay has no administration over HTTP: its operator has set no credentials"})
+	}
+	// A browser that knows the password would send it along with what the page of a stranger makes it do.
+	if err := d.origins.Check(r); err != nil {
+		return &xrpc.Error{Status: http.StatusForbidden, Name: "Forbidden", Message: "admin requests don't come from pages of other origins"}
 	}
 	addr := httpd.ClientAddr(r, s.cfg.TrustedProxies)
 	// In the clear the password is anybody's on the way, unless there is no way.

@@ -108,6 +108,20 @@ func TestAdminDoor(t *testing.T) {
 			r.Header.Set("X-Forwarded-Proto", "https")
 		}, 200},
 		"unknown path": {func(r *http.Request) { right(r); r.URL.Path = "/admin/pds/eat" }, 404},
+		"page of another origin": {func(r *http.Request) {
+			right(r)
+			r.Method, r.URL.Path, r.URL.RawQuery = "POST", "/admin/subs/setEnabled", "enabled=false"
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+		}, 403},
+		"page of another origin, older browser": {func(r *http.Request) {
+			right(r)
+			r.Method, r.URL.Path, r.URL.RawQuery = "POST", "/admin/subs/setEnabled", "enabled=false"
+			r.Header.Set("Origin", "https://evil.example.com")
+		}, 403},
+		"no page": {func(r *http.Request) {
+			right(r)
+			r.Method, r.URL.Path, r.URL.RawQuery = "POST", "/admin/subs/setEnabled", "enabled=true"
+		}, 200},
 	} {
 		w := call(h, c.edit)
 		if w.Code != c.want {
