@@ -1,6 +1,31 @@
 package main
 
-import "testing"
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// What a server says of a failure gives no orders to the terminal.
+func TestRefusalsAreInert(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":"InvalidRequest","message":"no\u001b]0;title\u0007\u202e\rbaro: success"}`)
+	}))
+	defer s.Close()
+	ownHome(t)
+	var out, errs strings.Builder
+	if code := run([]string{"relay", "host", "list", "--relay", s.URL}, strings.NewReader(""), &out, &errs); code != exitFailure {
+		t.Errorf("exit code %d", code)
+	}
+	said := out.String() + errs.String()
+	if strings.ContainsAny(said, "\x1b\a\r\u202e") || !strings.Contains(said, `no\u001b]0;title`) {
+		t.Errorf("said %q", said)
+	}
+}
 
 func TestCompareHosts(t *testing.T) {
 	at := func(status string, seq int64) *position { return &position{status, seq} }

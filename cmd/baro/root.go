@@ -113,7 +113,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		msg = "interrupted"
 	}
-	fmt.Fprintf(stderr, "baro: %s\n", msg)
+	fmt.Fprintf(stderr, "baro: %s\n", inert(msg)) // servers have a say in what their refusals say
 	if code == exitUsage && coded == nil {
 		fmt.Fprintf(stderr, "see '%s --help'\n", at.CommandPath())
 	}
