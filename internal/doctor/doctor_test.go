@@ -338,11 +338,21 @@ var cases = map[string]struct {
 		l.labeler(labels, l.key, l.key)
 		l.instead(labels, "/xrpc/com.atproto.label.queryLabels", status(500))
 	}, "labeler-query", ""},
-	"labels":          {"DID", func(l *lab) { l.labeler(labels, l.key, l.key) }, "", ""},
-	"labels of host":  {"https://" + labels, func(l *lab) { l.labeler(labels, l.key, l.key) }, "", ""},
-	"forged labels":   {"DID", func(l *lab) { l.labeler(labels, l.key, l.rotation) }, "labeler-signature", "#atproto_label"},
-	"odd labels":      {"DID", func(l *lab) { l.labeler(labels, l.key, l.key); l.labels[0].Cts = "today" }, "labeler-signature", ""},
-	"labels of none":  {"https://" + labels, func(l *lab) { l.labeler(labels, l.key, l.key); l.labels[0].Src = "did:web:nowhere.example.com" }, "labeler-source", ""},
+	"labels":         {"DID", func(l *lab) { l.labeler(labels, l.key, l.key) }, "", ""},
+	"labels of host": {"https://" + labels, func(l *lab) { l.labeler(labels, l.key, l.key) }, "", ""},
+	"forged labels":  {"DID", func(l *lab) { l.labeler(labels, l.key, l.rotation) }, "labeler-signature", "#atproto_label"},
+	"odd labels":     {"DID", func(l *lab) { l.labeler(labels, l.key, l.key); l.labels[0].Cts = "today" }, "labeler-signature", ""},
+	"labels of none": {"https://" + labels, func(l *lab) { l.labeler(labels, l.key, l.key); l.labels[0].Src = "did:web:nowhere.example.com" }, "labeler-source", ""},
+	"many labels": {"https://" + labels, func(l *lab) {
+		l.labeler(labels, l.key, l.key)
+		for i := range 20 {
+			by := l.labels[0]
+			if i >= 4 { // more than were asked for
+				by.Src = fmt.Sprintf("did:web:nowhere%d.example.com", i)
+			}
+			l.labels = append(l.labels, by)
+		}
+	}, "", ""},
 	"labels of other": {"https://" + labels, func(l *lab) { l.labeler("other.example.com", l.key, l.key) }, "labeler-source", "lead here"},
 }
 

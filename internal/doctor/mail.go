@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/smtp"
 	"net/url"
@@ -34,9 +35,9 @@ func (x *exam) mail(ctx context.Context, u *url.URL) {
 		config = x.o.TLS.Clone()
 	}
 	config.ServerName = u.Hostname()
-	conn := raw
+	var conn net.Conn = &brief{raw, io.LimitReader(raw, maxSMTP)}
 	if u.Scheme == "smtps" {
-		secure := tls.Client(raw, config)
+		secure := tls.Client(conn, config)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			kind, text := x.unreachable(err)
 			if kind != hostTLS || notTLS(err) {
@@ -75,6 +76,17 @@ func (x *exam) mail(ctx context.Context, u *url.URL) {
 	x.find(mailUp, at, "it takes connections, encrypts them and offers AUTH")
 	_ = c.Quit() // it was asked what there was to ask
 }
+
+// maxSMTP is how much a mail server may say, certificates included.
+const maxSMTP = 256 << 10
+
+// brief is a connection that ends when the other side has said so much.
+type brief struct {
+	net.Conn
+	r io.Reader
+}
+
+func (b *brief) Read(p []byte) (int, error) { return b.r.Read(p) }
 
 // notTLS says whether the other side doesn't speak TLS at all.
 func notTLS(err error) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +85,22 @@ func TestMail(t *testing.T) {
 				t.Errorf("found %v, want %s", found, c.want)
 			}
 		})
+	}
+}
+
+// A server that doesn't come to an end is not kept in memory until the time is up.
+func TestEndlessMailServer(t *testing.T) {
+	l := newLab(t)
+	var sent atomic.Int64
+	l.dial["mail.lab.example.com:587"] = talking(t, func(c net.Conn) {
+		line := strings.Repeat("220-welcome\r\n", 4096)
+		for n, err := 0, error(nil); err == nil; sent.Add(int64(n)) {
+			n, err = fmt.Fprint(c, line)
+		}
+	})
+	found := l.examine("smtp://mail.lab.example.com")
+	if _, ok := found["mail-broken"]; !ok || sent.Load() > 32<<20 { // what the buffers of the connection hold, and more
+		t.Errorf("found %v after %d bytes", found, sent.Load())
 	}
 }
 
