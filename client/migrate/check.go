@@ -184,14 +184,12 @@ func (j *Job) lookAtNewHost(ctx context.Context, in Input, f *findings, facts ma
 	}
 
 	domains := strings.Join(out.AvailableUserDomains, ", ")
-	under := slices.ContainsFunc(out.AvailableUserDomains, func(d string) bool {
-		return strings.HasSuffix(string(p.Handle.Normalize()), "."+strings.TrimPrefix(strings.ToLower(d), "."))
-	})
+	under := isUnder(p.Handle, out.AvailableUserDomains)
 	switch at, err := comatproto.IdentityResolveHandle.Call(ctx, host, &comatproto.IdentityResolveHandle_Params{Handle: string(p.Handle)}); {
 	case under && err == nil && at.Did != string(p.DID):
 		f.add(LevelProblem, "handle", "choose another one", "%s is taken by %s", p.Handle, at.Did)
 	case under:
-	case strings.HasSuffix(string(p.Handle), oldDomain(p)):
+	case strings.HasSuffix(string(p.Handle), oldDomain(p)), isUnder(p.Handle, j.oldDomains(ctx)):
 		f.add(LevelProblem, "handle", "choose one under "+domains+", or of your own domain", "%s belongs to the old host", p.Handle)
 	default:
 		j.o.Identity.PurgeHandle(p.Handle)
@@ -208,6 +206,22 @@ func (j *Job) lookAtNewHost(ctx context.Context, in Input, f *findings, facts ma
 	case !j.begun[StepAccount]:
 		f.add(LevelNote, about, "", "%s has an inactive account of %s already, which will be used: its password is needed", p.To, p.DID)
 	}
+}
+
+// isUnder says whether a handle is one of those that a host gives out.
+func isUnder(h syntax.Handle, domains []string) bool {
+	return slices.ContainsFunc(domains, func(d string) bool {
+		return strings.HasSuffix(string(h.Normalize()), "."+strings.TrimPrefix(strings.ToLower(d), "."))
+	})
+}
+
+// oldDomains are those that the old host gives handles of, none if it doesn't tell: its handles needn't be below its own name.
+func (j *Job) oldDomains(ctx context.Context) []string {
+	out, err := comatproto.ServerDescribeServer.Call(ctx, j.anyone(j.plan.From).XRPC(), nil)
+	if err != nil {
+		return nil
+	}
+	return out.AvailableUserDomains
 }
 
 // oldDomain is what handles of the old host end in, as far as its name tells.

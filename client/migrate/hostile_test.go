@@ -639,6 +639,13 @@ func TestCheck(t *testing.T) {
 	if s := check(func(p *Plan) { p.Handle = "x.example.com" }, Input{Old: m.oldAccount()}); s != "" {
 		t.Errorf("a handle of one's own: %s", s)
 	}
+	old, err := comatproto.RepoDescribeRepo.Call(ctx, &xrpc.Client{Host: h.old, HTTP: h.http}, &comatproto.RepoDescribeRepo_Params{Repo: string(m.did)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := check(func(p *Plan) { p.Handle = syntax.Handle(old.Handle) }, Input{Old: m.oldAccount()}); !strings.Contains(s, "belongs to the old host") {
+		t.Errorf("the handle %s of the old host, which leads to the account until it has moved: %s", old.Handle, s)
+	}
 	if _, err := comatproto.ServerCreateAccount.Call(ctx, &xrpc.Client{Host: h.new, HTTP: h.http}, &comatproto.ServerCreateAccount_Input{Handle: "taken.new.test", Password: new(oldPassword)}); err != nil {
 		t.Fatal(err)
 	}

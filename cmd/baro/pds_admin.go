@@ -234,11 +234,11 @@ func newAdminAccountInfo(e *env, f *pdsAdmin) *cobra.Command {
 		if out.Email != nil && out.EmailConfirmedAt != nil {
 			email += " (confirmed " + *out.EmailConfirmedAt + ")"
 		}
-		rows := [][2]string{{"did", out.Did}, {"handle", out.Handle}, {"email", email}, {"created", out.IndexedAt}, {"takedown", takedownText(st.Takedown)}, {"off since", text(out.DeactivatedAt)}}
+		rows := [][2]string{{"did", out.Did}, {"handle", out.Handle}, {"email", email}, {"created", out.IndexedAt}, {"takedown", takedownText(st.Takedown)}, {"inactive", text(out.DeactivatedAt)}}
 		if out.InvitedBy != nil {
 			rows = append(rows, [2]string{"invited", out.InvitedBy.Code})
 		}
-		return e.printRows(append(rows, [2]string{"codes", fmt.Sprint(len(out.Invites))}, [2]string{"no codes", yes(out.InvitesDisabled)}))
+		return e.printRows(append(rows, [2]string{"codes", fmt.Sprint(len(out.Invites))}, [2]string{"codes off", yes(out.InvitesDisabled)}))
 	})
 }
 

@@ -119,7 +119,11 @@ func (c *crawler) ask(ctx context.Context, relay string) error {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("%s: %q", resp.Status, text)
+		var said struct{ Error, Message string }
+		if json.Unmarshal(text, &said) == nil && said.Message != "" {
+			text = []byte(said.Message)
+		}
+		return fmt.Errorf("%s: %s", resp.Status, text)
 	}
 	return nil
 }

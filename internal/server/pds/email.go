@@ -3,6 +3,7 @@ package pds
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -219,9 +220,9 @@ func checkPassword(password string) error {
 	case password == "":
 		why = "a password is needed"
 	case len(password) < minPassword:
-		why = "the password is too short"
+		why = fmt.Sprintf("the password is too short: at least %d characters", minPassword)
 	case len(password) > maxPassword:
-		why = "the password is too long"
+		why = fmt.Sprintf("the password is too long: at most %d bytes", maxPassword)
 	default:
 		return nil
 	}
