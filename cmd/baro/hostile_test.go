@@ -323,23 +323,6 @@ func TestLyingRecord(t *testing.T) {
 	}
 }
 
-// What a terminal would obey comes out as an escape in errors too: servers word them.
-func TestHostileErrors(t *testing.T) {
-	ownHome(t)
-	const text = "a\x1b]0;owned\x07b\u009b31mc\u202ed\U000e0041\r\nbaro: all is well é"
-	l := newLiar(t)
-	said, _ := json.Marshal(map[string]string{"error": "Bad" + text, "message": text})
-	l.methods["com.atproto.repo.getRecord"] = func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(400)
-		_, _ = w.Write(said)
-	}
-	code, out, errs := l.baro(t, "get", "at://alice.test/com.example.note/1")
-	if code == exitOK || strings.ContainsAny(out+errs, "\x1b\x07\u009b\u202e\U000e0041\r") || !strings.Contains(errs, "owned") || !strings.Contains(errs, "é") || strings.Count(errs, "\n") != 1 {
-		t.Errorf("exit code %d\n%q%q", code, out, errs)
-	}
-}
-
 // What a terminal would obey comes out as an escape, and is still the same JSON.
 func TestHostileText(t *testing.T) {
 	ownHome(t)

@@ -109,7 +109,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case !e.started:
 		code = exitUsage
 	}
-	msg := inert(strings.TrimSpace(strings.NewReplacer("\n", " ", "\t", " ").Replace(explain(err).Error()))) // servers have their say in it
+	msg := strings.TrimSpace(strings.NewReplacer("\n", " ", "\t", " ").Replace(explain(err).Error()))
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		msg = "interrupted"
 	}
