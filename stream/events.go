@@ -234,6 +234,9 @@ func records(ctx context.Context, o *Options, open func(*Options) source) iter.S
 		p.recordsOnly = true
 		safe := p.tracker.Cursor()
 		for j, err := range p.events(ctx) {
+			if safe == 0 {
+				safe = p.began
+			}
 			ev := &j.ev
 			if ev.Problem != nil && p.o.OnProblem != nil {
 				p.o.OnProblem(ev.Problem)

@@ -346,6 +346,26 @@ func TestResume(t *testing.T) {
 	t.Logf("%d rounds, %d records again", rounds, again)
 }
 
+// Who begins with what happens now has a cursor with the first record: not 0, which would ask for everything that the server keeps.
+func TestCursorOfFirstRecord(t *testing.T) {
+	w := newWorld(t)
+	a := w.account("a")
+	a.write(note(posts, 1, "before"))
+	a.write(note(posts, 2, "one"), note(likes, 2, "two"), note(likes, 3, "three"))
+	o := w.options()
+	var told []int64
+	o.OnCursor = func(seq int64) { told = append(told, seq) }
+	for r, err := range stream.RecordsFrom(t.Context(), w.after(1), o) {
+		if err != nil || r.Cursor != 1 {
+			t.Errorf("%s: cursor %d, %v", r.URI(), r.Cursor, err)
+		}
+		break
+	}
+	if !slices.Equal(told, []int64{1}) {
+		t.Errorf("told %v", told)
+	}
+}
+
 // A cursor stays below an account whose key is slow, and the others don't wait for it.
 func TestSlowKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -170,6 +170,9 @@ func labels(ctx context.Context, o *LabelOptions, open func(*Options) source) it
 		}
 		safe := p.tracker.Cursor()
 		for j, err := range p.events(ctx) {
+			if safe == 0 {
+				safe = p.began
+			}
 			problem := func(q *Problem) (strict bool) {
 				if q == nil {
 					return false

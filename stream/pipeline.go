@@ -26,6 +26,7 @@ type pipeline struct {
 	labels      *labeling // nil: of repositories
 
 	tracker *Tracker
+	began   int64      // place before the first event that was handed out; the loop's
 	ready   chan *lane // those with an event to verify. Each is in it once at the most, so that sending never waits
 	out     outbox
 	lookups chan struct{} // slots
@@ -180,6 +181,10 @@ func (p *pipeline) events(ctx context.Context) iter.Seq2[*job, error] {
 				tell(safe)
 				end(safe, outer.Err())
 				return
+			}
+			if safe == 0 { // or who has no cursor yet would have to go back to the oldest event that the server keeps
+				safe = p.tracker.Cursor()
+				p.began = safe
 			}
 			j.ev.Cursor = p.tracker.Done(j.track)
 			if p.o.Strict && j.ev.Problem != nil && j.ev.Problem.Seq != 0 {
