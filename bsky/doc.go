@@ -6,6 +6,8 @@
 //	like, err := c.LikeRef(ctx, post) // or c.Like, with the address of a page
 //	for item, err := range c.Timeline().All(ctx) { … }
 //
+// [Login] takes a password; an account that package auth/oauth has logged in, in the browser, goes to [ForAccount].
+//
 // Records are written to the account's own PDS; what is read comes from an AppView, which the PDS passes the questions on
 // to. Mentions, links and tags in a text are found by package richtext unless the post says otherwise.
 //
