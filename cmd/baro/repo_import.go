@@ -151,6 +151,8 @@ func (e *env) sendRepo(ctx context.Context, c *client.Client, file *os.File, siz
 			} else if ok {
 				wait = max(wait, d)
 			}
+		case n > 1 && refused && hasRepo(ctx, c, want):
+			return nil // a try that was given up has come to its end at the server, and in the way of this one
 		case refused || !cutOff(err):
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"slices"
@@ -119,7 +120,7 @@ func (e *env) goOn(ctx context.Context, src *repoSource, part *newFile, begun bo
 	if err != nil {
 		return nil, nil, err
 	}
-	share, err := r.share(was.Data, 0)
+	share, err := r.share(was.Data)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -208,49 +209,48 @@ func (r *resumption) commit(id cid.CID) (*repo.Commit, []byte, error) {
 	return c, b, nil
 }
 
-// share guesses which part of a subtree is there: the subtrees of a node are taken to be of one size.
-func (r *resumption) share(root cid.CID, depth int) (float64, error) {
-	i, b, err := r.find(root)
-	if errors.Is(err, mst.ErrNotFound) || depth > mst.MaxLayer {
-		return 0, nil
-	} else if err != nil {
-		return 0, err
+// share guesses which part of a tree's blocks is there. A subtree that isn't is taken for one of the usual size: of all keys, one in four
+// is a layer further up, and some three records come with a node.
+func (r *resumption) share(root cid.CID) (float64, error) {
+	type subtree struct {
+		root  cid.CID
+		layer int
 	}
-	if !r.first(i) {
-		return 1, nil // it has been counted: no tree has a node twice
-	}
+	open := []subtree{{root, 0}}
 	var n mst.Node
-	if err := n.Decode(b); err != nil {
-		return 0, nil
-	}
-	var below []cid.CID
-	records := 0.0
-	if n.Left.Defined() {
-		below = append(below, n.Left)
-	}
-	for _, x := range n.Entries {
-		if x.Right.Defined() {
-			below = append(below, x.Right)
-		}
-		if r.likely(x.Value) {
-			records++
-		}
-	}
-	switch {
-	case len(n.Entries) == 0 && len(below) == 0:
-		return 1, nil
-	case len(below) == 0:
-		return records / float64(len(n.Entries)), nil
-	}
-	sum := 0.0
-	for _, c := range below {
-		s, err := r.share(c, depth+1)
-		if err != nil {
+	have, missing := 0.0, 0.0
+	for len(open) > 0 {
+		at := open[len(open)-1]
+		open = open[:len(open)-1]
+		i, b, err := r.find(at.root)
+		if errors.Is(err, mst.ErrNotFound) {
+			missing += max(1, math.Pow(4, float64(at.layer+1))*4/3)
+			continue
+		} else if err != nil {
 			return 0, err
 		}
-		sum += s
+		if !r.first(i) || n.Decode(b) != nil {
+			continue
+		}
+		have++
+		if len(n.Entries) > 0 {
+			at.layer = mst.Layer(n.Entries[0].Key)
+		}
+		if n.Left.Defined() {
+			open = append(open, subtree{n.Left, at.layer - 1})
+		}
+		for _, x := range n.Entries {
+			if x.Right.Defined() {
+				open = append(open, subtree{x.Right, at.layer - 1})
+			}
+			if r.likely(x.Value) {
+				have++
+			} else {
+				missing++
+			}
+		}
 	}
-	return sum / float64(len(below)), nil
+	return have / (have + missing), nil
 }
 
 // first says whether a block is met for the first time since seen was emptied.
