@@ -349,12 +349,13 @@ func (r *follower) followRepos(ctx context.Context, ns *networks, n *network, di
 				lines = append(lines, opEvent{Seq: line.Seq, DID: line.DID, Time: line.Time, Rev: line.Rev, opLine: op, verdict: line.verdict})
 			}
 		}
-		last := false
-		for _, l := range lines {
+		last, whole := false, true
+		for i, l := range lines {
 			if last, err = r.print(l); err != nil {
 				return err
 			}
 			if last {
+				whole = i == len(lines)-1
 				break
 			}
 		}
@@ -362,7 +363,9 @@ func (r *follower) followRepos(ctx context.Context, ns *networks, n *network, di
 			return errors.Join(r.w.Flush(), notVerified(fmt.Errorf("event %d of %s: %w", line.Seq, line.DID, verr)))
 		}
 		if last {
-			r.saveCursor(ev.Cursor)
+			if whole { // or the next run would leave out the rest of it
+				r.saveCursor(ev.Cursor)
+			}
 			return nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +151,21 @@ func TestFirehoseBlocksAndOps(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &line); err != nil || code != exitOK || line.Path != "com.example.note/7" || line.Seq != 7 || line.DID != string(repotest.DID) || line.Rev != c.Rev || line.Record == nil {
 		t.Errorf("exit code %d, %+v, %v: %s%s", code, line, err, out, errs)
 	}
+	// A run that ends within a commit leaves all of it to the next one.
+	two, _ := commitFrame(t, 9, mst.New(), "", syntax.NewTID(time.Now().UnixMicro(), 0), repotest.Key(), func(x *stream.Commit) {
+		x.Ops = append(x.Ops, x.Ops[0])
+		x.Ops[1].Path = "com.example.note/again"
+	})
+	l.methods[stream.SubscribeRepos] = frames(two)
+	place := filepath.Join(t.TempDir(), "place-")
+	for limit, want := range map[int]string{1: "8 ", 2: "9 "} {
+		place := place + want
+		code, out, errs = l.baro(t, "firehose", "--ops", "--limit", strconv.Itoa(limit), "--cursor-file", place)
+		if b, err := os.ReadFile(place); code != exitOK || strings.Count(out, "\n") != limit || err != nil || !strings.HasPrefix(string(b), want) {
+			t.Errorf("limit %d: exit code %d, place %q, %v: %s%s", limit, code, b, err, out, errs)
+		}
+	}
+	l.methods[stream.SubscribeRepos] = frames(frame, broken)
 	if code, out, _ = l.baro(t, "firehose", "--limit", "2", "--verify", "--quiet"); code != exitVerification || out != "" {
 		t.Errorf("quiet: exit code %d: %s", code, out)
 	}
