@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,10 +16,10 @@ import (
 
 	"github.com/barograph/baro/cbor"
 	"github.com/barograph/baro/data"
-	"github.com/barograph/baro/internal/fixtures"
 	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/label"
 	"github.com/barograph/baro/lexicon"
+	"github.com/barograph/baro/lexicons"
 )
 
 func key(t testing.TB, c keys.Curve, seed string) *keys.PrivateKey {
@@ -203,14 +201,8 @@ func TestDecode(t *testing.T) {
 // TestAgainstLexicon holds the encoding against the schema.
 func TestAgainstLexicon(t *testing.T) {
 	cat := lexicon.NewCatalog()
-	for _, name := range []string{"defs", "subscribeLabels"} {
-		b, err := os.ReadFile(filepath.Join(fixtures.Root(), "..", "shared", "lexicons", "com", "atproto", "label", name+".json"))
-		if err != nil {
-			t.Skip("the reference schemas are missing")
-		}
-		if _, err := cat.AddJSON(b); err != nil {
-			t.Fatal(err)
-		}
+	if err := cat.AddFS(lexicons.FS); err != nil {
+		t.Fatal(err)
 	}
 	message := func(l label.Label) []byte {
 		b := cbor.AppendMap(nil, 2)
