@@ -128,14 +128,16 @@ type accountState struct {
 	tokens    sessionCache
 	admin     atomic.Pointer[[sha256.Size]byte] // digest of the operator's credentials, when they are configured as a slow hash
 
-	sessions stripedMutex // by session, over read-rotate-write
-	changes  stripedMutex // by account, over read-edit-write
-	randMu   sync.Mutex   // over the service's source of randomness, which need not be safe for concurrent use
+	sessions   stripedMutex // by session, over read-rotate-write
+	changes    stripedMutex // by account, over read-edit-write
+	confirming stripedMutex // by token, over read-count-write; nothing else is locked meanwhile
+	randMu     sync.Mutex   // over the service's source of randomness, which need not be safe for concurrent use
 
 	mu      sync.Mutex
 	claimed map[string]struct{}   // names that a request in progress is about to take
 	invites map[string]*inviteUse // codes that a request in progress is about to use
 	pending map[syntax.DID]pendingChange
+	knocks  map[knock]*answeredKnock // operator's credentials that are being looked at
 }
 
 // openAccounts gets secrets and clients ready. New calls it when the store and the log are open.
@@ -143,6 +145,7 @@ func (s *Service) openAccounts() error {
 	a := &s.accounts
 	a.claimed = map[string]struct{}{}
 	a.invites = map[string]*inviteUse{}
+	a.knocks = map[knock]*answeredKnock{}
 	if err := s.openPending(); err != nil {
 		return err
 	}

@@ -148,16 +148,11 @@ func (s *Service) requireAdmin(r *http.Request) error {
 	if strings.HasPrefix(s.cfg.PublicURL, "http://") && !s.clientAddr(r).IsLoopback() {
 		return refuse(http.StatusForbidden, "Forbidden", "admin requests need HTTPS")
 	}
-	caller := httpd.ClientKey(s.clientAddr(r))
-	if err := s.accounts.limits.spent(s.world.Clock.Now(), "adminGuesses", caller); err != nil {
+	good, err := s.knock(r.Context(), knock{httpd.ClientKey(s.clientAddr(r)), sha256.Sum256([]byte(user + ":" + password))}, user, password)
+	if err != nil {
 		return err
 	}
-	good, err := s.adminPassword(r.Context(), user, password)
-	if err != nil {
-		return passwordFailure(err)
-	}
 	if !good {
-		_ = s.accounts.limits.count(s.world.Clock.Now(), http.Header{}, "adminGuesses", caller, 1, 1) // the next one is told
 		s.world.Log.Warn("admin credentials refused", "path", r.URL.Path)
 		return refused
 	}
@@ -165,10 +160,67 @@ func (s *Service) requireAdmin(r *http.Request) error {
 	return nil
 }
 
-// adminPassword checks the operator's name and password.
-func (s *Service) adminPassword(ctx context.Context, user, password string) (bool, error) {
+// knock is a try to come in as the operator: who tries, and a digest of the credentials.
+type knock struct {
+	caller string
+	digest [sha256.Size]byte
+}
+
+// answeredKnock is what became of a knock, when done is closed.
+type answeredKnock struct {
+	done chan struct{}
+	good bool
+	err  error
+}
+
+// knock checks the operator's credentials, and counts the try before it looks at them; a right one is given back. While a check is going
+// on, the same credentials from the same caller wait for it, so that many right requests at once are one try.
+func (s *Service) knock(ctx context.Context, k knock, user, password string) (bool, error) {
+	a := &s.accounts
+	for {
+		a.mu.Lock()
+		first := a.knocks[k]
+		if first == nil {
+			break
+		}
+		a.mu.Unlock()
+		select {
+		case <-first.done:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		if first.err == nil {
+			return first.good, nil
+		}
+		if refused := (*xrpc.Error)(nil); errors.As(first.err, &refused) {
+			return false, first.err
+		} // else the first one's patience ended, which is not this one's
+	}
+	giveBack, err := a.limits.take(s.world.Clock.Now(), http.Header{}, "adminGuesses", k.caller, 1, 1)
+	if err != nil {
+		a.mu.Unlock()
+		return false, err
+	}
+	mine := &answeredKnock{done: make(chan struct{})}
+	a.knocks[k] = mine
+	a.mu.Unlock()
+	mine.good, mine.err = s.adminPassword(ctx, k.digest, user, password)
+	if mine.err != nil {
+		mine.err = passwordFailure(mine.err)
+	}
+	if mine.good || mine.err != nil {
+		giveBack()
+	}
+	a.mu.Lock()
+	delete(a.knocks, k)
+	a.mu.Unlock()
+	close(mine.done)
+	return mine.good, mine.err
+}
+
+// adminPassword checks the operator's name and password, of which got is the digest.
+func (s *Service) adminPassword(ctx context.Context, got [sha256.Size]byte, user, password string) (bool, error) {
 	// Compared as digests, so that neither content nor length shows in the time it takes.
-	got := sha256.Sum256([]byte(user + ":" + password))
 	if !strings.HasPrefix(s.cfg.AdminPassword, "$") {
 		want := sha256.Sum256([]byte("admin:" + s.cfg.AdminPassword))
 		return subtle.ConstantTimeCompare(got[:], want[:]) == 1, nil

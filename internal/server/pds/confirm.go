@@ -98,7 +98,11 @@ func (s *Service) sendToken(ctx context.Context, a *account, purpose string) err
 	if err != nil {
 		return err
 	}
-	if err := s.write(ctx, func(b kv.Batch) { b.Set(tokenKey(a.DID, purpose), row) }); err != nil {
+	key := tokenKey(a.DID, purpose)
+	unlock := s.accounts.confirming.lock(string(key))
+	err = s.write(ctx, func(b kv.Batch) { b.Set(key, row) })
+	unlock()
+	if err != nil {
 		return err
 	}
 	if s.cfg.Accounts.LogTokens {
@@ -160,6 +164,8 @@ func (s *Service) useToken(ctx context.Context, a *account, purpose, token strin
 
 func (s *Service) checkToken(ctx context.Context, key []byte, a *account, token string) error {
 	invalid := refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is not valid")
+	// The count of the tries must not take the place of a newer token.
+	defer s.accounts.confirming.lock(string(key))()
 	v, err := s.store.Get(key)
 	if errors.Is(err, kv.ErrNotFound) {
 		return invalid
@@ -205,10 +211,13 @@ func (s *Service) checkFactor(ctx context.Context, r *xrpc.Request, a *account, 
 		if err := s.mailToken(ctx, r, a, tokenSignIn); err != nil {
 			return nil, err
 		}
-		return nil, refuse(http.StatusUnauthorized, "AuthFactorTokenRequired", "a sign-in code has been sent to your e-mail address")
+		return nil, errFactorMailed
 	}
 	return s.useToken(ctx, a, tokenSignIn, token)
 }
+
+// errFactorMailed asks for the second factor.
+var errFactorMailed = refuse(http.StatusUnauthorized, "AuthFactorTokenRequired", "a sign-in code has been sent to your e-mail address")
 
 // errands are things that are done after their request was answered, so that the time of the answer doesn't tell what had to be done.
 type errands struct {

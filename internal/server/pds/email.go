@@ -151,7 +151,11 @@ func (s *Service) requestPasswordReset(_ context.Context, r *xrpc.Request, in *c
 	if s.cfg.Mail == nil && !s.cfg.Accounts.LogTokens {
 		return nil, refuse(http.StatusBadRequest, "InvalidRequest", "this server does not send e-mail")
 	}
-	if err := s.limitBy(r, "mail", tokenPassword+" "+email); err != nil {
+	// Anybody may ask, so one address can't use up what the owner, at another, has.
+	if err := s.limit(r, "mail", tokenPassword+" "+email); err != nil {
+		return nil, err
+	}
+	if err := s.limitBy(r, "resetMails", email); err != nil {
 		return nil, err
 	}
 	ctx := s.running

@@ -187,7 +187,8 @@ func (s *Service) requestAccountDelete(ctx context.Context, r *xrpc.Request, _ *
 
 // deleteAccount is com.atproto.server.deleteAccount: with the password and the token that was sent.
 func (s *Service) deleteAccount(ctx context.Context, r *xrpc.Request, in *comatproto.ServerDeleteAccount_Input) (*xrpc.None, error) {
-	if err := s.limit(r, "deleteAccount", in.Did); err != nil {
+	giveBack, err := s.guess(r, in.Did) // the same tries as those of signing in
+	if err != nil {
 		return nil, err
 	}
 	hash := ""
@@ -198,6 +199,9 @@ func (s *Service) deleteAccount(ctx context.Context, r *xrpc.Request, in *comatp
 		return nil, err
 	}
 	ok, err := s.accounts.passwords.verify(ctx, hash, in.Password)
+	if ok || err != nil {
+		giveBack()
+	}
 	if err != nil {
 		return nil, passwordFailure(err)
 	}

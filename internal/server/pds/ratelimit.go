@@ -20,20 +20,20 @@ type limitRule struct {
 
 // Limits per name; the defaults of the network. Callers are counted under an address, an account, or both.
 var limitRules = map[string][]limitRule{
-	"createSession":   {{30, 5 * time.Minute}, {300, 24 * time.Hour}},
-	"signIns":         {{600, 5 * time.Minute}}, // of one address, whoever it tries to be
+	"passwords":       {{30, 5 * time.Minute}, {300, 24 * time.Hour}}, // wrong ones, for one account from one address
+	"signIns":         {{600, 5 * time.Minute}},                       // of one address, whoever it tries to be
 	"createAccount":   {{100, 5 * time.Minute}},
 	"updateHandle":    {{10, 5 * time.Minute}, {50, 24 * time.Hour}},
 	"refreshIdentity": {{60, 5 * time.Minute}},
 	"resolveLexicon":  {{300, 5 * time.Minute}},
-	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}}, // of one kind, to one account
+	"mail":            {{5, time.Hour}, {15, 24 * time.Hour}},  // of one kind, to one account
+	"resetMails":      {{20, time.Hour}, {60, 24 * time.Hour}}, // to one account, whoever asks
 	"forgotten":       {{15, time.Hour}, {50, 24 * time.Hour}},
 	"resetPassword":   {{50, 5 * time.Minute}},
 	"tokens":          {{50, 5 * time.Minute}}, // tries to use one
 	"appPasswords":    {{60, time.Hour}},
-	"deleteAccount":   {{50, 5 * time.Minute}},
 	"admin":           {{600, 5 * time.Minute}},
-	"adminGuesses":    {{20, 5 * time.Minute}, {200, 24 * time.Hour}},
+	"adminGuesses":    {{20, 5 * time.Minute}, {200, 24 * time.Hour}}, // wrong ones, from one address
 
 	"requests": {{3000, 5 * time.Minute}}, // of one address, of any kind but for
 	"exports":  {{6000, 5 * time.Minute}}, // getRepo
@@ -53,6 +53,9 @@ const relaxed = 100
 
 // maxLimitKeys bounds the counters kept. When there are more, the ones that ended are swept, and then the oldest go.
 const maxLimitKeys = 1 << 16
+
+// maxLimitName is how much of a name that a caller gives makes a counter's name.
+const maxLimitName = 256
 
 type limitKey struct {
 	name string
@@ -122,15 +125,27 @@ func (s *Service) limitBy(r *xrpc.Request, name, who string) error {
 }
 
 func (s *Service) count(r *http.Request, h http.Header, name, who string) error {
+	_, err := s.take(r, h, name, who)
+	return err
+}
+
+func (s *Service) take(r *http.Request, h http.Header, name, who string) (giveBack func(), err error) {
 	generosity := 1
 	if s.unlimited(s.clientAddr(r)) {
 		generosity = relaxed
 	}
-	return s.accounts.limits.count(s.world.Clock.Now(), h, name, who, 1, generosity)
+	return s.accounts.limits.take(s.world.Clock.Now(), h, name, who, 1, generosity)
 }
 
 // count takes points from the rules of a name, or refuses and takes none.
 func (l *limits) count(now time.Time, h http.Header, name, who string, points, generosity int) error {
+	_, err := l.take(now, h, name, who, points, generosity)
+	return err
+}
+
+// take is count for what only costs points when it fails: giveBack returns them, and tells so in h. The points are taken before it is
+// known how the call ends, so that calls at the same time never are more than the rules allow.
+func (l *limits) take(now time.Time, h http.Header, name, who string, points, generosity int) (giveBack func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// The rule that leaves the least is the one that is told.
@@ -154,7 +169,7 @@ func (l *limits) count(now time.Time, h http.Header, name, who string, points, g
 		}
 	}
 	if tightest == nil {
-		return nil
+		return func() {}, nil
 	}
 	refused := left < 0
 	if refused {
@@ -169,28 +184,35 @@ func (l *limits) count(now time.Time, h http.Header, name, who string, points, g
 	h.Set("RateLimit-Reset", strconv.FormatInt(tightest.ends.Unix(), 10))
 	h.Set("RateLimit-Policy", strconv.Itoa(told.calls)+";w="+strconv.Itoa(int(told.window/time.Second)))
 	if !refused {
-		return nil
+		return sync.OnceFunc(func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			for _, c := range counters[:len(rules)] { // of the window in which the points were taken, which may have ended
+				c.calls -= points
+			}
+			h.Set("RateLimit-Remaining", strconv.Itoa(max(left+points, 0)))
+		}), nil
 	}
 	wait := max(int64(tightest.ends.Sub(now)/time.Second)+1, 1)
 	e := refuse(http.StatusTooManyRequests, "RateLimitExceeded", "too many requests: try again in %d seconds", wait)
 	e.Header = h.Clone()
 	e.Header.Set("Retry-After", strconv.FormatInt(wait, 10))
-	return e
+	return nil, e
 }
 
-// spent refuses what count would refuse, and counts nothing.
-func (l *limits) spent(now time.Time, name, who string) error {
-	l.mu.Lock()
-	over := false
-	for i, rule := range limitRules[name] {
-		c := l.counts[limitKey{name, i, who}]
-		over = over || c != nil && now.Before(c.ends) && c.calls >= rule.calls
+// guess counts a try to enter the password of an account (its DID, or whatever name was given for one that isn't here) before the password
+// is looked at, and together with all other tries from the same address; of an account's three names each counts for all. The caller gives
+// the try back when it was none: the password was right, or was never looked at.
+//
+// Counting by account and address means that a stranger elsewhere can't keep the owner out by guessing.
+func (s *Service) guess(r *xrpc.Request, who string) (giveBack func(), err error) {
+	if err := s.limit(r, "signIns", ""); err != nil {
+		return nil, err
 	}
-	l.mu.Unlock()
-	if !over {
-		return nil
+	if len(who) > maxLimitName {
+		who = who[:maxLimitName]
 	}
-	return l.count(now, http.Header{}, name, who, 1, 1) // which words the refusal
+	return s.take(r.Request, r.Out, "passwords", who+" "+httpd.ClientKey(s.clientAddr(r.Request)))
 }
 
 func (l *limits) makeRoom(now time.Time) {

@@ -41,20 +41,16 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 	}
 	// Counted by account where there is one, so that its three names don't give three times the guesses.
 	who, hash := strings.ToLower(strings.TrimSpace(in.Identifier)), ""
-	if len(who) > 256 {
-		who = who[:256]
-	}
 	if a != nil {
 		who, hash = string(a.DID), a.Password
 	}
-	if err := s.limit(r, "signIns", ""); err != nil {
-		return nil, err
-	}
-	if err := s.limit(r, "createSession", who); err != nil {
+	giveBack, err := s.guess(r, who)
+	if err != nil {
 		return nil, err
 	}
 	ok, err := s.accounts.passwords.verify(ctx, hash, in.Password)
 	if err != nil {
+		giveBack()
 		return nil, passwordFailure(err)
 	}
 	sc, app, unlock := scopeAccess, "", func() {}
@@ -71,17 +67,22 @@ func (s *Service) createSession(ctx context.Context, r *xrpc.Request, in *comatp
 	}
 	if a.Status == hostingTakendown || a.Status == hostingSuspended {
 		if !value(in.AllowTakendown) || sc.isApp() {
+			giveBack()
 			return nil, refuse(http.StatusUnauthorized, "AccountTakedown", "the account has been taken down")
 		}
 		sc = scopeTakendown
 	}
 	if !sc.isApp() && a.emailFactor() {
 		release, err := s.checkFactor(ctx, r, a, value(in.AuthFactorToken))
+		if errors.Is(err, errFactorMailed) {
+			giveBack()
+		}
 		if err != nil {
 			return nil, err
 		}
 		defer release()
 	}
+	giveBack()
 	t, put, err := s.newAppSession(a.DID, sc, app, a.Epoch)
 	if err != nil {
 		return nil, err
