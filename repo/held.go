@@ -103,6 +103,13 @@ func (s *heldSet) keep(c *cid.CID, data []byte) {
 	}
 }
 
+// memory returns about how many bytes the blocks take that are there: with an entry's head and its slots in the table, which
+// for tiny blocks are most of it.
+func (s *heldSet) memory() int64 {
+	const each = heldHead + 24
+	return s.bytes + s.againBytes + int64(s.count+s.n+s.again)*each
+}
+
 // settle enters what is pending into the table.
 func (s *heldSet) settle() {
 	if 4*(s.count+s.n) > 3*len(s.table) {

@@ -92,8 +92,10 @@ func TestEndlessFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh := func() io.Reader { return &endless{} }
-	same := func() io.Reader { return &endless{same: true} }
+	fresh := func() io.Reader { return &endless{size: 10_000} }
+	same := func() io.Reader { return &endless{size: 10_000, same: true} }
+	tiny := func() io.Reader { return &endless{size: 8} }
+	empty := func() io.Reader { return &endless{} }
 	for _, c := range []struct {
 		name   string
 		r      io.Reader
@@ -103,8 +105,13 @@ func TestEndlessFiles(t *testing.T) {
 		{"unlinked at the start", io.MultiReader(bytes.NewReader(file[:s.Offset()]), fresh()), repo.ReasonBuffer},
 		{"the same at the end", io.MultiReader(bytes.NewReader(file), same()), repo.ReasonExtraBlocks},
 		{"the same at the start", io.MultiReader(bytes.NewReader(file[:s.Offset()]), same()), repo.ReasonBuffer},
+		{"tiny ones at the end", io.MultiReader(bytes.NewReader(file), tiny()), repo.ReasonExtraBlocks},
+		{"tiny ones at the start", io.MultiReader(bytes.NewReader(file[:s.Offset()]), tiny()), repo.ReasonBuffer},
+		{"empty ones at the end", io.MultiReader(bytes.NewReader(file), empty()), repo.ReasonExtraBlocks},
+		{"empty ones at the start", io.MultiReader(bytes.NewReader(file[:s.Offset()]), empty()), repo.ReasonBuffer},
 	} {
-		rd, err := repo.Open(c.r, repo.ReadOptions{MaxBuffer: 4 << 20})
+		in := &io.LimitedReader{R: c.r, N: 16 << 20} // no more is read than this, the overhead of tiny blocks included
+		rd, err := repo.Open(in, repo.ReadOptions{MaxBuffer: 4 << 20})
 		if err == nil {
 			for _, e := range rd.Records() {
 				err = e
@@ -119,6 +126,7 @@ func TestEndlessFiles(t *testing.T) {
 // endless is a stream of blocks.
 type endless struct {
 	n    int
+	size int // of each block; 0 stands for the empty block
 	same bool
 	rest []byte
 }
@@ -128,7 +136,10 @@ func (e *endless) Read(p []byte) (int, error) {
 		if !e.same {
 			e.n++
 		}
-		b := junk(e.n, 10_000)
+		var b []byte
+		if e.size > 0 {
+			b = junk(e.n, e.size)
+		}
 		e.rest = car.AppendBlock(nil, cid.Sum(cid.DagCBOR, b), b)
 	}
 	n := copy(p, e.rest)

@@ -41,15 +41,15 @@ type ReadOptions struct {
 	Legacy bool
 	// MaxBytes bounds the file, 0 for no bound.
 	MaxBytes int64
-	// MaxBuffer bounds the bytes of blocks that come before they are wanted, and so are held, or that come once more, 0 for
-	// DefaultMaxBuffer. A file in streamable order needs none.
+	// MaxBuffer bounds the memory for blocks that come before they are wanted, and so are held, or that come once more, 0 for
+	// DefaultMaxBuffer. To the bytes of a block it counts about 60 for keeping it. A file in streamable order needs none.
 	MaxBuffer int64
 	// Retain is for how many bytes of the file a block is kept because a later path may link to the same record, 0 for
 	// DefaultRetain, negative for none.
 	Retain int64
 	// MaxUnlinked bounds the bytes of blocks that nothing links to. The bound is a tenth of what is linked to, or this if it
 	// is more; 0 stands for DefaultMaxUnlinked, and a negative number for no such blocks at all. Blocks that come more often
-	// than they are linked to have the same bound.
+	// than they are linked to have the same bound. Blocks smaller than a CID count as that many bytes on average.
 	MaxUnlinked int64
 }
 
@@ -73,8 +73,9 @@ type Reader struct {
 	*fileMemory
 	atEnd   bool
 	started bool
-	linked  int64 // bytes of blocks that were wanted, as often as they were
-	surplus int64 // bytes of blocks that came again before all was seen
+	links   int   // how often blocks were wanted
+	linked  int64 // bytes of them, as often as they were
+	surplus int64 // bytes of blocks that came again before all was seen, with their CIDs
 	report  Report
 	err     error
 }
@@ -329,7 +330,6 @@ func (r *Reader) drain() error {
 		}
 		if r.recent.get(r.ahead) != nil || r.held.has(r.ahead) {
 			r.report.Duplicates++
-			r.surplus += int64(len(r.aheadData))
 		} else {
 			r.report.Unlinked++
 			r.report.UnlinkedBytes += int64(len(r.aheadData))
@@ -352,11 +352,13 @@ func (r *Reader) quota() error {
 	if r.o.MaxUnlinked > 0 {
 		most = max(most, r.linked/10)
 	}
-	if n := r.report.UnlinkedBytes; n > most || r.o.MaxUnlinked < 0 && r.report.Unlinked > 0 {
-		return failf(ReasonExtraBlocks, "%d bytes of blocks that nothing links to, more than %d", n, most)
+	// The number counts too: a file of empty blocks has no end.
+	if n := r.report.Unlinked; max(r.report.UnlinkedBytes, int64(n)*cid.Size) > most || r.o.MaxUnlinked < 0 && n > 0 {
+		return failf(ReasonExtraBlocks, "%d blocks of %d bytes that nothing links to, more than %d", n, r.report.UnlinkedBytes, most)
 	}
-	if again := r.report.Bytes - r.report.UnlinkedBytes - r.linked; again > most {
-		return failf(ReasonExtraBlocks, "%d bytes of blocks that are there more often than they are linked to, more than %d", again, most)
+	n, again := r.report.Blocks-r.report.Unlinked-r.links, r.report.Bytes-r.report.UnlinkedBytes-r.linked
+	if max(again, int64(n)*cid.Size) > most {
+		return failf(ReasonExtraBlocks, "%d blocks of %d bytes that are there more often than they are linked to, more than %d", n, again, most)
 	}
 	return nil
 }
@@ -391,6 +393,7 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 	} else if b, err = r.search(c); err != nil {
 		return nil, err
 	}
+	r.links++
 	r.linked += int64(len(b))
 	return b, nil
 }
@@ -425,12 +428,12 @@ func (r *Reader) search(c *cid.CID) ([]byte, error) {
 			return r.take(), nil
 		case r.recent.get(r.ahead) != nil:
 			r.report.Duplicates++
-			r.surplus += int64(len(r.aheadData))
+			r.surplus += int64(len(r.aheadData)) + cid.Size
 		default:
 			r.held.keep(r.ahead, r.aheadData)
 			r.report.Streamable, r.report.Held = false, r.held.bytes
 		}
-		if r.held.bytes+r.held.againBytes+r.surplus > r.o.MaxBuffer {
+		if r.held.memory()+r.surplus > r.o.MaxBuffer {
 			return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted, or again", r.o.MaxBuffer)
 		}
 		r.ahead = nil
