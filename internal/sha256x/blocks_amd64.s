@@ -112,14 +112,15 @@ GLOBL swap<>(SB), RODATA|NOPTR, $16
 	SHA256MSG2 m3, m0;      \
 	SHA256MSG1 m3, m2
 
-// ADDUP adds the variables after the rounds to those before them, and keeps the sum in memory too.
-#define ADDUP(p, feba, hgdc) \
-	MOVOU (p), X0;      \
-	PADDD X0, feba;     \
-	MOVOU feba, (p);    \
-	MOVOU 16(p), X0;    \
-	PADDD X0, hgdc;     \
-	MOVOU hgdc, 16(p)
+// ADDUP adds the variables after the rounds to those before them, and keeps the sum in memory too, stride bytes further.
+#define ADDUP(p, stride, feba, hgdc) \
+	MOVOU (p), X0;                \
+	PADDD X0, feba;               \
+	MOVOU feba, (p)(stride*1);    \
+	MOVOU 16(p), X0;              \
+	PADDD X0, hgdc;               \
+	MOVOU hgdc, 16(p)(stride*1);  \
+	ADDQ  stride, p
 
 // A is a step of the first message: four rounds and the words for the four that are sixteen rounds later. It has X1 and X2
 // for its variables and X3 to X6 for words.
@@ -143,11 +144,12 @@ TEXT ·cpuid(SB), NOSPLIT, $0-24
 	MOVL DX, d+20(FP)
 	RET
 
-// func blocks1(s *state, p *byte, n int)
-TEXT ·blocks1(SB), NOSPLIT, $0-24
+// func blocks1(s *state, stride int, p *byte, n int)
+TEXT ·blocks1(SB), NOSPLIT, $0-32
 	MOVQ  s+0(FP), DI
-	MOVQ  p+8(FP), SI
-	MOVQ  n+16(FP), CX
+	MOVQ  stride+8(FP), R10
+	MOVQ  p+16(FP), SI
+	MOVQ  n+24(FP), CX
 	LEAQ  ·k(SB), AX
 	MOVOU swap<>(SB), X15
 	MOVOU (DI), X1
@@ -176,19 +178,21 @@ loop:
 	A(13, X5, X6, X3, X4)
 	A(14, X6, X3, X4, X5)
 	ROUNDS(15, X6, X1, X2)
-	ADDUP(DI, X1, X2)
+	ADDUP(DI, R10, X1, X2)
 	ADDQ $64, SI
 	DECQ CX
 	JNZ  loop
 	RET
 
-// func blocks2(s, t *state, p, q *byte, n int)
-TEXT ·blocks2(SB), NOSPLIT, $0-40
+// func blocks2(s, t *state, sstride, tstride int, p, q *byte, n int)
+TEXT ·blocks2(SB), NOSPLIT, $0-56
 	MOVQ  s+0(FP), DI
 	MOVQ  t+8(FP), R8
-	MOVQ  p+16(FP), SI
-	MOVQ  q+24(FP), R9
-	MOVQ  n+32(FP), CX
+	MOVQ  sstride+16(FP), R10
+	MOVQ  tstride+24(FP), R11
+	MOVQ  p+32(FP), SI
+	MOVQ  q+40(FP), R9
+	MOVQ  n+48(FP), CX
 	LEAQ  ·k(SB), AX
 	MOVOU swap<>(SB), X15
 	MOVOU (DI), X1
@@ -241,8 +245,8 @@ loop:
 	B(14, X13, X10, X11, X12)
 	ROUNDS(15, X6, X1, X2)
 	ROUNDS(15, X13, X8, X9)
-	ADDUP(DI, X1, X2)
-	ADDUP(R8, X8, X9)
+	ADDUP(DI, R10, X1, X2)
+	ADDUP(R8, R11, X8, X9)
 	ADDQ $64, SI
 	ADDQ $64, R9
 	DECQ CX

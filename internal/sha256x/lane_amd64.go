@@ -33,6 +33,7 @@ type lane struct {
 	whole int // blocks in the message
 	all   int // with those of tail
 	tail  [2 * blockSize]byte
+	trail []state // nil, or the states before each block of the message, and after the last one
 }
 
 func (l *lane) start(msg []byte) {
@@ -58,6 +59,21 @@ func (l *lane) row(msg []byte) (int, *byte) {
 	return l.all - l.next, &l.tail[(l.next-l.whole)*blockSize]
 }
 
+// at returns where the state before the next block is, and how far behind it that after the block has to go, in bytes.
+func (l *lane) at() (*state, int) {
+	if l.trail != nil && l.next < l.whole {
+		return &l.trail[l.next], Size
+	}
+	return &l.state, 0
+}
+
+// step goes on by n blocks of a row, which have been hashed.
+func (l *lane) step(n int) {
+	if l.next += n; l.trail != nil && l.next == l.whole {
+		l.state = l.trail[l.whole]
+	}
+}
+
 // pass goes to the end of a row.
 func (l *lane) pass() {
 	if l.next < l.whole {
@@ -75,9 +91,11 @@ func together(s, t *lane, a, b []byte) {
 		n, p := s.row(a)
 		m, q := t.row(b)
 		n = min(n, m)
-		blocks2(&s.state, &t.state, p, q, n)
-		s.next += n
-		t.next += n
+		x, xs := s.at()
+		y, ys := t.at()
+		blocks2(x, y, xs, ys, p, q, n)
+		s.step(n)
+		t.step(n)
 	}
 }
 
@@ -85,20 +103,21 @@ func together(s, t *lane, a, b []byte) {
 func (l *lane) finish(msg []byte) {
 	for !l.done() {
 		n, p := l.row(msg)
-		blocks1(&l.state, p, n)
-		l.next += n
+		x, xs := l.at()
+		blocks1(x, xs, p, n)
+		l.step(n)
 	}
 }
 
-// blocks1 hashes n > 0 blocks from p on into s.
+// blocks1 hashes n > 0 blocks from p on into s. The state after each block goes stride bytes behind the one before it.
 //
 //go:noescape
-func blocks1(s *state, p *byte, n int)
+func blocks1(s *state, stride int, p *byte, n int)
 
 // blocks2 hashes n > 0 blocks from p on into s, and as many from q on into t.
 //
 //go:noescape
-func blocks2(s, t *state, p, q *byte, n int)
+func blocks2(s, t *state, sstride, tstride int, p, q *byte, n int)
 
 // wide is sixteen messages side by side: their states, a word of all of them in each row, a to h, and what is to be hashed of
 // each next, left blocks from off bytes behind base on.

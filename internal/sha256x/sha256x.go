@@ -13,6 +13,9 @@
 //	}
 //	q.Flush()
 //
+// [Trails] and [Short] are for the nodes and keys of a tree: for messages that begin like one hashed before, and for many of
+// one block, of whose digests a few bits matter.
+//
 // On amd64 with the SHA instructions that is assembly, in blocks_amd64.s for one and two messages and, with AVX-512, in
 // wide_amd64.s for sixteen, which is what a queue waits for. Everywhere else, and with the build tag purego, it is
 // crypto/sha256, one message after the other. The results are the same. It is not a general hash: there is no hash.Hash, and
