@@ -250,7 +250,9 @@ func encodeFast(b []byte, n *node, p unsafe.Pointer, left int) []byte {
 	case opRaw:
 		return encodeRawFast(b, *(*Raw)(p), left)
 	case opBlob:
-		return encodeBlobFast(b, (*Blob)(p))
+		if left > 0 {
+			return encodeBlobFast(b, (*Blob)(p))
+		}
 	case opStruct:
 		return encodeStructFast(b, n, p, n.record, left)
 	case opPointer:

@@ -185,7 +185,7 @@ func (d *fastDecoder) value(n *node, p unsafe.Pointer, pos, left int) int {
 		}
 		return d.raw((*Raw)(p), pos, left)
 	case opBlob:
-		return d.blob((*Blob)(p), pos)
+		return d.blob((*Blob)(p), pos, left)
 	case opStruct:
 		return d.structure(n, p, n.record, pos, left)
 	case opPointer:
@@ -221,14 +221,14 @@ func (d *fastDecoder) raw(p *Raw, pos, left int) int {
 }
 
 // blob reads a blob of the usual form.
-func (d *fastDecoder) blob(p *Blob, pos int) int {
+func (d *fastDecoder) blob(p *Blob, pos, left int) int {
 	b := d.b[pos:]
 	const (
 		ref  = len(blobStart)
 		size = ref + cid.Size
 		val  = size + len(blobSize)
 	)
-	if len(b) < val || string(b[:ref]) != blobStart || string(b[size:val]) != blobSize {
+	if left <= 0 || len(b) < val || string(b[:ref]) != blobStart || string(b[size:val]) != blobSize {
 		return -1
 	}
 	c, err := cid.FromBytes(b[ref:size])
@@ -461,7 +461,7 @@ func (d *fastDecoder) structure(n *node, p unsafe.Pointer, typed bool, pos, left
 		case opUnion:
 			pos = d.union(f.node, fp, pos, left-1)
 		case opBlob:
-			pos = d.blob((*Blob)(fp), pos)
+			pos = d.blob((*Blob)(fp), pos, left-1)
 		default:
 			if f.null && b[pos] == 0xf6 {
 				if f.kit {

@@ -83,7 +83,7 @@ func (n *node) append(dst []byte, v reflect.Value, left int) ([]byte, error) {
 	case opRaw:
 		return appendRaw(dst, v.Bytes(), left)
 	case opBlob, opCustom:
-		return v.Addr().Interface().(fieldCodec).AppendCBOR(dst)
+		return appendCustom(dst, v.Addr().Interface().(fieldCodec), left)
 	case opType:
 		return cbor.AppendText(dst, n.name), nil
 	case opStruct:
@@ -111,6 +111,18 @@ func (n *node) append(dst []byte, v reflect.Value, left int) ([]byte, error) {
 
 // depthOf is how many containers are open where left may still be opened. Beyond the depth of records nothing is counted.
 func depthOf(left int) int { return max(0, cbor.MaxDepth-left) }
+
+// appendCustom appends what writes itself, and so doesn't know how deep it is.
+func appendCustom(dst []byte, v fieldCodec, left int) ([]byte, error) {
+	out, err := v.AppendCBOR(dst)
+	if err != nil {
+		return dst, err
+	}
+	if _, err := cbor.ScanWithin(out[len(dst):], depthOf(left)); err != nil {
+		return dst, err
+	}
+	return out, nil
+}
 
 func appendRaw(dst []byte, raw Raw, left int) ([]byte, error) {
 	if len(raw) == 0 {

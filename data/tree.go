@@ -147,17 +147,14 @@ func encode(dst []byte, v any, left int) ([]byte, error) {
 		}
 		return cbor.AppendLink(dst, v), nil
 	case Raw:
-		if err := cbor.Valid(v); err != nil {
-			return dst, err
-		}
-		return append(dst, v...), nil
+		return appendRaw(dst, v, left)
 	case Blob:
-		return v.AppendCBOR(dst)
+		return appendCustom(dst, &v, left)
 	case *Blob:
 		if v == nil {
 			return cbor.AppendNull(dst), nil
 		}
-		return v.AppendCBOR(dst)
+		return appendCustom(dst, v, left)
 	case []any:
 		return encodeArray(dst, v, left)
 	case []string:

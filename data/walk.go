@@ -91,16 +91,19 @@ func (w *walker) value(n int) error {
 		if n > 0 {
 			w.path[n-1].Type = typ
 		}
+		if n == len(w.path) {
+			return &Error{Offset: w.r.Offset(), Path: pathOf(w.path[:]), Rule: RuleDepth}
+		}
 		if string(typ) == blobType {
 			start := w.r
 			w.leaf.Kind = k
 			if w.leaf.Blob.ReadCBOR(&w.r) == nil {
+				if err := extraWithin(start, &w.leaf.Blob, n); err != nil {
+					return err
+				}
 				return w.visit(w.path[:n], &w.leaf)
 			}
 			w.r = start
-		}
-		if n == len(w.path) {
-			return &Error{Offset: w.r.Offset(), Path: pathOf(w.path[:]), Rule: RuleDepth}
 		}
 		size, err := w.r.Map()
 		if err != nil {
@@ -172,6 +175,9 @@ func blobs(r *cbor.Reader, left int, yield func(Blob, error) bool) (bool, error)
 			var b Blob
 			again := start
 			if b.ReadCBOR(&again) == nil {
+				if err := extraWithin(start, &b, cbor.MaxDepth-left); err != nil {
+					return false, err
+				}
 				*r = again
 				return yield(b, nil), nil
 			}
@@ -202,6 +208,16 @@ func blobs(r *cbor.Reader, left int, yield func(Blob, error) bool) (bool, error)
 		return true, r.Skip()
 	}
 	return true, nil
+}
+
+// extraWithin checks that the fields of the blob at r which a blob doesn't have nest no deeper than they may, depth
+// containers being open around it.
+func extraWithin(r cbor.Reader, b *Blob, depth int) error {
+	if len(b.Extra) == 0 {
+		return nil
+	}
+	_, err := r.RawWithin(depth)
+	return err
 }
 
 // looksLikeBlob tells by the first keys whether the map of n entries at start, whose entries begin at r, is worth trying.
