@@ -29,6 +29,7 @@ package car
 import (
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"strconv"
 
@@ -48,7 +49,7 @@ const (
 
 // Options bounds what is read. The zero value is fit for a repository from anywhere.
 type Options struct {
-	MaxBlock  int   // bytes of one block without its CID; 0 means cbor.MaxRecord
+	MaxBlock  int   // bytes of one block without its CID; 0 means cbor.MaxRecord, negative any number
 	MaxBlocks int   // blocks in all; 0 means any number
 	MaxBytes  int64 // bytes of the archive in all; 0 means any number
 
@@ -61,11 +62,17 @@ type Options struct {
 }
 
 func (o *Options) maxBlock() int {
-	if o.MaxBlock == 0 {
+	switch {
+	case o.MaxBlock == 0:
 		return cbor.MaxRecord
+	case o.MaxBlock < 0:
+		return maxSection
 	}
-	return o.MaxBlock
+	return min(o.MaxBlock, maxSection)
 }
+
+// maxSection keeps sums of lengths within an int, whatever is declared.
+const maxSection = math.MaxInt / 4
 
 // Rule names what is wrong with an archive.
 type Rule string

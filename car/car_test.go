@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -220,6 +221,9 @@ var refused = []struct {
 	{"block over 1 MiB", append(archive(emptyHeader), 0xa5, 0x80, 0x40), car.Options{}, car.RuleBlockSize, 0, 18},
 	{"huge block", append(archive(emptyHeader), bytes.Repeat([]byte{0xff}, 8)...), car.Options{}, car.RuleTruncated, 0, 18},
 	{"largest length", append(append(archive(emptyHeader), bytes.Repeat([]byte{0xff}, 8)...), 0x7f), car.Options{}, car.RuleBlockSize, 0, 18},
+	{"largest length, any allowed", append(append(archive(emptyHeader), bytes.Repeat([]byte{0xff}, 8)...), 0x7f), car.Options{MaxBlock: math.MaxInt}, car.RuleBlockSize, 0, 18},
+	{"largest length, no bound", append(append(archive(emptyHeader), bytes.Repeat([]byte{0xff}, 8)...), 0x7f), car.Options{MaxBlock: -1}, car.RuleBlockSize, 0, 18},
+	{"block of 256 PiB, no bound", append(append(archive(emptyHeader), bytes.Repeat([]byte{0xff}, 8)...), 0x03), car.Options{MaxBlock: -1}, car.RuleTruncated, 0, 18},
 	{"block that isn't there", append(archive(emptyHeader), 0xa4, 0x80, 0x40), car.Options{}, car.RuleTruncated, 0, 18},
 	{"block over the limit", archive(emptyHeader, string(hello[:])+"hello"), car.Options{MaxBlock: 4}, car.RuleBlockSize, 0, 18},
 	{"too many blocks", archive(emptyHeader, string(hello[:])+"hello", string(hello[:])+"hello"), car.Options{MaxBlocks: 1}, car.RuleBlocks, 1, 60},
