@@ -425,7 +425,17 @@ func TestFloat(t *testing.T) {
 // A value is scanned as deep as what is around it leaves room for.
 func TestWithin(t *testing.T) {
 	b := unhex("8181 81 00")
-	for depth, ok := range map[int]bool{0: true, cbor.MaxDepth - 3: true, cbor.MaxDepth - 2: false, cbor.MaxDepth: false} {
+	tooDeep := append(bytes.Repeat([]byte{0x81}, cbor.MaxDepth), 0x80)
+	for _, depth := range []int{0, -1, math.MinInt} {
+		if _, err := cbor.ScanWithin(tooDeep, depth); err == nil {
+			t.Errorf("ScanWithin %d: 33 containers accepted", depth)
+		}
+		r := cbor.NewReader(tooDeep)
+		if _, err := r.RawWithin(depth); err == nil {
+			t.Errorf("RawWithin %d: 33 containers accepted", depth)
+		}
+	}
+	for depth, ok := range map[int]bool{-1: true, 0: true, cbor.MaxDepth - 3: true, cbor.MaxDepth - 2: false, cbor.MaxDepth: false} {
 		if n, err := cbor.ScanWithin(b, depth); (err == nil) != ok || ok && n != len(b) {
 			t.Errorf("ScanWithin %d: %d, %v", depth, n, err)
 		}

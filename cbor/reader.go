@@ -259,14 +259,15 @@ func (r *Reader) Skip() error {
 // Raw checks the next value and returns a view of its bytes.
 func (r *Reader) Raw() ([]byte, error) { return r.RawWithin(0) }
 
-// RawWithin is [Reader.Raw] for a value that lies within depth containers, which count towards [MaxDepth].
+// RawWithin is [Reader.Raw] for a value that lies within depth containers, which count towards [MaxDepth]; less than 0 counts
+// as 0.
 func (r *Reader) RawWithin(depth int) ([]byte, error) {
 	if r.off < len(r.b) && r.b[r.off]>>5 == majText { // not worth a scan
 		start := r.off
 		_, err := r.TextBytes()
 		return r.b[start:r.off:r.off], err
 	}
-	end, err := scan(r.b, r.off, r.l.sub(r.b, r.off), depth)
+	end, err := scan(r.b, r.off, r.l.sub(r.b, r.off), max(depth, 0))
 	if err != nil {
 		err.Path = joinPath(r.path(), err.Path)
 		return nil, err

@@ -33,9 +33,9 @@ func Scan(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// ScanWithin is [Scan] for a value that lies within depth containers, which count towards [MaxDepth].
+// ScanWithin is [Scan] for a value that lies within depth containers, which count towards [MaxDepth]; less than 0 counts as 0.
 func ScanWithin(b []byte, depth int) (n int, err error) {
-	n, e := scan(b, 0, nil, depth)
+	n, e := scan(b, 0, nil, max(depth, 0))
 	if e != nil {
 		return 0, e
 	}
