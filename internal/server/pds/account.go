@@ -94,22 +94,28 @@ func (a *account) active() bool { return a.Status == hostingActive }
 //	a/o/ did                 → change of the identity that may not have been done here yet (pending.go)
 //	a/z/ time did            → empty: when a deactivated account is deleted (deadline.go)
 //	a/x/ did / path or CID   → takedown of a record or a blob (takedown.go)
+//	a/bd/ did                → takedown of an account that is deleted (barred.go)
+//	a/bh/ handle             → its DID
+//	a/be/ digest             → its DID, by the digest of its e-mail address
 const (
-	rowAccount     = "a/d/"
-	rowHandle      = "a/h/"
-	rowEmail       = "a/e/"
-	rowReserved    = "a/k/"
-	rowReserver    = "a/K/"
-	rowInvite      = "a/i/"
-	rowUse         = "a/u/"
-	rowOwnCodes    = "a/f/"
-	rowSession     = "a/s/"
-	rowPrefs       = "a/p/"
-	rowAppPassword = "a/w/"
-	rowToken       = "a/t/"
-	rowTakedown    = "a/x/"
-	rowPending     = "a/o/"
-	rowDeadline    = "a/z/"
+	rowAccount      = "a/d/"
+	rowHandle       = "a/h/"
+	rowEmail        = "a/e/"
+	rowReserved     = "a/k/"
+	rowReserver     = "a/K/"
+	rowInvite       = "a/i/"
+	rowUse          = "a/u/"
+	rowOwnCodes     = "a/f/"
+	rowSession      = "a/s/"
+	rowPrefs        = "a/p/"
+	rowAppPassword  = "a/w/"
+	rowToken        = "a/t/"
+	rowTakedown     = "a/x/"
+	rowBarred       = "a/bd/"
+	rowBarredHandle = "a/bh/"
+	rowBarredEmail  = "a/be/"
+	rowPending      = "a/o/"
+	rowDeadline     = "a/z/"
 )
 
 // errNoAccount means that no account of that name is hosted here.
@@ -304,7 +310,7 @@ func (a *account) erase(b kv.Batch) {
 	if a.Email != "" {
 		b.Delete([]byte(rowEmail + normalizeEmail(a.Email)))
 	}
-	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword, rowTakedown} {
+	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword} {
 		lo := []byte(prefix + did + "/")
 		b.DeleteRange(lo, kv.PrefixEnd(lo))
 	}

@@ -72,7 +72,7 @@ func (s *Service) namedAccount(name string) (*account, error) {
 	}
 	a, err := s.findAccount(string(id))
 	if errors.Is(err, errNoAccount) {
-		return nil, badRequest("AccountNotFound", "there is no account "+name+" here")
+		return nil, noAccountNamed(name)
 	}
 	return a, err
 }
@@ -118,7 +118,13 @@ func (s *Service) accountView(a *account) (*comatproto.AdminDefs_AccountView, er
 
 func (s *Service) inviteView(i *invite) (comatproto.ServerDefs_InviteCode, error) {
 	uses, err := s.inviteUses(i.Code)
-	return i.view(uses), err
+	if err != nil {
+		return comatproto.ServerDefs_InviteCode{}, err
+	}
+	gone, err := s.inviterGone(i)
+	v := i.view(uses)
+	v.Disabled = v.Disabled || gone
+	return v, err
 }
 
 // getAccountInfo is com.atproto.admin.getAccountInfo.
@@ -258,7 +264,10 @@ func (s *Service) getSubjectStatus(_ context.Context, p *comatproto.AdminGetSubj
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.adminAccount(string(x.did))
+	a, err := s.account(x.did)
+	if errors.Is(err, errNoAccount) {
+		return s.deletedStatus(x, out)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -300,14 +309,42 @@ func (s *Service) getSubjectStatus(_ context.Context, p *comatproto.AdminGetSubj
 	return out, err
 }
 
-// updateSubjectStatus is com.atproto.admin.updateSubjectStatus.
+// deletedStatus completes the answer about an account that is deleted, or something of it: what was taken down stays so.
+func (s *Service) deletedStatus(x subject, out *comatproto.AdminGetSubjectStatus_Output) (*comatproto.AdminGetSubjectStatus_Output, error) {
+	if t, ok := s.taken.get(x.did, x.name); ok {
+		out.Takedown = status(true, t.Ref)
+		if ref, isRecord := out.Subject.Value.(*comatproto.RepoStrongRef); isRecord {
+			ref.Cid = t.CID
+		}
+		return out, nil
+	}
+	if x.name == "" {
+		v, err := s.loadBarred(x.did)
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			out.Takedown = status(true, v.Ref)
+			return out, nil
+		}
+	}
+	return nil, noAccountNamed(string(x.did))
+}
+
+func noAccountNamed(name string) error {
+	return badRequest("AccountNotFound", "there is no account "+name+" here")
+}
+
+// updateSubjectStatus is com.atproto.admin.updateSubjectStatus. Of a deleted account, takedowns can be ended, and the account itself be taken
+// down still.
 func (s *Service) updateSubjectStatus(ctx context.Context, in *comatproto.AdminUpdateSubjectStatus_Input) (*comatproto.AdminUpdateSubjectStatus_Output, error) {
 	x, err := parseSubject(in.Subject)
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.adminAccount(string(x.did))
-	if err != nil {
+	a, err := s.account(x.did)
+	gone := errors.Is(err, errNoAccount)
+	if err != nil && !gone {
 		return nil, err
 	}
 	ref := ""
@@ -320,6 +357,17 @@ func (s *Service) updateSubjectStatus(ctx context.Context, in *comatproto.AdminU
 		return nil, invalid("only an account can be deactivated")
 	}
 	switch {
+	case gone && (in.Takedown == nil || in.Deactivated != nil):
+		err = noAccountNamed(string(x.did))
+	case gone && x.name == "":
+		var known bool
+		if known, err = s.barDeleted(ctx, x.did, in.Takedown.Applied, ref); err == nil && !known {
+			err = noAccountNamed(string(x.did))
+		}
+	case gone && (in.Takedown.Applied || !s.taken.hidden(x.did, x.name)):
+		err = noAccountNamed(string(x.did))
+	case gone:
+		err = s.takeDown(ctx, x.did, x.name, nil)
 	case in.Takedown == nil:
 	case x.name == "":
 		err = s.takeDownAccount(ctx, x.did, in.Takedown.Applied, ref)

@@ -119,11 +119,7 @@ func (s *Service) setEmail(ctx context.Context, did syntax.DID, email string, ed
 		return invalid("the e-mail address is taken")
 	}
 	defer release()
-	v, err := s.store.Get([]byte(rowEmail + name))
-	if err == nil && syntax.DID(v) != did {
-		return invalid("the e-mail address is taken")
-	}
-	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+	if err := s.emailFree(name, did); err != nil {
 		return err
 	}
 	return s.changeAccount(ctx, did, func(a *account) error {

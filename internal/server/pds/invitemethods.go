@@ -64,6 +64,11 @@ func (s *Service) makeInvites(ctx context.Context, r *http.Request, count, uses 
 		} else if err != nil && !errors.Is(err, errNoAccount) {
 			return nil, err
 		}
+		if gone, err := s.inviterGone(&invite{For: o}); err != nil {
+			return nil, err
+		} else if gone {
+			return nil, invalid("the account %s is taken down or deleted", o)
+		}
 	}
 	if uses < 1 || uses > maxInviteUses {
 		return nil, invalid("useCount: want 1 to %d", maxInviteUses)

@@ -105,7 +105,11 @@ func (s *Service) holdInvite(code string) (done func(used bool), err error) {
 		}
 		u = &inviteUse{used: len(uses)}
 	}
-	if row.Disabled || u.used >= row.Uses {
+	gone, err := s.inviterGone(row)
+	if err != nil {
+		return nil, err
+	}
+	if row.Disabled || gone || u.used >= row.Uses {
 		return nil, errInvite
 	}
 	a.invites[code] = u

@@ -257,7 +257,6 @@ func (s *Service) removeAccountIf(ctx context.Context, a *account, still func(*a
 		return err
 	}
 	if _, err = s.wait(r, f); err == nil {
-		s.taken.forget(a.DID)
 		s.dropPending(a.DID)
 	}
 	return err
@@ -279,9 +278,26 @@ func (s *Service) submitRemoval(r *openRepo, a *account) (*inflight, error) {
 	if err := errors.Join(it.Err(), it.Close()); err != nil {
 		return nil, err
 	}
+	codes, err := s.ownInvites(a.DID)
+	if err != nil {
+		return nil, err
+	}
+	var bar *barred
+	if head.Status == hostingTakendown || head.Status == hostingSuspended {
+		bar = s.bar(a)
+		s.world.Log.Info("an account that is taken down is deleted: its DID, handle and e-mail address stay barred", "did", string(a.DID),
+			"handle", string(a.Handle), "since", bar.takenAt())
+	}
 	head.Status = hostingDeleted
 	f := s.submit(r, func(b kv.Batch) {
 		a.erase(b)
+		if bar != nil {
+			bar.put(b, a.DID)
+		}
+		for _, i := range codes {
+			i.Disabled = true
+			i.put(b)
+		}
 		deleteGeneration(b, head.Gen)
 		b.DeleteRange(lo, hi)
 		for _, c := range blobs {

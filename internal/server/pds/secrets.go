@@ -3,6 +3,8 @@ package pds
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
 	"errors"
@@ -23,6 +25,7 @@ import (
 type secrets struct {
 	session  []byte           // signs session tokens
 	sealing  cipher.AEAD      // seals signing keys in the store
+	digest   []byte           // key of the digests of what is no longer kept
 	rotation *keys.PrivateKey // signs operations on the PLC identities made here
 	random   func([]byte)
 }
@@ -52,6 +55,9 @@ func (s *Service) openSecrets() error {
 		return err
 	}
 	sec.session = session
+	sum := hmac.New(sha256.New, sealing)
+	sum.Write([]byte("baro pds: digests"))
+	sec.digest = sum.Sum(nil)
 	block, err := aes.NewCipher(sealing)
 	if err != nil {
 		return fmt.Errorf("sealing key: %w", err)

@@ -205,33 +205,35 @@ func (s *Service) checkFree(n *newAccount) error {
 		if head != nil && head.Status != hostingDeleted {
 			return refuse(http.StatusBadRequest, "AlreadyExists", "%s has an account here", n.DID)
 		}
+		if err := s.checkBarred(n.DID); err != nil {
+			return err
+		}
 	}
 	if err := s.handleFree(n.Handle, n.DID); err != nil {
 		return err
 	}
 	if n.Email != "" {
-		if taken, err := exists(s.store, rowEmail+normalizeEmail(n.Email)); err != nil {
-			return err
-		} else if taken {
-			return refuse(http.StatusBadRequest, "InvalidRequest", "the e-mail address is taken")
-		}
+		return s.emailFree(n.Email, "")
 	}
 	return nil
 }
 
-// handleFree refuses a handle that an account other than did has.
+// handleFree refuses a handle that an account other than did has, or had when it was taken down.
 func (s *Service) handleFree(h syntax.Handle, did syntax.DID) error {
 	if s.awaited(h, did) {
 		return refuse(http.StatusBadRequest, "HandleNotAvailable", "the handle %s is being taken", h)
 	}
 	v, err := s.store.Get([]byte(rowHandle + string(h)))
-	switch {
-	case errors.Is(err, kv.ErrNotFound):
+	if err == nil && syntax.DID(v) == did {
 		return nil
-	case err != nil:
-		return err
-	case syntax.DID(v) == did:
-		return nil
+	}
+	if err != nil {
+		if !errors.Is(err, kv.ErrNotFound) {
+			return err
+		}
+		if held, err := exists(s.store, rowBarredHandle+string(h)); err != nil || !held {
+			return err
+		}
 	}
 	return refuse(http.StatusBadRequest, "HandleNotAvailable", "the handle %s is taken", h)
 }

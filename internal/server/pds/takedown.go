@@ -74,12 +74,6 @@ func (t *takedowns) set(did syntax.DID, subject string, v *takedown) {
 	t.of[did][subject] = *v
 }
 
-func (t *takedowns) forget(did syntax.DID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.of, did)
-}
-
 func takedownKey(did syntax.DID, subject string) []byte {
 	return []byte(rowTakedown + string(did) + "/" + subject)
 }
@@ -105,7 +99,7 @@ func (s *Service) openTakedowns() error {
 // takeDown hides a record or a blob, or shows it again when v is nil.
 func (s *Service) takeDown(ctx context.Context, did syntax.DID, subject string, v *takedown) error {
 	defer s.accounts.changes.lock(string(did))()
-	// Nobody reads what is about to be hidden; what comes back does so when that is durable.
+	// The rows stay when the account is deleted: see barred.go. Nobody reads what is about to be hidden; what comes back does so when that is durable.
 	if v != nil {
 		s.taken.set(did, subject, v)
 	}
