@@ -54,7 +54,7 @@ type Options struct {
 	MaxBytes  int64 // bytes of the archive in all; 0 means any number
 
 	// Keep is for how many bytes behind the last block a Reader keeps what it has read, see [Reader.Kept]. Its buffer grows
-	// to about that size as they come. A block of more than 64 KiB may cost some of what was to be kept.
+	// to about that size as they come. A block of more than 256 KiB may cost some of what was to be kept.
 	Keep int
 
 	// Unverified leaves out the hashing: a block may then be anything. Only for bytes that were checked before.

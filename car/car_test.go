@@ -93,11 +93,17 @@ func all(t testing.TB, b []byte, o car.Options) (roots []cid.CID, blocks []car.B
 		}
 	}
 	for name, r := range map[string]io.Reader{
-		"whole": bytes.NewReader(b), "one byte": iotest.OneByteReader(bytes.NewReader(b)), "data with error": iotest.DataErrReader(bytes.NewReader(b)),
+		"bytes": nil, "whole": bytes.NewReader(b), "one byte": iotest.OneByteReader(bytes.NewReader(b)), "data with error": iotest.DataErrReader(bytes.NewReader(b)),
 	} {
 		var roots2 []cid.CID
 		n := 0
-		cr, err2 := car.NewReader(r, o)
+		var cr *car.Reader
+		var err2 error
+		if r == nil {
+			cr, err2 = car.NewBytesReader(b, o)
+		} else {
+			cr, err2 = car.NewReader(r, o)
+		}
 		if err2 == nil {
 			roots2 = cr.Roots()
 			for block, e := range cr.Blocks() {
@@ -107,6 +113,18 @@ func all(t testing.TB, b []byte, o car.Options) (roots []cid.CID, blocks []car.B
 				}
 				if n >= len(blocks) || block.CID != blocks[n].CID || !bytes.Equal(block.Data, blocks[n].Data) {
 					t.Fatalf("%s: block %d differs", name, n)
+				}
+				if !bytes.Equal(cr.Ahead(0), block.Data) {
+					t.Fatalf("%s: block %d isn't the last one", name, n)
+				}
+				for i, want := range blocks[n:] {
+					ahead := cr.Ahead(i)
+					if ahead == nil {
+						break
+					}
+					if !bytes.Equal(ahead, want.Data) {
+						t.Fatalf("%s: block %d behind block %d differs", name, i, n)
+					}
 				}
 				n++
 			}

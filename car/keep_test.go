@@ -19,7 +19,7 @@ func TestKept(t *testing.T) {
 	for range 12_000 {
 		data := make([]byte, r.IntN(1200))
 		if r.IntN(3000) == 0 {
-			data = make([]byte, 100_000+r.IntN(300_000))
+			data = make([]byte, 100_000+r.IntN(500_000))
 		}
 		for i := range data {
 			data[i] = byte(r.Uint32())
@@ -54,7 +54,7 @@ func TestKept(t *testing.T) {
 				t.Fatal(c.name, err)
 			}
 			starts = append(starts, at)
-			if len(data) > 64<<10 {
+			if len(data) > 256<<10 {
 				large = cr.Offset()
 			}
 			if kept := cr.Kept(cr.Offset()-int64(len(data)), len(data)); !bytes.Equal(kept, data) {

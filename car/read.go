@@ -127,7 +127,7 @@ func Parse(b []byte, o Options) (roots []cid.CID, blocks iter.Seq2[Block, error]
 // lie in it whole are hashed together, which takes less time than one by one; a read never waits for more than the next block.
 type Reader struct {
 	o     Options
-	r     io.Reader
+	r     io.Reader // nil if all there is lies in buf, which is the caller's
 	buf   []byte
 	lo    int   // buf[lo:hi] has been read from r and not been used
 	hi    int   //
@@ -137,37 +137,31 @@ type Reader struct {
 	rerr  error // from r, once it has ended
 	err   error // sticky
 
-	ahead  []section // those from lo on that have been hashed
-	at     int       // the next of them
-	memory *memory   // what buf and ahead are of
+	ahead  []sha256x.Span // the data of those blocks from lo on that have been hashed
+	at     int            // the next of them
+	memory *memory        // what buf and ahead are of
 
 	// Of the buffer's last round, with Options.Keep: buf[clean:oldEnd] is as it was, and buf[0] was at oldBase in the stream.
 	oldBase       int64
 	clean, oldEnd int
 }
 
-// section is a length and what it is of.
-type section struct {
-	head, size int // bytes of the length, and in all
-	sum        [sha256x.Size]byte
-}
-
 const (
-	bufSize  = 64 << 10 // of a buffer at first, and of a read
-	maxAhead = 256      // sections to hash together
+	bufSize   = 64 << 10  // of a buffer at first
+	readSize  = 256 << 10 // of a read at most, with Options.Keep
+	maxAhead  = 512       // blocks to hash together
+	sizeAhead = 512 << 10 // bytes of them, about: what stays near a processor
 )
 
 // memory is what a reader takes most of. That of readers which were released is used again: to get it anew costs more than
 // a small archive takes to read.
 type memory struct {
 	buf    []byte
-	ahead  []section
-	hashes sha256x.Queue
+	ahead  []sha256x.Span
+	hasher sha256x.Hasher
 }
 
-var memories = sync.Pool{New: func() any {
-	return &memory{buf: make([]byte, bufSize), ahead: make([]section, 0, maxAhead)}
-}}
+var memories = sync.Pool{New: func() any { return &memory{ahead: make([]sha256x.Span, 0, 128)} }}
 
 // maxMemory is the size of the largest buffers to use again.
 const maxMemory = 4 << 20
@@ -177,29 +171,46 @@ var errReleased = errors.New("car: the reader was released")
 // NewReader reads the header.
 func NewReader(r io.Reader, o Options) (*Reader, error) {
 	m := memories.Get().(*memory)
-	cr := &Reader{o: o, r: r, next: -1, buf: m.buf, ahead: m.ahead[:0], memory: m}
-	s, err := cr.wait()
+	if m.buf == nil {
+		m.buf = make([]byte, bufSize)
+	}
+	return newReader(&Reader{o: o, r: r, next: -1, buf: m.buf, memory: m})
+}
+
+// NewBytesReader reads the header of an archive that lies in memory. Nothing is copied: all data is a view of b, which must
+// not be changed meanwhile, and stays valid.
+func NewBytesReader(b []byte, o Options) (*Reader, error) {
+	return newReader(&Reader{o: o, next: -1, buf: b, hi: len(b), rerr: io.EOF, memory: memories.Get().(*memory)})
+}
+
+func newReader(r *Reader) (*Reader, error) {
+	r.ahead = r.memory.ahead[:0]
+	start, end, err := r.wait()
 	if err == io.EOF {
 		err = position{0, -1}.truncated()
 	}
 	if err != nil {
 		return nil, err
 	}
-	if cr.roots, err = parseHeader(cr.buf[s.head:s.size]); err != nil {
+	if r.roots, err = parseHeader(r.buf[start:end]); err != nil {
 		return nil, err
 	}
-	cr.skip(&s)
-	return cr, nil
+	r.lo, r.next = end, 0
+	return r, nil
 }
 
 // Release gives the memory of the reader, and so that of all data it has returned, to other readers. It needn't be called.
 func (r *Reader) Release() {
-	if r.memory == nil {
+	m := r.memory
+	if m == nil {
 		return
 	}
-	if len(r.buf) <= maxMemory {
-		r.memory.buf = r.buf
-		memories.Put(r.memory)
+	if r.r != nil {
+		m.buf = r.buf
+	}
+	m.ahead = r.ahead[:0]
+	if len(m.buf) <= maxMemory {
+		memories.Put(m)
 	}
 	r.buf, r.ahead, r.memory, r.r = nil, nil, nil, nil
 	r.lo, r.hi, r.at, r.oldEnd, r.err = 0, 0, 0, 0, errReleased
@@ -232,18 +243,29 @@ func (r *Reader) NextView() (*cid.CID, []byte, error) {
 		}
 	}
 	s := &r.ahead[r.at]
-	b := r.buf[r.lo+s.head : r.lo+s.size : r.lo+s.size]
+	b := r.buf[s.Start-cid.Size : s.End : s.End]
 	c := (*cid.CID)(b)
-	if !c.Valid() || *(*[sha256x.Size]byte)(c[cid.Size-sha256x.Size:]) != s.sum && !r.o.Unverified {
+	if !c.Valid() || *(*[sha256x.Size]byte)(c[cid.Size-sha256x.Size:]) != s.Sum && !r.o.Unverified {
 		if r.err == nil {
-			_, _, e := r.o.checkBlock(b, &s.sum, position{r.Offset(), r.next})
+			_, _, e := r.o.checkBlock(b, &s.Sum, position{r.Offset(), r.next})
 			r.err = e
 		}
 		return nil, nil, r.err
 	}
 	r.at++
-	r.skip(s)
+	r.next++
+	r.lo = s.End
 	return c, b[cid.Size:], nil
+}
+
+// Ahead returns the data of the i-th block behind the one that Next returned last, which is the 0th, if it has been read and
+// hashed together with it, else nil. Whether it is what its CID names is told when it is the next.
+func (r *Reader) Ahead(i int) []byte {
+	if i += r.at - 1; i < 0 || i >= len(r.ahead) {
+		return nil
+	}
+	s := &r.ahead[i]
+	return r.buf[s.Start:s.End:s.End]
 }
 
 // Kept returns n bytes from an offset in the stream on, all of the same block and its CID, as they were read, if they are
@@ -274,90 +296,82 @@ func (r *Reader) Blocks() iter.Seq2[Block, error] {
 	}
 }
 
-// look waits for the next section, and hashes it together with those behind it that have come already. What is wrong with
-// the length of one of these is found when it is the next.
+// look waits for the next block, and hashes it together with those behind it that have come already. What is wrong with the
+// length of one of these is found when it is the next.
 func (r *Reader) look() error {
 	if r.err != nil {
 		return r.err
 	}
-	s, err := r.wait()
+	start, end, err := r.wait()
 	if err != nil {
 		r.err = err
 		return err
 	}
-	r.ahead, r.at = append(r.ahead[:0], s), 0
+	r.ahead, r.at = append(r.ahead[:0], sha256x.Span{Start: start + cid.Size, End: end}), 0
 	if r.o.Unverified {
 		return nil
 	}
 	at := position{r.Offset(), r.next}
-	for end := r.lo + s.size; len(r.ahead) < maxAhead; end += s.size {
-		at.off += int64(s.size)
-		at.block++
+	for len(r.ahead) < maxAhead && end-r.lo < sizeAhead {
+		at.off, at.block = r.base+int64(end), at.block+1
 		var e *Error
-		if s, e = r.section(end, at); e != nil || s.size == 0 || s.size > r.hi-end {
+		if start, end, e = r.section(end, at); e != nil || start == 0 || end > r.hi {
 			break
 		}
-		r.ahead = append(r.ahead, s)
+		r.ahead = append(r.ahead, sha256x.Span{Start: start + cid.Size, End: end})
 	}
-	start := r.lo
-	for i := range r.ahead {
-		s := &r.ahead[i]
-		r.memory.hashes.Add(r.buf[start+s.head+cid.Size:start+s.size], &s.sum)
-		start += s.size
-	}
-	r.memory.hashes.Flush()
+	r.memory.hasher.Spans(r.buf, r.ahead)
 	return nil
 }
 
-// section reads the length that lies at buf[start]. If it isn't there whole, the size is 0.
-func (r *Reader) section(start int, at position) (section, *Error) {
-	v, n := uvarint(r.buf[start:r.hi])
+// section reads the length that lies at buf[off], and returns where what it is of begins and ends. Both are 0 if the length
+// isn't there whole; the end may lie behind what has come.
+func (r *Reader) section(off int, at position) (start, end int, e *Error) {
+	v, n := uvarint(r.buf[off:r.hi])
 	if n == 0 {
-		return section{}, nil
+		return 0, 0, nil
 	}
 	if e := r.o.checkLength(v, n, at); e != nil {
-		return section{}, e
+		return 0, 0, e
 	}
-	return section{head: n, size: n + int(v)}, nil
+	return off + n, off + n + int(v), nil
 }
 
-// wait returns the next section once it is there whole, or io.EOF if there is none.
-func (r *Reader) wait() (section, error) {
+// wait returns where the next section's content begins and ends once it is there whole, or io.EOF if there is none.
+func (r *Reader) wait() (start, end int, err error) {
 	at := position{r.Offset(), r.next}
 	for {
-		s, e := r.section(r.lo, at)
+		start, end, e := r.section(r.lo, at)
 		if e != nil {
-			return s, e
+			return 0, 0, e
 		}
-		size := s.size
-		if size == 0 {
-			size = r.hi - r.lo + 1
-		} else if size <= r.hi-r.lo {
-			return s, nil
+		size := r.hi - r.lo + 1
+		if start > 0 {
+			if end <= r.hi {
+				return start, end, nil
+			}
+			size = end - r.lo
 		}
 		if err := r.fill(size); err != nil {
 			if err == io.EOF && r.hi > r.lo {
-				return s, at.truncated()
+				return 0, 0, at.truncated()
 			}
-			return s, err
+			return 0, 0, err
 		}
 	}
-}
-
-// skip goes on to what follows a section.
-func (r *Reader) skip(s *section) {
-	r.lo += s.size
-	r.next++
 }
 
 // fill reads until there are n bytes from lo on. io.EOF means that the stream ended before, whether or not anything was
 // left.
 func (r *Reader) fill(n int) error {
+	if r.r == nil {
+		return r.rerr
+	}
 	// At its full size the buffer has room for what is to be kept, the end that is too short for the next block, that block,
 	// and what is read beyond it.
 	full := 0
 	if r.o.Keep > 0 {
-		full = r.o.Keep + 3*bufSize
+		full = r.o.Keep + 3*readSize
 	}
 	if r.lo > 0 && len(r.buf)-r.lo < n && len(r.buf) >= full {
 		r.oldBase, r.oldEnd = r.base, 0
@@ -381,7 +395,7 @@ func (r *Reader) fill(n int) error {
 		}
 		into := r.buf[r.hi:]
 		if r.o.Keep > 0 {
-			into = into[:min(len(into), bufSize)]
+			into = into[:min(len(into), readSize)]
 			r.clean = max(r.clean, r.hi+len(into))
 		}
 		got, err := r.r.Read(into)

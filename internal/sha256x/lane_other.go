@@ -11,12 +11,11 @@ type (
 	state struct{}
 )
 
-func (s *state) put(*[Size]byte)         {}
-func (l *lane) start([]byte)             {}
-func (l *lane) finish([]byte)            {}
-func together(_, _ *lane, _, _ []byte)   {}
-func (q *lanes) add([]byte, *[Size]byte) {}
-func (q *lanes) flush()                  {}
+func (s *state) put(*[Size]byte)       {}
+func (l *lane) start([]byte)           {}
+func (l *lane) finish([]byte)          {}
+func together(_, _ *lane, _, _ []byte) {}
+func (q *lanes) spans([]byte, []Span)  {}
 
 func (t *Trails) sum([][Size]byte, [][]byte)           {}
 func (t *Trails) resume(int, []byte, int, *[Size]byte) {}

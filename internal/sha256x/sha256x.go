@@ -7,17 +7,15 @@
 //	c := sha256x.Sum(one)
 //	a, b := sha256x.Sum2(first, second)
 //
-//	var q sha256x.Queue
-//	for i, m := range messages {
-//		q.Add(m, &sums[i])
-//	}
-//	q.Flush()
+//	spans := []sha256x.Span{{Start: 0, End: 300}, {Start: 336, End: 700}}
+//	var h sha256x.Hasher
+//	h.Spans(buf, spans) // spans[i].Sum
 //
 // [Trails] and [Short] are for the nodes and keys of a tree: for messages that begin like one hashed before, and for many of
 // one block, of whose digests a few bits matter.
 //
 // On amd64 with the SHA instructions that is assembly, in blocks_amd64.s for one and two messages and, with AVX-512, in
-// wide_amd64.s for sixteen, which is what a queue waits for. Everywhere else, and with the build tag purego, it is
+// wide_amd64.s for sixteen, which is what a hasher of many uses. Everywhere else, and with the build tag purego, it is
 // crypto/sha256, one message after the other. The results are the same. It is not a general hash: there is no hash.Hash, and
 // messages have to be in memory.
 package sha256x
@@ -60,22 +58,23 @@ func Sum2(a, b []byte) (x, y [Size]byte) {
 	return x, y
 }
 
-// Queue hashes messages, as many at a time as the processor can. A message and the place of its digest must stay what they
-// are until the next Flush. The zero value is ready; after Flush a queue can be used again.
-type Queue struct{ lanes lanes }
-
-// Add adds a message whose digest is to be written to out, at once or later.
-func (q *Queue) Add(msg []byte, out *[Size]byte) {
-	if accelerated {
-		q.lanes.add(msg, out)
-	} else {
-		*out = sha256.Sum256(msg)
-	}
+// Span is a message that lies in a slice, and its digest.
+type Span struct {
+	Start, End int
+	Sum        [Size]byte
 }
 
-// Flush writes the digests that are still due.
-func (q *Queue) Flush() {
-	if accelerated {
-		q.lanes.flush()
+// Hasher hashes messages, as many at a time as the processor can. The zero value is ready, and can be used again.
+type Hasher struct{ lanes lanes }
+
+// Spans writes the digests of messages that lie in b. Their order doesn't matter: the long ones are taken first.
+func (h *Hasher) Spans(b []byte, spans []Span) {
+	if accelerated && len(spans) > 1 {
+		h.lanes.spans(b, spans)
+		return
+	}
+	for i := range spans {
+		s := &spans[i]
+		s.Sum = Sum(b[s.Start:s.End])
 	}
 }

@@ -10,15 +10,12 @@ import (
 )
 
 func Example() {
-	words := []string{"abc", ""}
-	var sums [2][sha256x.Size]byte
-	var q sha256x.Queue
-	for i, w := range words {
-		q.Add([]byte(w), &sums[i])
-	}
-	q.Flush()
-	for i, w := range words {
-		fmt.Printf("%q %x\n", w, sums[i][:4])
+	text := []byte("abcdef")
+	spans := []sha256x.Span{{Start: 0, End: 3}, {Start: 6, End: 6}}
+	var h sha256x.Hasher
+	h.Spans(text, spans)
+	for _, s := range spans {
+		fmt.Printf("%q %x\n", text[s.Start:s.End], s.Sum[:4])
 	}
 	// Output:
 	// "abc" ba7816bf
@@ -49,33 +46,35 @@ func TestSum2(t *testing.T) {
 	}
 }
 
-// check hashes messages through a queue, and reports the first one that comes out wrong.
-func check(q *sha256x.Queue, messages [][]byte) error {
-	sums := make([][sha256x.Size]byte, len(messages))
-	for i, m := range messages {
-		q.Add(m, &sums[i])
-	}
-	q.Flush()
-	for i, m := range messages {
-		if sums[i] != sha256.Sum256(m) {
-			return fmt.Errorf("message %d of %d, %d bytes", i, len(messages), len(m))
+// check hashes messages that lie in b, and reports the first one that comes out wrong.
+func check(h *sha256x.Hasher, b []byte, spans []sha256x.Span) error {
+	h.Spans(b, spans)
+	for i, s := range spans {
+		if s.Sum != sha256.Sum256(b[s.Start:s.End]) {
+			return fmt.Errorf("message %d of %d, %d bytes", i, len(spans), s.End-s.Start)
 		}
 	}
 	return nil
 }
 
-func TestQueue(t *testing.T) {
+// TestSpans tries numbers of messages around those that lanes are filled with, up to more than one batch, of lengths in which
+// short ones and ones that are longer than all the others together occur. They may overlap.
+func TestSpans(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	buf := message(1 << 16)
-	var q sha256x.Queue
+	var h sha256x.Hasher
 	for round := range 2000 {
-		messages := make([][]byte, r.IntN(60))
-		for i := range messages {
-			size := r.IntN(1 << (1 + r.IntN(13)))
-			at := r.IntN(len(buf) - size)
-			messages[i] = buf[at : at+size]
+		n := r.IntN(60)
+		if round%100 == 0 {
+			n = 400 + r.IntN(1200)
 		}
-		if err := check(&q, messages); err != nil {
+		spans := make([]sha256x.Span, n)
+		for i := range spans {
+			size := r.IntN(1 << (1 + r.IntN(9+round%8)))
+			at := r.IntN(len(buf) - size)
+			spans[i] = sha256x.Span{Start: at, End: at + size}
+		}
+		if err := check(&h, buf, spans); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
@@ -86,18 +85,20 @@ func FuzzDifferential(f *testing.F) {
 	f.Add([]byte(nil), uint16(0), uint16(0))
 	f.Add(message(1000), uint16(55), uint16(300))
 	f.Add(message(130), uint16(64), uint16(1))
+	f.Add(message(3000), uint16(3), uint16(5))
 	f.Fuzz(func(t *testing.T, b []byte, n, m uint16) {
-		var messages [][]byte
-		for rest := b; len(rest) > 0 && len(messages) < 100; n, m = m+1, n {
-			k := min(int(n), len(rest))
-			messages = append(messages, rest[:k])
-			rest = rest[k:]
+		var spans []sha256x.Span
+		k := min(int(n), len(b))
+		x, y := sha256x.Sum2(b[:k], b[k:])
+		for at := 0; at < len(b) && len(spans) < 600; n, m = m+1, n {
+			end := min(at+int(n), len(b))
+			spans = append(spans, sha256x.Span{Start: at, End: end})
+			at = end
 		}
-		if err := check(new(sha256x.Queue), messages); err != nil {
+		if err := check(new(sha256x.Hasher), b, spans); err != nil {
 			t.Fatal(err)
 		}
-		k := min(int(n), len(b))
-		if x, y := sha256x.Sum2(b[:k], b[k:]); x != sha256.Sum256(b[:k]) || y != sha256.Sum256(b[k:]) {
+		if x != sha256.Sum256(b[:k]) || y != sha256.Sum256(b[k:]) {
 			t.Fatalf("%d and %d bytes", k, len(b)-k)
 		}
 	})
@@ -105,20 +106,18 @@ func FuzzDifferential(f *testing.F) {
 
 func TestNoAllocation(t *testing.T) {
 	a, b := message(300), message(32)
-	var q sha256x.Queue
-	sums := make([][sha256x.Size]byte, 2)
+	var h sha256x.Hasher
+	spans := []sha256x.Span{{Start: 0, End: 300}, {Start: 7, End: 39}, {Start: 3, End: 3}}
 	if n := testing.AllocsPerRun(100, func() {
-		sums[0], sums[1] = sha256x.Sum2(a, b)
-		sums[0] = sha256x.Sum(a)
-		q.Add(a, &sums[0])
-		q.Add(b, &sums[1])
-		q.Flush()
+		spans[0].Sum, spans[1].Sum = sha256x.Sum2(a, b)
+		spans[0].Sum = sha256x.Sum(a)
+		h.Spans(a, spans)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
-// The benchmarks hash single keys, pairs of them, and records of a usual size: with the queue, and one by one.
+// BenchmarkSum2 hashes keys: one, a pair, and two one after the other.
 func BenchmarkSum2(b *testing.B) {
 	x, y := message(32), message(33)
 	b.Run("one", func(b *testing.B) {
@@ -142,31 +141,39 @@ func BenchmarkSum2(b *testing.B) {
 	})
 }
 
-func BenchmarkQueue(b *testing.B) {
+// BenchmarkSpans hashes messages of the sizes that records have, and such of which a few are much longer.
+func BenchmarkSpans(b *testing.B) {
 	r := rand.New(rand.NewPCG(3, 4))
-	var messages [][]byte
-	total := 0
-	for range 100 {
-		messages = append(messages, message(150+r.IntN(280)))
-		total += len(messages[len(messages)-1])
+	for _, c := range []struct {
+		name string
+		size func() int
+	}{
+		{"even", func() int { return 150 + r.IntN(280) }},
+		{"uneven", func() int { return 150 + r.IntN(1<<(6+r.IntN(8))) }},
+	} {
+		var spans []sha256x.Span
+		total := 0
+		for range 250 {
+			n := c.size()
+			spans = append(spans, sha256x.Span{Start: total, End: total + n})
+			total += n
+		}
+		buf := message(total)
+		b.Run(c.name, func(b *testing.B) {
+			b.SetBytes(int64(total))
+			var h sha256x.Hasher
+			for b.Loop() {
+				h.Spans(buf, spans)
+			}
+		})
+		b.Run(c.name+"/std", func(b *testing.B) {
+			b.SetBytes(int64(total))
+			for b.Loop() {
+				for i := range spans {
+					s := &spans[i]
+					s.Sum = sha256.Sum256(buf[s.Start:s.End])
+				}
+			}
+		})
 	}
-	sums := make([][sha256x.Size]byte, len(messages))
-	b.Run("queue", func(b *testing.B) {
-		b.SetBytes(int64(total))
-		var q sha256x.Queue
-		for b.Loop() {
-			for i, m := range messages {
-				q.Add(m, &sums[i])
-			}
-			q.Flush()
-		}
-	})
-	b.Run("std", func(b *testing.B) {
-		b.SetBytes(int64(total))
-		for b.Loop() {
-			for i, m := range messages {
-				sums[i] = sha256.Sum256(m)
-			}
-		}
-	})
 }
