@@ -49,7 +49,7 @@ type Op struct {
 }
 
 // CommitMessage is what a #commit event says. Fields are as they came, unchecked; an undefined CID and an empty string stand
-// for null or absent.
+// for null or absent, which only Since, PrevData and some CIDs of operations may be.
 type CommitMessage struct {
 	Repo     string
 	Rev      string

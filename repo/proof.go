@@ -99,8 +99,8 @@ func VerifyProof(b []byte, did syntax.DID, path string, key *keys.PublicKey) (*P
 	if err != nil {
 		return p, err
 	}
-	if !root.Defined() {
-		return p, failf(ReasonCARRoot, "no root")
+	if err := checkRoot(root); err != nil {
+		return p, err
 	}
 	p.Steps = append(p.Steps, Step{Kind: StepBlocks, Size: len(b), Detail: fmt.Sprintf("%d blocks, each of which hashes to its CID", len(blocks.list))})
 	block, ok := blocks.find(&root)

@@ -97,10 +97,11 @@ func TestHostileProofs(t *testing.T) {
 		file   []byte
 		reason repo.Reason
 	}{
-		"cut short":    {good[:len(good)-1], repo.ReasonCAR},
-		"empty":        {nil, repo.ReasonCAR},
-		"no root":      {writeCAR(nil, all), repo.ReasonCARRoot},
-		"node as root": {writeCAR([]cid.CID{firstNode(t, all)}, all), repo.ReasonCommitShape},
+		"cut short":         {good[:len(good)-1], repo.ReasonCAR},
+		"empty":             {nil, repo.ReasonCAR},
+		"no root":           {writeCAR(nil, all), repo.ReasonCARRoot},
+		"root of codec raw": {writeCAR([]cid.CID{cid.FromDigest(cid.Raw, roots[0].Digest())}, all), repo.ReasonCARRoot},
+		"node as root":      {writeCAR([]cid.CID{firstNode(t, all)}, all), repo.ReasonCommitShape},
 		"no commit": {writeCAR(roots, maps.Collect(func(yield func(cid.CID, []byte) bool) {
 			for c, b := range all {
 				if c != roots[0] && !yield(c, b) {

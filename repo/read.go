@@ -138,11 +138,8 @@ func (r *Reader) open(src io.Reader) error {
 	}
 	r.recent.reset(r.car)
 	roots := r.car.Roots()
-	if len(roots) == 0 {
-		return failf(ReasonCARRoot, "no root")
-	}
-	if roots[0].Codec() != cid.DagCBOR {
-		return failf(ReasonCARRoot, "root %s has codec 0x%02x", roots[0], byte(roots[0].Codec()))
+	if err := checkRoot(r.car.Root()); err != nil {
+		return err
 	}
 	detail := ""
 	if len(roots) > 1 {

@@ -59,7 +59,7 @@ var commitSteps = []step{
 	{(*verifier).legacyOps, []Reason{ReasonNoOpPrev}, gotOps, 0},
 	{(*verifier).legacy, []Reason{ReasonNoPrevData}, gotOps, 0},
 	{(*verifier).parse, []Reason{ReasonCAR, ReasonBlockHash}, 0, gotBlocks},
-	{(*verifier).root, []Reason{ReasonCARRoot}, gotBlocks, gotRoot},
+	{(*verifier).namedRoot, []Reason{ReasonCARRoot}, gotBlocks, gotRoot},
 	{(*verifier).decode, []Reason{ReasonMissingCommit, ReasonCommitShape, ReasonSignatureSize, ReasonDIDSyntax, ReasonRevSyntax, ReasonCommitVersion}, gotRoot, gotCommit},
 	{(*verifier).commitDID, []Reason{ReasonCommitDID}, gotCommit, 0},
 	{(*verifier).commitRev, []Reason{ReasonCommitRev}, gotCommit, 0},
@@ -416,14 +416,30 @@ func (v *verifier) parse() (_ string, err error) {
 	return "", err
 }
 
-func (v *verifier) root() (string, error) {
-	if !v.top.Defined() {
-		return "", failf(ReasonCARRoot, "no root")
-	}
-	if v.m.Commit.Defined() && v.top != v.m.Commit {
+func (v *verifier) root() (string, error) { return "", checkRoot(v.top) }
+
+// namedRoot is root for a #commit, which names the commit beside the archive too.
+func (v *verifier) namedRoot() (string, error) {
+	switch err := checkRoot(v.top); {
+	case err != nil:
+		return "", err
+	case !v.m.Commit.Defined():
+		return "", failf(ReasonCARRoot, "the message names no commit")
+	case v.top != v.m.Commit:
 		return "", &VerifyError{Reason: ReasonCARRoot, CID: v.top, Detail: fmt.Sprintf("the first root is %s, but the commit is %s", v.top, v.m.Commit)}
 	}
 	return "", nil
+}
+
+// checkRoot checks the first root of an archive, undefined if there is none.
+func checkRoot(c cid.CID) error {
+	switch {
+	case !c.Defined():
+		return failf(ReasonCARRoot, "no root")
+	case c.Codec() != cid.DagCBOR:
+		return failf(ReasonCARRoot, "root %s has codec 0x%02x", c, byte(c.Codec()))
+	}
+	return nil
 }
 
 func (v *verifier) decode() (string, error) {

@@ -106,6 +106,9 @@ func HostileMessages() []MessageCase {
 		func(d *draft) { d.roots = []cid.CID{} },
 		nil, 5)
 	stranger := cid.Sum(cid.DagCBOR, []byte("stranger"))
+	message("no commit is named", repo.ReasonCARRoot, func(m *Message) { m.Commit.Commit = cid.CID{} }, nil, 5)
+	message("commit named with the codec of blobs", repo.ReasonCARRoot,
+		func(m *Message) { m.Commit.Blocks, m.Commit.Commit = rawRoot(m.Commit.Blocks) }, nil, 5)
 	message("another root", repo.ReasonCARRoot, func(m *Message) { m.Commit.Commit = stranger }, nil, 5)
 	blocks("the commit is not the first root", repo.ReasonCARRoot,
 		func(d *draft) { d.roots = []cid.CID{d.prevData, d.root} },
@@ -347,6 +350,7 @@ func HostileMessages() []MessageCase {
 	}
 	sync("no root", repo.ReasonCARRoot, rooted(), nil, 5)
 	sync("commit not there", repo.ReasonMissingCommit, rooted(stranger), nil, 5)
+	sync("commit named with the codec of blobs", repo.ReasonCARRoot, func(m *Message) { m.Sync.Blocks, _ = rawRoot(m.Sync.Blocks) }, nil, 5)
 	add("#sync: commit of version 2", repo.ReasonCommitVersion,
 		edits{blocks: func(d *draft) { d.Commit.Version = repo.LegacyVersion }}.sync(nil), edits{}.sync(nil), 7)
 	sync("no key", repo.ReasonNoKey, func(m *Message) { m.Key = nil }, nil, 10)
@@ -427,4 +431,24 @@ func twice(below, other cid.CID) Message {
 	d.ops = []repo.Op{{Action: repo.ActionUpdate, Path: paths[0], CID: now, Prev: was}}
 	d.sign()
 	return d.out
+}
+
+// rawRoot returns an archive in which the root, and the block that it names, have the codec of blobs.
+func rawRoot(archive []byte) ([]byte, cid.CID) {
+	roots, blocks, err := car.Parse(archive, car.Options{})
+	if err != nil {
+		panic(err)
+	}
+	root := cid.FromDigest(cid.Raw, roots[0].Digest())
+	b := car.AppendHeader(nil, root)
+	for k, err := range blocks {
+		if err != nil {
+			panic(err)
+		}
+		if k.CID == roots[0] {
+			k.CID = root
+		}
+		b = car.AppendBlock(b, k.CID, k.Data)
+	}
+	return b, root
 }
