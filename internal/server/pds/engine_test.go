@@ -502,7 +502,7 @@ func TestTreeSourceSeeksOnly(t *testing.T) {
 	b.Close()
 	walk(p.store)
 	want := map[cid.CID]bool{head.Data: true, cid.Sum(cid.Raw, nil): true}
-	if found, err := nodesByCID(t.Context(), p.store, head.Gen, want); err != nil || len(found) != 1 || !head.Data.Verify(found[head.Data]) {
+	if found, err := p.nodes.find(t.Context(), p.store, head, want); err != nil || len(found) != 1 || !head.Data.Verify(found[head.Data]) {
 		t.Fatalf("nodes by CID: %v, %v", found, err)
 	}
 }

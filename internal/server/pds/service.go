@@ -187,6 +187,7 @@ type Service struct {
 	log     *eventlog.Log
 	files   *blob.Store
 	schemas *schemas
+	nodes   *nodeIndexes
 
 	appView     serviceRef
 	proxyClient *http.Client
@@ -236,6 +237,7 @@ func New(cfg Config, w world.World) (*Service, error) {
 func (s *Service) open() error {
 	var err error
 	s.schemas = newSchemas()
+	s.nodes = newNodeIndexes(maxNodeIndexBytes)
 	s.store, err = kv.Open(s.world.FS, s.world.FS.PathJoin(s.cfg.Dir, "store"), s.cfg.Memory, kv.PebbleOptions{
 		CacheBytes:    s.cfg.CacheBytes,
 		MemTableBytes: 16 << 20, // replaced tree nodes and the index entries of them go before they reach a table

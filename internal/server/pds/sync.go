@@ -254,7 +254,7 @@ func (s *Service) getBlocks(w http.ResponseWriter, r *xrpc.Request) error {
 			return invalid("these blocks take more than %d bytes: ask for fewer at once", maxGetBlocksBytes)
 		}
 	}
-	nodes, err := nodesByCID(r.Context(), snap, head.Gen, rest)
+	nodes, err := s.nodes.find(r.Context(), snap, head, rest)
 	if err != nil {
 		return err
 	}

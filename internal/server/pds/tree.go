@@ -2,7 +2,6 @@ package pds
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -95,36 +94,6 @@ func recordByCID(from kv.Reader, gen uint64, c cid.CID) ([]byte, error) {
 		return nil, fmt.Errorf("looking up block %s: %w", c, err)
 	}
 	return nil, nil
-}
-
-// nodesByCID finds tree nodes; those that are not there are missing in the answer. Nodes have no index: each write replaces a handful of
-// them, and hardly anybody asks for one by its CID. So this reads the repository, like an export, until it has them all.
-func nodesByCID(ctx context.Context, from kv.Reader, gen uint64, want map[cid.CID]bool) (map[cid.CID][]byte, error) {
-	found := make(map[cid.CID][]byte, len(want))
-	it := from.Iter(genRange(tableBlock, gen))
-	defer it.Close()
-	n := 0
-	for ok := it.First(); ok && len(found) < len(want); ok = it.Next() {
-		if n++; n%1024 == 0 && ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if _, layer, err := splitBlockKey(it.Key()); err != nil {
-			return nil, err
-		} else if layer < 0 {
-			continue
-		}
-		_, c, data, err := splitBlock(it.Value())
-		if err != nil {
-			return nil, err
-		}
-		if want[c] {
-			found[c] = append([]byte(nil), data...)
-		}
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("looking for tree nodes: %w", err)
-	}
-	return found, nil
 }
 
 // storedTree opens the tree of a durable head.
