@@ -114,6 +114,19 @@ func TestCommitsOfAnAccount(t *testing.T) {
 	}
 }
 
+// A message that names no commit can't come in a frame, where the field is required; but a caller may have made it.
+func TestNoCommitNamed(t *testing.T) {
+	a := newAccount(t, keys.K256)
+	m := a.commit(put("com.example.note/1", "x"))
+	m.Commit = cid.CID{}
+	if _, err := repo.VerifyCommit(m, a.key.Public(), nil, repo.VerifyOptions{}); reasonOf(err) != repo.ReasonCARRoot {
+		t.Errorf("%v, want %s", err, repo.ReasonCARRoot)
+	}
+	if c := repo.ReportCommit(m, a.key.Public(), nil, repo.VerifyOptions{}).Failed(); c == nil || c.Name != repo.ReasonCARRoot {
+		t.Errorf("report: %+v", c)
+	}
+}
+
 // TestHostileTreesInMessages gives each hostile tree to the verification of messages, as the first commit of a repository
 // that says nothing of its records.
 func TestHostileTreesInMessages(t *testing.T) {

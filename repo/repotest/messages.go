@@ -106,7 +106,6 @@ func HostileMessages() []MessageCase {
 		func(d *draft) { d.roots = []cid.CID{} },
 		nil, 5)
 	stranger := cid.Sum(cid.DagCBOR, []byte("stranger"))
-	message("no commit is named", repo.ReasonCARRoot, func(m *Message) { m.Commit.Commit = cid.CID{} }, nil, 5)
 	message("commit named with the codec of blobs", repo.ReasonCARRoot,
 		func(m *Message) { m.Commit.Blocks, m.Commit.Commit = rawRoot(m.Commit.Blocks) }, nil, 5)
 	message("another root", repo.ReasonCARRoot, func(m *Message) { m.Commit.Commit = stranger }, nil, 5)
