@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -408,5 +409,53 @@ func BenchmarkAppendFrame(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = stream.AppendFrame(buf[:0], c)
+	}
+}
+
+// A message that is kept holds its own text, and not what else came in the frame.
+func TestKeptText(t *testing.T) {
+	padding := strings.Repeat("x", 1<<20)
+	for name, b := range map[string][]byte{
+		"commit":   stream.AppendFrame(nil, &stream.Commit{Seq: 1, Repo: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", Rev: "3lscuqc52or2x", Commit: cid.Sum(cid.DagCBOR, nil)}),
+		"sync":     stream.AppendFrame(nil, &stream.Sync{Seq: 1, DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", Rev: "3lscuqc52or2x"}),
+		"identity": stream.AppendFrame(nil, &stream.Identity{Seq: 1, DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}),
+		"account":  stream.AppendFrame(nil, &stream.Account{Seq: 1, DID: "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"}),
+	} {
+		f, err := stream.ParseFrame(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The same message, with an unknown field before all others.
+		at := len(b) - len(f.Payload)
+		b = append(append([]byte(nil), b[:at]...), b[at]+1)
+		b = cbor.AppendText(cbor.AppendText(b, "a"), padding)
+		b = append(b, f.Payload[1:]...)
+		var kept []stream.Message
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for range 16 {
+			f, err := stream.ParseFrame(bytes.Clone(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := f.Message()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m := m.(type) { // documented as views
+			case *stream.Commit:
+				m.Blocks = nil
+			case *stream.Sync:
+				m.Blocks = nil
+			}
+			kept = append(kept, m)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > 4<<20 {
+			t.Errorf("%s: %d bytes held by %d messages", name, n, len(kept))
+		}
+		runtime.KeepAlive(kept)
 	}
 }

@@ -32,6 +32,9 @@ const HandleInvalid = "handle.invalid"
 // maxOps bounds what decoding allocates: the protocol allows 200 ops and package repo checks that.
 const maxOps = 10000
 
+// minOp is the size of the smallest op: a map of an action and a path, both empty.
+const minOp = len("\xa2\x64path\x60\x66action\x60")
+
 // Commit is #commit of com.atproto.sync.subscribeRepos: a change of a repository with its proof.
 //
 // Strings are as they came: nothing checks their syntax here. A zero CID is an absent (or null) field.
@@ -290,6 +293,17 @@ type texts struct {
 	head string
 }
 
+// maxShared is the size of a head up to which it is shared. It holds all operations of nearly all commits. Beyond, a string that
+// somebody keeps would hold too much memory that is of no use, such as unknown fields.
+const maxShared = 64 << 10
+
+func textsOf(head []byte) texts {
+	if len(head) > maxShared {
+		return texts{}
+	}
+	return texts{head: string(head)}
+}
+
 // text reads a string.
 func (t texts) text(r *cbor.Reader) (string, error) {
 	b, err := r.TextBytes()
@@ -358,7 +372,7 @@ const (
 
 func (m *Commit) decode(f *Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload[:f.textEnd])}
+	t := textsOf(f.Payload[:f.textEnd])
 	n, err := r.Map()
 	if err != nil {
 		return err
@@ -423,6 +437,9 @@ func decodeOps(r *cbor.Reader, t texts) ([]Op, error) {
 	}
 	if n > maxOps {
 		return nil, fmt.Errorf("%d ops, more than %d", n, maxOps)
+	}
+	if n*minOp > len(r.Rest()) {
+		return nil, fmt.Errorf("%d ops in %d bytes", n, len(r.Rest()))
 	}
 	if n == 0 {
 		return nil, nil
@@ -503,7 +520,7 @@ func decodeLinks(r *cbor.Reader) ([]cid.CID, error) {
 
 func (m *Sync) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload[:f.textEnd])}
+	t := textsOf(f.Payload[:f.textEnd])
 	return fields(&r, bitSeq|bitDID|bitBlocks|bitRev|bitTime, "seq, did, blocks, rev, time", func(key string) (bit uint, err error) {
 		switch key {
 		case "did":
@@ -528,7 +545,7 @@ func (m *Sync) decode(f Frame) error {
 
 func (m *Identity) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload)}
+	t := textsOf(f.Payload)
 	return fields(&r, bitSeq|bitDID|bitTime, "seq, did, time", func(key string) (bit uint, err error) {
 		switch key {
 		case "did":
@@ -550,7 +567,7 @@ func (m *Identity) decode(f Frame) error {
 
 func (m *Account) decode(f Frame) error {
 	r := cbor.NewReader(f.Payload)
-	t := texts{head: string(f.Payload)}
+	t := textsOf(f.Payload)
 	return fields(&r, bitSeq|bitDID|bitTime|bitActive, "seq, did, time, active", func(key string) (bit uint, err error) {
 		switch key {
 		case "did":
