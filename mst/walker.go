@@ -29,6 +29,7 @@ type Walker struct {
 	root     cid.CID
 	wanted   bool // the block of the present item, a node, has not come yet
 	stats    WalkStats
+	ahead    ahead
 }
 
 // WalkStats counts what a [Walker] has seen.
@@ -64,7 +65,19 @@ type Step struct {
 
 // NewWalker returns a walker over the tree with the given root. CheckKey, which may be nil, is asked about each key.
 func NewWalker(root cid.CID, checkKey func(key []byte) error) *Walker {
-	return &Walker{root: root, checkKey: checkKey, frames: make([]walkFrame, 0, 12), wanted: true}
+	w := &Walker{frames: make([]walkFrame, 0, 12)}
+	w.Reset(root, checkKey)
+	return w
+}
+
+// Reset makes a walker what NewWalker would return. It keeps the memory that most trees need.
+func (w *Walker) Reset(root cid.CID, checkKey func(key []byte) error) {
+	for i := range w.frames {
+		w.frames[i].node.trim()
+		w.frames[i].lo, w.frames[i].hi = nil, nil
+	}
+	w.ahead.reset()
+	*w = Walker{root: root, checkKey: checkKey, frames: w.frames, ahead: w.ahead, wanted: true}
 }
 
 // Stats returns what the walker has seen so far.
@@ -111,6 +124,12 @@ func (w *Walker) child() cid.CID {
 	return f.node.Entries[f.pos/2-1].Right
 }
 
+// Prepare looks at blocks that lie ahead, block(0), block(1) and so on up to nil, decodes those among them that may be nodes,
+// and hashes their keys, which takes less time for many than for one. It returns how many blocks it has looked at, and forgets
+// what it was told before. The blocks have to stay where and what they are as long as Node may be called with them. Nothing is
+// taken for granted: only Node tells what is wrong with one.
+func (w *Walker) Prepare(block func(i int) []byte) int { return w.ahead.decode(block) }
+
 // Node takes the block of the wanted node, which has been hashed by the caller and isn't kept, and checks it.
 func (w *Walker) Node(data []byte) error {
 	if !w.wanted {
@@ -134,7 +153,12 @@ func (w *Walker) Node(data []byte) error {
 		w.frames = append(w.frames, walkFrame{})
 	}
 	f := &w.frames[w.depth]
-	err := f.node.Decode(data)
+	var err error
+	if n := w.ahead.take(data); n != nil {
+		f.node, *n = *n, f.node
+	} else {
+		err = f.node.Decode(data)
+	}
 	if err == nil {
 		f.layer, err = f.node.Check(layer, lo, hi, w.checkKey)
 	}

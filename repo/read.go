@@ -71,13 +71,15 @@ type Reader struct {
 	ahead     *cid.CID // the block that was read last and not used yet, nil if there is none
 	aheadData []byte
 	*fileMemory
-	atEnd   bool
-	started bool
-	links   int   // how often blocks were wanted
-	linked  int64 // bytes of them, as often as they were
-	surplus int64 // bytes of blocks that came again before all was seen, with their CIDs
-	report  Report
-	err     error
+	atEnd    bool
+	started  bool
+	last     bool  // the block that was wanted last is the one that was read last
+	prepared int   // blocks of the file that the walker has looked at, or that have gone by
+	links    int   // how often blocks were wanted
+	linked   int64 // bytes of them, as often as they were
+	surplus  int64 // bytes of blocks that came again before all was seen, with their CIDs
+	report   Report
+	err      error
 }
 
 // fileMemory is what reading a file takes most of, apart from the buffer of package car. That of readers which are done is
@@ -85,6 +87,7 @@ type Reader struct {
 type fileMemory struct {
 	held   heldSet // blocks that came too early
 	recent recent  // blocks that came in time, and may be wanted once more
+	walker mst.Walker
 }
 
 var fileMemories = sync.Pool{New: func() any { return new(fileMemory) }}
@@ -96,6 +99,7 @@ func (r *Reader) release() {
 	}
 	r.recent.reset(nil)
 	r.held.recycle()
+	r.walker.Reset(cid.CID{}, nil)
 	fileMemories.Put(r.fileMemory)
 	r.fileMemory, r.ahead, r.aheadData = nil, nil, nil
 	if r.car != nil {
@@ -239,7 +243,8 @@ func (r *Reader) Records() iter.Seq2[Record, error] {
 
 func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) {
 	var paths pathChecker
-	w := mst.NewWalker(r.commit.Data, paths.check)
+	w := &r.walker
+	w.Reset(r.commit.Data, paths.check)
 	var dirty, large int
 	var firstDirty *VerifyError
 	var firstLarge string
@@ -259,6 +264,9 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			return false, &VerifyError{Reason: ReasonMissingRecord, Path: string(step.Key), CID: step.CID, Err: err}
 		}
 		if step.Kind == mst.StepNode {
+			if r.last && r.report.Blocks > r.prepared {
+				r.prepared = r.report.Blocks - 1 + w.Prepare(r.car.Ahead)
+			}
 			if err := w.Node(b); err != nil {
 				return false, treeError(err)
 			}
@@ -385,6 +393,7 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 			return nil, err
 		}
 	}
+	r.last = false
 	if r.ahead != nil && *r.ahead == *c {
 		b = r.take()
 	} else if b, err = r.search(c); err != nil {
@@ -398,7 +407,7 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 // take returns the block ahead, which is the one wanted, and notes it: a record may have another path, and a node that is
 // wanted twice is told from one that is missing.
 func (r *Reader) take() []byte {
-	r.ahead = nil
+	r.ahead, r.last = nil, true
 	if r.o.Retain > 0 {
 		r.recent.add(len(r.aheadData))
 	}

@@ -87,6 +87,9 @@ func (r *Report) add(c Check) {
 			return
 		}
 	}
+	if r.Checks == nil {
+		r.Checks = make([]Check, 0, len(rules))
+	}
 	r.Checks = append(r.Checks, c)
 }
 
