@@ -49,7 +49,7 @@ func (b *Blob) AppendCBOR(dst []byte) ([]byte, error) {
 		fields = legacyFields
 	}
 	start := dst
-	x, err := b.Extra.without(fields)
+	x, err := b.Extra.entries().without(fields)
 	field := func(key string) { // key "" is the end
 		if err == nil {
 			dst, x, err = x.appendBefore(dst, key, cbor.MaxDepth-1)
@@ -124,7 +124,7 @@ func (b *Blob) ReadCBOR(r *cbor.Reader) error {
 			known = false
 			var raw []byte
 			raw, err = r.Raw()
-			b.Extra = append(b.Extra, ExtraField{string(key), append(Raw(nil), raw...)})
+			b.Extra.add(ExtraField{string(key), append(Raw(nil), raw...)})
 		}
 		if err != nil {
 			var e *cbor.Error

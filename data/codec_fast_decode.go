@@ -379,7 +379,7 @@ func (d *fastDecoder) structure(n *node, p unsafe.Pointer, typed bool, pos, left
 	if pos < 0 || left <= 0 || count > cbor.MaxElements || count > len(b)-pos {
 		return -1
 	}
-	fields := n.fast.fieldsFor(typed)
+	fields := n.fast.fieldsFor(typed).list
 	// Both the entries and the fields are in canonical order: the next key is that of the next field as a rule.
 	i := 0
 	last := pos // where the key before is
@@ -516,8 +516,7 @@ func (d *fastDecoder) unknown(n *node, p unsafe.Pointer, last, pos, left int) in
 		return -1
 	}
 	if n.extra != noExtra {
-		x := (*Extra)(unsafe.Add(p, n.extraOff))
-		*x = append(*x, ExtraField{d.text(from, to), d.bytes(to, to+size)})
+		(*Extra)(unsafe.Add(p, n.extraOff)).add(ExtraField{d.text(from, to), d.bytes(to, to+size)})
 	}
 	return to + size
 }

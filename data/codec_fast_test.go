@@ -98,17 +98,121 @@ func compare[T any](t *testing.T, b []byte) (fast bool) {
 	if err != nil {
 		return fast
 	}
-	out, err := data.MarshalReflect(&want)
-	got, ok := data.MarshalFast(&want)
-	if ok && (err != nil || !bytes.Equal(got, out)) {
-		t.Fatalf("%x: written as\n%x, not as\n%x, %v", b, got, out, err)
-	}
+	sameBytes(t, &want)
 	return fast
+}
+
+// sameBytes checks that a value is written as by reflection, whatever room the buffer has, or not at all.
+func sameBytes(t *testing.T, v any) {
+	t.Helper()
+	want, err := data.MarshalReflect(v)
+	for _, room := range []int{0, 1, len(want) / 2, len(want), 2*len(want) + 100} {
+		dst := bytes.Repeat([]byte{0xee}, 3+room)[:3]
+		got, ok := data.AppendFast(dst, v)
+		if ok && (err != nil || !bytes.HasPrefix(got, dst) || !bytes.Equal(got[3:], want)) {
+			t.Fatalf("with room for %d:\n%+v\nwritten as\n%x, not as\n%x, %v", room, v, got, want, err)
+		}
+	}
+}
+
+// TestFastEncoder changes each part of a value to what is rare or wrong, and holds what is made of it against reflection.
+func TestFastEncoder(t *testing.T) {
+	var texts []string
+	for _, n := range []int{0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 24, 31, 63, 95, 96, 97, 128, 254, 255, 256, 257, 300, 65535, 65536} {
+		s := strings.Repeat("x", n)
+		texts = append(texts, s)
+		if n > 0 {
+			texts = append(texts, s[1:]+"\xff", "\x80"+s[1:], s[:n/2]+"\xc3"+s[n/2+1:])
+		}
+		if n > 2 {
+			texts = append(texts, s[2:]+"é", "気"+s[:n-3], s[:n/2-1]+"\xed\xa0\x80"+s[n/2-1:])
+		}
+	}
+	var n note
+	var e everything
+	noteCBOR, everyCBOR := usual(t)
+	for v, in := range map[any][]byte{&n: noteCBOR, &e: everyCBOR} {
+		if err := data.Unmarshal(in, v); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := data.MarshalFast(v); !ok {
+			t.Fatalf("%T isn't written at all", v)
+		}
+		changes := 0
+		change := func(f, to reflect.Value) {
+			was := reflect.New(f.Type()).Elem()
+			was.Set(f)
+			f.Set(to)
+			sameBytes(t, v)
+			f.Set(was)
+			changes++
+		}
+		seen := map[any]bool{}
+		var walk func(f reflect.Value)
+		walk = func(f reflect.Value) {
+			if !f.CanSet() {
+				return // within an Extra
+			}
+			change(f, reflect.Zero(f.Type()))
+			switch f.Kind() {
+			case reflect.String:
+				for _, s := range texts {
+					change(f, reflect.ValueOf(s).Convert(f.Type()))
+				}
+			case reflect.Int, reflect.Int64:
+				for _, i := range []int64{1, 23, 24, 255, 256, 65535, 65536, 1<<32 - 1, 1 << 32, 1<<63 - 1, -1, -24, -25, -256, -257, -1 << 63} {
+					change(f, reflect.ValueOf(i).Convert(f.Type()))
+				}
+			case reflect.Bool:
+				change(f, reflect.ValueOf(!f.Bool()).Convert(f.Type()))
+			case reflect.Slice:
+				change(f, reflect.MakeSlice(f.Type(), 0, 1))
+				change(f, reflect.MakeSlice(f.Type(), 1, 1))
+				if f.Len() > 0 {
+					many := reflect.MakeSlice(f.Type(), 0, 300)
+					for range 300 {
+						many = reflect.Append(many, f.Index(0))
+					}
+					for _, n := range []int{23, 24, 255, 256, 300} {
+						change(f, many.Slice(0, n))
+					}
+				}
+				for i := range f.Len() {
+					walk(f.Index(i))
+				}
+			case reflect.Pointer:
+				if !f.IsNil() && !seen[f.Interface()] {
+					seen[f.Interface()] = true
+					walk(f.Elem())
+				}
+			case reflect.Interface:
+				if !f.IsNil() && f.Elem().Kind() == reflect.Pointer {
+					change(f, reflect.Zero(f.Elem().Type())) // nil, of a type
+					walk(f.Elem().Elem())
+				}
+			case reflect.Struct:
+				for i := range f.NumField() {
+					walk(f.Field(i))
+				}
+			}
+		}
+		walk(reflect.ValueOf(v).Elem())
+		if changes < 500 {
+			t.Errorf("only %d changes of %T", changes, v)
+		}
+	}
+}
+
+// usual returns a note and everything without the odd blobs that are left to reflection.
+func usual(t *testing.T) (note, everything []byte) {
+	return fromJSON(t, strings.Replace(strings.Replace(full, `,"":0`, `,"w":0`, 1), `,"alt":"x"`, ``, 1)),
+		fromJSON(t, strings.Replace(everythingJSON, `,
+		{"cid":"bafkreiccldh766hwcnuxnf2wh6jgzepf2nlu2lvcllt63eww5p6chi4ity","mimeType":"image/png"}`, "", 1))
 }
 
 // The values that are usual must not take the slow way.
 func TestFastCodecWants(t *testing.T) {
-	b := fromJSON(t, strings.Replace(strings.Replace(full, `,"":0`, `,"w":0`, 1), `,"alt":"x"`, ``, 1)) // an odd blob is slow
+	b, e := usual(t)
 	if !compare[note](t, b) {
 		t.Error("the fast codec doesn't read a note")
 	}
@@ -119,8 +223,6 @@ func TestFastCodecWants(t *testing.T) {
 	if _, ok := data.MarshalFast(&n); !ok {
 		t.Error("the fast codec doesn't write a note")
 	}
-	e := fromJSON(t, strings.Replace(everythingJSON, `,
-		{"cid":"bafkreiccldh766hwcnuxnf2wh6jgzepf2nlu2lvcllt63eww5p6chi4ity","mimeType":"image/png"}`, "", 1))
 	if !compare[everything](t, e) {
 		t.Error("the fast codec doesn't read everything")
 	}
@@ -198,6 +300,24 @@ func TestFastCodecManyPointers(t *testing.T) {
 	}
 	if out, ok := data.MarshalFast(list.Interface()); !ok || !bytes.Equal(out, b) {
 		t.Fatalf("written as %x", out)
+	}
+}
+
+// A struct may have any number of fields, and any number of them may be there.
+func TestFastEncoderManyFields(t *testing.T) {
+	for _, size := range []int{22, 23, 24, 25, 63, 64, 65, 300} {
+		var fields []reflect.StructField
+		for i := range size {
+			fields = append(fields, reflect.StructField{Name: fmt.Sprint("F", i), Type: reflect.TypeFor[*int64](), Tag: reflect.StructTag(fmt.Sprintf(`json:"f%03d,omitzero"`, i))})
+		}
+		v := reflect.New(reflect.StructOf(fields))
+		for i := range size {
+			v.Elem().Field((7 * i) % size).Set(reflect.ValueOf(new(int64(i))))
+			if _, ok := data.MarshalFast(v.Interface()); !ok {
+				t.Fatal("it is slow")
+			}
+			sameBytes(t, v.Interface())
+		}
 	}
 }
 

@@ -222,9 +222,9 @@ func (n *node) appendStruct(dst []byte, v reflect.Value, typed bool, left int) (
 		return dst, valueError(RuleDepth, "")
 	}
 	fields := n.fieldsFor(typed)
-	var extra Extra
+	var extra extraList
 	if n.extra != noExtra {
-		extra = v.Field(n.extra).Interface().(Extra)
+		extra = v.Field(n.extra).Interface().(Extra).entries()
 	}
 	absent := func(f *field) bool { return f.opt && !f.node.present(v.Field(f.index)) }
 	count := len(fields)
@@ -260,47 +260,6 @@ func (n *node) appendStruct(dst []byte, v reflect.Value, typed bool, left int) (
 	}
 	dst, _, err = extra.appendBefore(dst, "", left-1)
 	return dst, err
-}
-
-// appendBefore appends the entries of x that come before key, all of them if key is empty, and returns the rest.
-func (x Extra) appendBefore(dst []byte, key string, left int) (_ []byte, rest Extra, err error) {
-	for len(x) > 0 && (key == "" || cbor.CompareKeys(x[0].Key, key) < 0) {
-		if dst, err = appendRaw(cbor.AppendText(dst, x[0].Key), x[0].Value, left); err != nil {
-			return dst, x, inKey(err, x[0].Key)
-		}
-		x = x[1:]
-	}
-	return dst, x, nil
-}
-
-// without checks the keys of x and returns those that aren't fields: a field that a struct has is no extra.
-func (x Extra) without(fields []field) (Extra, error) {
-	shadowed := false
-	j := 0
-	for i := range x {
-		k := x[i].Key
-		if k == "" || len(k) > cbor.MaxKey || !utf8.ValidString(k) || i > 0 && cbor.CompareKeys(x[i-1].Key, k) >= 0 {
-			return nil, valueError(RuleValue, "keys of Extra must be text, sorted and unique: "+strconv.QuoteToASCII(k[:min(len(k), 64)]))
-		}
-		for j < len(fields) && cbor.CompareKeys(fields[j].key, k) < 0 {
-			j++
-		}
-		shadowed = shadowed || j < len(fields) && fields[j].key == k
-	}
-	if !shadowed {
-		return x, nil
-	}
-	var out Extra
-	for i := range x {
-		known := false
-		for j := range fields {
-			known = known || fields[j].key == x[i].Key
-		}
-		if !known {
-			out = append(out, x[i])
-		}
-	}
-	return out, nil
 }
 
 // decoder reads one input into a value.
@@ -637,7 +596,7 @@ func (d *decoder) entry(f *field, v reflect.Value, left int) error {
 func (d *decoder) unknown(key []byte, extra *Extra, left int) error {
 	b, err := d.r.RawWithin(depthOf(left))
 	if err == nil && extra != nil {
-		*extra = append(*extra, ExtraField{string(key), d.bytes(b)})
+		extra.add(ExtraField{string(key), d.bytes(b)})
 	}
 	return err
 }

@@ -1,9 +1,11 @@
 package data_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -63,7 +65,7 @@ func ExampleUnmarshal() {
 	}
 	var n Note
 	err = data.Unmarshal(raw, &n)
-	fmt.Println(n.Text, n.Likes, n.Extra[0].Key, n.Extra[0].Value.Type(), err)
+	fmt.Println(n.Text, n.Likes, n.Extra, err)
 
 	// What Note doesn't know is written again as it was.
 	n.Text, n.Likes = "bye", new(int64(1))
@@ -71,7 +73,7 @@ func ExampleUnmarshal() {
 	j, _ := data.AppendJSON(nil, raw)
 	fmt.Println(string(j), err)
 	// Output:
-	// hi <nil> mood com.example.mood#calm <nil>
+	// hi <nil> {"mood":{"$type":"com.example.mood#calm"}} <nil>
 	// {"mood":{"$type":"com.example.mood#calm"},"text":"bye","likes":1} <nil>
 }
 
@@ -138,7 +140,7 @@ func TestCodecIdentity(t *testing.T) {
 			t.Fatal(err)
 		}
 		p, ok := n.Embed.Value.(*point)
-		if !ok || p.X != 1 || p.Y != 2 || len(p.Extra) != 1 || p.Extra[0].Key != "z" {
+		if !ok || p.X != 1 || p.Y != 2 || keysOf(p.Extra) != "z" {
 			t.Errorf("embed: %+v", n.Embed)
 		}
 		if n.Embeds[0].Value != nil || n.Embeds[0].Type() != "org.other#thing" || n.Embeds[1].Type() != "com.example.note" {
@@ -214,15 +216,15 @@ func TestCodecErrors(t *testing.T) {
 		"utf8": &note{Text: bad}, "utf8 pointer": &note{Since: &bad}, "union": &note{Embed: noteEmbed{Value: (*point)(nil)}},
 		"union raw": &note{Embed: noteEmbed{Raw: data.Raw{0xa0}}}, "raw": &note{Any: data.Raw{0xff}},
 		"closed": &note{Choice: noteChoice{Value: &note{}}}, "closed raw": &note{Choice: noteChoice{Raw: fromJSON(t, `{"$type":"a.b.c"}`)}},
-		"blob": &note{Pic: &data.Blob{}}, "link": &note{Ref: &cid.CID{}}, "extra": &note{Extra: data.Extra{{Key: "b", Value: data.Raw{1}}, {Key: "a", Value: data.Raw{1}}}},
-		"extra value": &note{Extra: data.Extra{{Key: "b"}}},
+		"blob": &note{Pic: &data.Blob{}}, "link": &note{Ref: &cid.CID{}}, "extra": &note{Extra: data.UnsortedExtra(data.ExtraField{Key: "b", Value: data.Raw{1}}, data.ExtraField{Key: "a", Value: data.Raw{1}})},
+		"extra value": &note{Extra: data.NewExtra(data.ExtraField{Key: "b"})},
 	} {
 		if b, err := data.Marshal(v); err == nil {
 			t.Errorf("%s: encoded as %x", name, b)
 		}
 	}
 	// An extra that has the name of a field gives way to it, and a type from elsewhere may be in an open union.
-	n := note{Text: "real", Extra: data.Extra{{Key: "text", Value: data.Raw{0x61, 'x'}}, {Key: "zeta", Value: data.Raw{1}}}}
+	n := note{Text: "real", Extra: data.NewExtra(data.ExtraField{Key: "zeta", Value: data.Raw{1}}, data.ExtraField{Key: "text", Value: data.Raw{0x61, 'x'}})}
 	n.Embed.Value = &foreign{A: "b"}
 	b, err := data.Marshal(n)
 	if err != nil {
@@ -252,6 +254,10 @@ func FuzzUnmarshal(f *testing.F) {
 		var n note
 		if err := data.Unmarshal(b, &n); err != nil {
 			return
+		}
+		var own note
+		if err := data.UnmarshalOwned(bytes.Clone(in), &own); err != nil || !reflect.DeepEqual(own, n) {
+			t.Fatalf("%x: read into\n%+v, and as its own\n%+v, %v", in, n, own, err)
 		}
 		clear(b) // nothing may share memory with the input
 		if err := cbor.Valid(in); err != nil {

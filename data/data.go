@@ -32,7 +32,6 @@ package data
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/barograph/baro/cbor"
@@ -67,56 +66,6 @@ func (r *Raw) UnmarshalJSON(b []byte) error {
 	}
 	*r = v
 	return nil
-}
-
-// Extra holds the entries of a map that the struct for it doesn't know, in the order of their keys.
-type Extra []ExtraField
-
-// ExtraField is one entry.
-type ExtraField struct {
-	Key   string
-	Value Raw
-}
-
-// Get returns the value of a key.
-func (x Extra) Get(key string) (Raw, bool) {
-	i, ok := x.find(key)
-	if !ok {
-		return nil, false
-	}
-	return x[i].Value, true
-}
-
-// Set adds an entry or replaces its value, and keeps the order.
-func (x *Extra) Set(key string, v Raw) {
-	i, ok := x.find(key)
-	if !ok {
-		*x = append(*x, ExtraField{})
-		copy((*x)[i+1:], (*x)[i:])
-	}
-	(*x)[i] = ExtraField{Key: key, Value: v}
-}
-
-// tidy puts entries in any order, with keys that may come twice, in the order that Extra has; the later of two stays.
-func (x *Extra) tidy() {
-	slices.SortStableFunc(*x, func(a, b ExtraField) int { return cbor.CompareKeys(a.Key, b.Key) })
-	kept := (*x)[:0]
-	for i, f := range *x {
-		if i+1 == len(*x) || (*x)[i+1].Key != f.Key {
-			kept = append(kept, f)
-		}
-	}
-	clear((*x)[len(kept):])
-	*x = kept
-}
-
-func (x Extra) find(key string) (int, bool) {
-	for i := range x {
-		if c := cbor.CompareKeys(x[i].Key, key); c >= 0 {
-			return i, c == 0
-		}
-	}
-	return len(x), false
 }
 
 // Rule names the rule of the data model, or of JSON, that an input breaks. Broken rules of CBOR come as a [*cbor.Error].

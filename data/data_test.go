@@ -557,12 +557,8 @@ func TestExtra(t *testing.T) {
 	for _, k := range []string{"bb", "a", "c", "bb", "aa"} {
 		x.Set(k, data.Raw{0x01})
 	}
-	var keys []string
-	for _, f := range x {
-		keys = append(keys, f.Key)
-	}
-	if got := strings.Join(keys, " "); got != "a c aa bb" {
-		t.Error(got)
+	if got := keysOf(x); got != "a c aa bb" || x.Len() != 4 {
+		t.Error(got, x.Len())
 	}
 	if _, ok := x.Get("aa"); !ok {
 		t.Error("aa is lost")
@@ -570,6 +566,38 @@ func TestExtra(t *testing.T) {
 	if _, ok := x.Get("b"); ok {
 		t.Error("b is there")
 	}
+
+	y := x
+	y.Set("a", data.Raw{0x02})
+	y.Set("b", data.Raw{0xf5})
+	y.Delete("bb")
+	y.Delete("nothing")
+	if x.String() != `{"a":1,"c":1,"aa":1,"bb":1}` || y.String() != `{"a":2,"b":true,"c":1,"aa":1}` {
+		t.Errorf("%v and its changed copy %v", x, y)
+	}
+	if z := data.NewExtra(data.ExtraField{"c", data.Raw{1}}, data.ExtraField{"a", data.Raw{7}}, data.ExtraField{"b", data.Raw{0xf5}},
+		data.ExtraField{"aa", data.Raw{1}}, data.ExtraField{"a", data.Raw{2}}); !z.Equal(y) || z.Equal(x) || x.Equal(data.Extra{}) {
+		t.Errorf("%v is not %v", z, y)
+	}
+	for _, k := range strings.Fields(keysOf(y)) {
+		y.Delete(k)
+	}
+	if !y.Equal(data.Extra{}) || !reflect.DeepEqual(y, data.Extra{}) || y.String() != "{}" {
+		t.Errorf("without entries: %v", y)
+	}
+}
+
+func keysOf(x data.Extra) string {
+	var keys []string
+	for k := range x.All() {
+		keys = append(keys, k)
+	}
+	return strings.Join(keys, " ")
+}
+
+func value(x data.Extra, key string) data.Raw {
+	v, _ := x.Get(key)
+	return v
 }
 
 func TestWalk(t *testing.T) {

@@ -56,7 +56,7 @@ func TestDepthEverywhere(t *testing.T) {
 			}
 			if cbor.Valid(raw) == nil {
 				_, got["Encode"] = Encode(map[string]any{"a": Raw(raw)})
-				_, got["Append"] = Append(nil, &deep{Extra: Extra{{"a", raw}}})
+				_, got["Append"] = Append(nil, &deep{Extra: NewExtra(ExtraField{"a", raw})})
 			}
 			for name, err := range got {
 				if (err == nil) != want {

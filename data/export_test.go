@@ -27,6 +27,11 @@ func UnmarshalFast(b []byte, v any) bool {
 // UnmarshalFastShort is UnmarshalFast for an input that isn't copied as a whole.
 func UnmarshalFastShort(b []byte, v any) bool { return decodeFast(b, false, v, cbor.MaxDepth) }
 
-func MarshalFast(v any) ([]byte, bool) { return appendFast(nil, v, cbor.MaxDepth) }
+func MarshalFast(v any) ([]byte, bool) { return AppendFast(nil, v) }
+
+func AppendFast(dst []byte, v any) ([]byte, bool) { return appendFast(dst, v, cbor.MaxDepth) }
 
 func (r Rule) Soft() bool { return r.soft() }
+
+// UnsortedExtra is NewExtra without any order.
+func UnsortedExtra(fields ...ExtraField) Extra { return extraList(fields).extra() }

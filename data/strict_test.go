@@ -150,9 +150,9 @@ func TestForbidden(t *testing.T) {
 		}
 		for name, v := range map[string]any{
 			"a Raw":               &onlyRaw{R: in},
-			"an Extra":            &onlyExtra{Extra: data.Extra{{Key: "x", Value: in}}},
+			"an Extra":            &onlyExtra{Extra: data.NewExtra(data.ExtraField{Key: "x", Value: in})},
 			"a union":             &struct{ U noteEmbed }{noteEmbed{Raw: record}},
-			"the Extra of a blob": &struct{ B data.Blob }{data.Blob{Ref: rawCID(t), MimeType: "a/b", Size: 1, Extra: data.Extra{{Key: "x", Value: in}}}},
+			"the Extra of a blob": &struct{ B data.Blob }{data.Blob{Ref: rawCID(t), MimeType: "a/b", Size: 1, Extra: data.NewExtra(data.ExtraField{Key: "x", Value: in})}},
 		} {
 			if b, err := data.Marshal(v); err == nil {
 				t.Errorf("%s: written in %s as %x", c.name, name, b)
@@ -184,7 +184,7 @@ func TestDepthWithin(t *testing.T) {
 			}
 		}
 		raw := data.Raw(b[3:])
-		for _, v := range []any{&onlyRaw{R: raw}, &onlyExtra{Extra: data.Extra{{Key: "r", Value: raw}}}} {
+		for _, v := range []any{&onlyRaw{R: raw}, &onlyExtra{Extra: data.NewExtra(data.ExtraField{Key: "r", Value: raw})}} {
 			if _, err := data.Marshal(v); (err == nil) != ok {
 				t.Errorf("%d levels out of %T: %v", levels, v, err)
 			}
@@ -373,7 +373,7 @@ func TestExactCase(t *testing.T) {
 	if err := data.UnmarshalJSON([]byte(`{"x":1,"y":2,"X":3,"Y":4}`), &p); err != nil {
 		t.Fatal(err)
 	}
-	if p.X != 1 || p.Y != 2 || len(p.Extra) != 2 {
+	if p.X != 1 || p.Y != 2 || p.Extra.Len() != 2 {
 		t.Errorf("%+v", p)
 	}
 	if err := data.UnmarshalJSON([]byte(`{"X":3,"Y":4}`), &p); err == nil {

@@ -213,7 +213,7 @@ func blobs(r *cbor.Reader, left int, yield func(Blob, error) bool) (bool, error)
 // extraWithin checks that the fields of the blob at r which a blob doesn't have nest no deeper than they may, depth
 // containers being open around it.
 func extraWithin(r cbor.Reader, b *Blob, depth int) error {
-	if len(b.Extra) == 0 {
+	if b.Extra.Len() == 0 {
 		return nil
 	}
 	_, err := r.RawWithin(depth)

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"reflect"
 
-	"github.com/barograph/baro/data"
 )
 
 // DefaultPageSize is how many items to ask for where a lexicon allows it: the most that most of them do.
@@ -128,7 +127,7 @@ func items(v any) int {
 	s := reflect.ValueOf(v).Elem()
 	n, lists := 0, 0
 	for i := range s.NumField() {
-		if f := s.Field(i); f.Kind() == reflect.Slice && f.Type() != reflect.TypeFor[data.Extra]() {
+		if f := s.Field(i); f.Kind() == reflect.Slice {
 			n += f.Len()
 			lists++
 		}

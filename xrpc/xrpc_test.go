@@ -133,9 +133,9 @@ func TestCalls(t *testing.T) {
 	uri := "at://did:web:a.b/x.y.z/k"
 	out, err := list.Call(ctx, c, &listParams{Did: "did:web:a.b", Uris: []string{uri, uri}, Ids: []int64{-1, 2}})
 	want(out, err, "did:web:a.b", "50 false [-1 2]", uri, uri)
-	out, err = put.Call(ctx, c.WithAuth(xrpc.Bearer("tok")), &putInput{Text: "ü&+ ", Extra: data.Extra{{Key: "more", Value: data.Raw{1}}}})
+	out, err = put.Call(ctx, c.WithAuth(xrpc.Bearer("tok")), &putInput{Text: "ü&+ ", Extra: data.NewExtra(data.ExtraField{Key: "more", Value: data.Raw{1}})})
 	want(out, err, "ü&+ ", "com.example.put Bearer tok")
-	if len(out.Extra) != 1 {
+	if out.Extra.Len() != 1 {
 		t.Errorf("the unknown field got lost: %v", out.Extra)
 	}
 	if _, err := reset.Call(ctx, c, nil); err != nil {

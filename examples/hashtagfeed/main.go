@@ -113,7 +113,7 @@ func read(ctx context.Context, c *client.Client, directory *identity.Directory, 
 		switch collection, _, _ := strings.Cut(string(record.Path), "/"); collection {
 		case "app.bsky.feed.post":
 			post := new(appbsky.FeedPost)
-			if data.Unmarshal(slices.Clone(record.Data), post) == nil && has(post, tag) {
+			if data.Unmarshal(record.Data, post) == nil && has(post, tag) {
 				a.posts = append(a.posts, post)
 			}
 		case "app.bsky.graph.follow":

@@ -140,9 +140,18 @@ func (p *Posts) Rows() []Bench {
 			Bound: "allocating what the struct holds", Setup: func() (Work, Work) {
 				return Each(p.Raw, func(b []byte) { Check(data.Unmarshal(b, new(appbsky.FeedPost))) }), in.scan()
 			}},
+		{Name: "post-decode" + p.suffix + "/owned", What: in.describe("decode into the generated struct, with the bytes as its own"), Floor: "plain scan", Of: OursOverFloor, Allocs: 10,
+			Bound: "allocating what the struct holds", Setup: func() (Work, Work) {
+				return Each(p.Raw, func(b []byte) { Check(data.UnmarshalOwned(b, new(appbsky.FeedPost))) }), in.scan()
+			}},
 		{Name: "post-encode" + p.suffix, What: in.describe("encode from the generated struct"), Floor: "plain scan", Of: OursOverFloor, Allocs: 1,
 			Bound: "one allocation, and checking that strings are UTF-8", Setup: func() (Work, Work) {
 				return Each(p.posts, func(p *appbsky.FeedPost) { Must(data.Marshal(p)) }), in.scan()
+			}},
+		{Name: "post-encode" + p.suffix + "/append", What: in.describe("encode from the generated struct into a buffer that is there"), Floor: "plain scan", Of: OursOverFloor, Allocs: 0,
+			Bound: "checking that strings are UTF-8", Setup: func() (Work, Work) {
+				var buf []byte
+				return Each(p.posts, func(p *appbsky.FeedPost) { buf = Must(data.Append(buf[:0], p)) }), in.scan()
 			}},
 	}
 }

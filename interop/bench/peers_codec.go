@@ -93,13 +93,21 @@ func postRows(rich bool) []bench.Bench {
 		}
 	}
 	rows := p.Rows()
-	rows[0] = rows[0].Against(indigo, 7, func() bench.Work {
+	decode := func() bench.Work {
 		return bench.Each(p.Raw, func(b []byte) { bench.Check(new(bsky.FeedPost).UnmarshalCBOR(bytes.NewReader(b))) })
-	})
-	rows[1] = rows[1].Against(indigo, 2, func() bench.Work {
+	}
+	rows[0], rows[1] = rows[0].Against(indigo, 7, decode), rows[1].Against(indigo, 7, decode)
+	rows[2] = rows[2].Against(indigo, 2, func() bench.Work {
 		return bench.Each(theirs, func(p *bsky.FeedPost) {
 			b := bytes.NewBuffer(make([]byte, 0, 1024)) // so that it needn't grow
 			bench.Check(p.MarshalCBOR(b))
+		})
+	})
+	rows[3] = rows[3].Against(indigo, 2, func() bench.Work {
+		var b bytes.Buffer
+		return bench.Each(theirs, func(p *bsky.FeedPost) {
+			b.Reset()
+			bench.Check(p.MarshalCBOR(&b))
 		})
 	})
 	return rows
