@@ -1,0 +1,374 @@
+package mst
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/barograph/baro/cid"
+)
+
+// emptyTree is the root of the tree without entries.
+var emptyTree = cid.Sum(cid.DagCBOR, (&Node{}).Append(nil))
+
+// undo is what [Partial.Invert] works with: stacks, of which each call of rebuild has the top.
+type undo struct {
+	ops     []Op
+	changes []change
+	text    []byte // keys of the changes
+	kids    []kid
+	gaps    []gap
+	items   []item
+	links   []cid.CID
+	fresh   []relinked
+	buf     []byte
+}
+
+// change is an operation that is to be undone, in the order of the keys.
+type change struct {
+	key  []byte
+	from *cid.CID // what the tree has, nil for nothing
+	to   *cid.CID // what it had
+	// layer of a key that comes back. Others are where they are found.
+	layer int32
+	slot  int32 // where the key is below a node
+	done  bool
+}
+
+// kid is a subtree, or none, that goes into a gap between the entries of a new node.
+type kid struct {
+	link   *cid.CID // nil for none
+	node   int32    // -1 if it isn't there
+	layer  int32
+	lo, hi int32 // changes: only what is between their keys goes there; -1 for all
+}
+
+// gap is the place for one child of a new node: what lay there before, and the changes in it. Between each two kids is a
+// change that has taken away the entry there.
+type gap struct {
+	kid, kids int32 // kids[kid:kids]
+	a, b      int32 // changes[a:b]
+}
+
+// item is an entry of a new node: one of an old node, with the value of a change if that isn't -1, or, if node is -1, a change.
+type item struct{ node, entry, change int32 }
+
+// relinked is a child that is another one than before.
+type relinked struct {
+	slot int32
+	link cid.CID
+}
+
+func (u *undo) reset() {
+	clear(u.ops)
+	clear(u.changes)
+	clear(u.kids[:cap(u.kids)])
+	u.ops, u.changes, u.text = u.ops[:0], u.changes[:0], u.text[:0]
+}
+
+// Invert returns the root of the tree before ops, each of which has a key of its own. It is not ok if one of them isn't what
+// has led to the tree, or if a node that it needs isn't there. The nodes stay what they were.
+//
+// All operations are undone at once, from the top: of every node that changes the new entries are found, and then the new
+// children, each in the same way from what of the old ones lies between two entries. Where an entry goes, what was to the
+// left and right of it comes together; where one comes, what was there is divided.
+func (p *Partial) Invert(ops []Op) (root cid.CID, ok bool) {
+	u := &p.undo
+	u.reset()
+	u.ops = append(u.ops, ops...)
+	if len(ops) > 1 {
+		slices.SortFunc(u.ops, compareOps)
+	}
+	top := &p.nodes[0]
+	layer := top.layer
+	for i := range u.ops {
+		o := &u.ops[i]
+		if o.Key == "" || len(o.Key) > MaxKey || i > 0 && o.Key == u.ops[i-1].Key {
+			return root, false
+		}
+		at := len(u.text)
+		u.text = append(u.text, o.Key...)
+		c := change{key: u.text[at:]}
+		if o.Value.Defined() {
+			c.from = &o.Value
+		}
+		if o.Prev.Defined() {
+			c.to = &o.Prev
+		}
+		switch {
+		case c.from == nil && c.to == nil:
+			return root, false
+		case c.from == nil:
+			c.layer = int32(layerOf(c.key))
+			if layer = max(layer, c.layer); layer > MaxLayer {
+				return root, false
+			}
+		}
+		u.changes = append(u.changes, c)
+	}
+	u.gaps, u.items, u.links = u.gaps[:0], u.items[:0], u.links[:0]
+	u.kids = append(u.kids[:0], kid{link: &p.root, layer: top.layer, lo: -1, hi: -1})
+	if top.count == 0 && top.left == 0 {
+		u.kids[0].link = nil
+	}
+	root, ok = p.rebuild(layer, gap{0, 1, 0, int32(len(u.changes))}, true)
+	if ok && !root.Defined() {
+		root = emptyTree
+	}
+	return root, ok
+}
+
+// rebuild returns the subtree on a layer that is to lie in a gap, undefined if there is none. The top of a tree, unlike other
+// nodes, can't be without entries.
+func (p *Partial) rebuild(layer int32, g gap, top bool) (c cid.CID, ok bool) {
+	u := &p.undo
+	open := false // a change has yet to be done
+	for i := g.a; i < g.b; i++ {
+		open = open || !u.changes[i].done
+	}
+	one, some := kid{}, 0
+	for _, k := range u.kids[g.kid:g.kids] {
+		if k.link != nil {
+			one = k
+			some++
+		}
+	}
+	switch {
+	case some == 0 && !open:
+		return c, true
+	case layer < 0:
+		return c, false
+	case some == 1 && one.lo < 0 && one.hi < 0 && one.layer == layer:
+		switch {
+		case !open && (!top || one.node >= 0 && p.nodes[one.node].count > 0):
+			return *one.link, true
+		case open && g.kids-g.kid == 1 && one.node >= 0 && p.below(one.node, g):
+			return p.relink(one.node, g)
+		}
+	}
+	return p.remake(layer, g, top)
+}
+
+// below reports whether all changes in a gap lie below the entries of a node, and notes where.
+func (p *Partial) below(node int32, g gap) bool {
+	n := &p.nodes[node]
+	for i := g.a; i < g.b; i++ {
+		c := &p.undo.changes[i]
+		slot, eq := p.find(n, c.key)
+		if eq || c.from == nil && c.layer >= n.layer {
+			return false
+		}
+		c.slot = int32(slot)
+	}
+	return true
+}
+
+// relink returns a node of which nothing changes but links to children.
+func (p *Partial) relink(node int32, g gap) (c cid.CID, ok bool) {
+	u := &p.undo
+	n := &p.nodes[node]
+	start, kids := len(u.fresh), int32(len(u.kids))
+	sameShape := true
+	for a := g.a; a < g.b; {
+		slot, b := u.changes[a].slot, a+1
+		for b < g.b && u.changes[b].slot == slot {
+			b++
+		}
+		link, child := p.slot(n, int(slot))
+		u.kids = append(u.kids, kid{link, child, n.layer - 1, -1, -1})
+		c, ok := p.rebuild(n.layer-1, gap{kids, kids + 1, a, b}, false)
+		if u.kids = u.kids[:kids]; !ok {
+			return c, false
+		}
+		sameShape = sameShape && link != nil && c.Defined()
+		u.fresh = append(u.fresh, relinked{slot, c})
+		a = b
+	}
+	fresh := u.fresh[start:]
+	u.fresh = u.fresh[:start]
+	switch {
+	case n.count == 0 && !fresh[0].link.Defined():
+		return c, true // it was there only to lead to what has gone
+	case !sameShape:
+		return p.reshape(node, fresh), true
+	}
+	u.buf = append(u.buf[:0], n.block...)
+	same := len(n.block)
+	for i := range fresh {
+		at := n.left
+		if slot := fresh[i].slot; slot > 0 {
+			at = p.ents[n.first+slot-1].right
+		}
+		copy(u.buf[at:], fresh[i].link[:])
+		same = min(same, int(at))
+	}
+	return cid.FromDigest(cid.DagCBOR, p.src.Rehash(n.id, u.buf, same)), true
+}
+
+// reshape is relink where a child comes or goes.
+func (p *Partial) reshape(node int32, fresh []relinked) cid.CID {
+	u := &p.undo
+	n := &p.nodes[node]
+	items, links := len(u.items), len(u.links)
+	for s := range n.count + 1 {
+		link, _ := p.slot(n, int(s))
+		switch {
+		case len(fresh) > 0 && fresh[0].slot == s:
+			u.links = append(u.links, fresh[0].link)
+			fresh = fresh[1:]
+		case link != nil:
+			u.links = append(u.links, *link)
+		default:
+			u.links = append(u.links, cid.CID{})
+		}
+		if s < n.count {
+			u.items = append(u.items, item{node, n.first + s, -1})
+		}
+	}
+	c := p.encode(u.items[items:], u.links[links:])
+	u.items, u.links = u.items[:items], u.links[:links]
+	return c
+}
+
+// remake returns a node whose entries change, or that is put together or cut.
+func (p *Partial) remake(layer int32, g gap, top bool) (c cid.CID, ok bool) {
+	u := &p.undo
+	kids, gaps, items, links := len(u.kids), len(u.gaps), len(u.items), len(u.links)
+	if p.sort(layer, g) {
+		c, ok = p.assemble(layer, u.gaps[gaps:], u.items[items:], top)
+	}
+	u.kids, u.gaps, u.items, u.links = u.kids[:kids], u.gaps[:gaps], u.items[:items], u.links[:links]
+	return c, ok
+}
+
+// sort pushes the entries of a new node that fills a gap, and the gaps between them.
+func (p *Partial) sort(layer int32, g gap) bool {
+	u := &p.undo
+	next := g.a // change
+	from := gap{kid: int32(len(u.kids)), a: next}
+	// entry ends the gap before an entry. The next one begins with change a.
+	entry := func(i item, a int32) {
+		from.kids, from.b = int32(len(u.kids)), next
+		u.gaps, u.items = append(u.gaps, from), append(u.items, i)
+		from, next = gap{kid: from.kids, a: a}, a
+	}
+	// child puts in what lies between two old entries, and the keys that come back there, up to a limit if there is one.
+	child := func(k kid, limit []byte) {
+		u.kids = append(u.kids, k)
+		for ; next < g.b; next++ {
+			c := &u.changes[next]
+			if c.done || limit != nil && bytes.Compare(c.key, limit) >= 0 {
+				return
+			}
+			if c.from == nil && c.layer == layer {
+				c.done = true
+				u.kids[len(u.kids)-1].hi, k.lo = next, next
+				entry(item{-1, -1, next}, next+1)
+				u.kids = append(u.kids, k)
+				next--
+			}
+		}
+	}
+	for at := g.kid; at < g.kids; at++ {
+		if at > g.kid {
+			if next == g.b || !u.changes[next].done {
+				return false
+			}
+			next++ // which has taken away the entry between this one and the last
+		}
+		k := u.kids[at]
+		if k.link == nil || k.layer < layer {
+			child(k, nil)
+			continue
+		}
+		if k.node < 0 {
+			return false
+		}
+		n := &p.nodes[k.node]
+		first, last, eq := 0, int(n.count), false
+		if k.lo >= 0 {
+			if first, eq = p.find(n, u.changes[k.lo].key); eq {
+				return false
+			}
+		}
+		if k.hi >= 0 {
+			if last, eq = p.find(n, u.changes[k.hi].key); eq {
+				return false
+			}
+		}
+		for s := first; ; s++ {
+			link, node := p.slot(n, s)
+			c := kid{link, node, n.layer - 1, -1, -1}
+			if s == first {
+				c.lo = k.lo
+			}
+			if s == last {
+				c.hi = k.hi
+				child(c, nil)
+				break
+			}
+			e := n.first + int32(s)
+			key := p.key(&p.ents[e])
+			child(c, key)
+			if next == g.b || u.changes[next].done || !bytes.Equal(u.changes[next].key, key) {
+				entry(item{k.node, e, -1}, next)
+				continue
+			}
+			ch := &u.changes[next]
+			if ch.from == nil || *ch.from != *n.link(p.ents[e].value) {
+				return false
+			}
+			if ch.done = true; ch.to != nil {
+				entry(item{k.node, e, next}, next+1)
+			} else {
+				next++
+			}
+		}
+	}
+	from.kids, from.b = int32(len(u.kids)), next
+	u.gaps = append(u.gaps, from)
+	return next == g.b
+}
+
+// assemble returns the node that has the given entries and something in the gaps around them.
+func (p *Partial) assemble(layer int32, gaps []gap, items []item, top bool) (c cid.CID, ok bool) {
+	u := &p.undo
+	links := len(u.links)
+	top = top && len(items) == 0
+	for _, g := range gaps {
+		if c, ok = p.rebuild(layer-1, g, top); !ok {
+			return c, false
+		}
+		u.links = append(u.links, c)
+	}
+	if len(items) == 0 && (top || !c.Defined()) {
+		return c, true
+	}
+	return p.encode(items, u.links[links:]), true
+}
+
+// encode returns the CID of a node.
+func (p *Partial) encode(items []item, links []cid.CID) cid.CID {
+	u := &p.undo
+	b := append(u.buf[:0], nodeHead...)
+	b = appendHead(b, majorArray, len(items))
+	var prev []byte
+	for i, it := range items {
+		var key []byte
+		var value *cid.CID
+		if it.node >= 0 {
+			e := &p.ents[it.entry]
+			key, value = p.key(e), p.nodes[it.node].link(e.value)
+		} else {
+			key = u.changes[it.change].key
+		}
+		if it.change >= 0 {
+			value = u.changes[it.change].to
+		}
+		same := commonPrefix(prev, key)
+		b = appendEntry(b, same, key[same:], &links[i+1], value)
+		prev = key
+	}
+	b = append(b, nodeLeft...)
+	u.buf = appendSubtree(b, &links[0])
+	return cid.Sum(cid.DagCBOR, u.buf)
+}
