@@ -54,7 +54,7 @@ func (t *Tree) replace(key string, value cid.CID) {
 
 func (t *Tree) insert(key string, value cid.CID, layer int) {
 	leaf := func() *node {
-		return t.arena.node(node{layer: int16(layer), loaded: true, ents: append(t.arena.entries(1), entry{key: key, val: value})})
+		return &node{layer: int16(layer), loaded: true, ents: []entry{{key: key, val: value}}}
 	}
 	switch {
 	case t.root.empty():
@@ -90,7 +90,7 @@ func (t *Tree) insert(key string, value cid.CID, layer int) {
 // raise puts nodes without entries above n until it reaches the given layer: links never skip one.
 func (t *Tree) raise(n *node, layer int) *node {
 	for n != nil && int(n.layer) < layer {
-		n = t.arena.node(node{layer: n.layer + 1, loaded: true, left: n})
+		n = &node{layer: n.layer + 1, loaded: true, left: n}
 	}
 	return n
 }
@@ -104,14 +104,14 @@ func (t *Tree) edit(p **node) *node {
 		return n
 	}
 	t.drop(n)
-	c := t.arena.node(node{layer: n.layer, loaded: true, left: n.left, ents: append(t.arena.entries(len(n.ents)+1), n.ents...)})
+	c := &node{layer: n.layer, loaded: true, left: n.left, ents: append(make([]entry, 0, len(n.ents)+1), n.ents...)}
 	*p = c
 	return c
 }
 
 // drop notes that a node is no longer part of the tree.
 func (t *Tree) drop(n *node) {
-	if n.saved && t.arena == nil {
+	if n.saved {
 		t.removed = append(t.removed, n)
 	}
 }
@@ -132,11 +132,11 @@ func (t *Tree) split(n *node, key string) (l, r *node) {
 	}
 	t.drop(n)
 	if i > 0 || cl != nil {
-		l = t.arena.node(node{layer: n.layer, loaded: true, left: n.left, ents: append(t.arena.entries(i), n.ents[:i]...)})
+		l = &node{layer: n.layer, loaded: true, left: n.left, ents: append(make([]entry, 0, i), n.ents[:i]...)}
 		*l.slot(i) = cl
 	}
 	if i < len(n.ents) || cr != nil {
-		r = t.arena.node(node{layer: n.layer, loaded: true, left: cr, ents: append(t.arena.entries(len(n.ents)-i), n.ents[i:]...)})
+		r = &node{layer: n.layer, loaded: true, left: cr, ents: append(make([]entry, 0, len(n.ents)-i), n.ents[i:]...)}
 	}
 	return l, r
 }
@@ -248,7 +248,7 @@ func (t *Tree) remove(key string) {
 		*path[depth] = nil
 	}
 	if t.root == nil {
-		t.root = t.arena.node(node{loaded: true})
+		t.root = &node{loaded: true}
 		return
 	}
 	for len(t.root.ents) == 0 && t.root.left != nil {
@@ -269,7 +269,7 @@ func (t *Tree) merge(l, r *node) *node {
 	c := t.merge(*l.slot(k), r.left)
 	t.drop(l)
 	t.drop(r)
-	n := t.arena.node(node{layer: l.layer, loaded: true, left: l.left, ents: append(append(t.arena.entries(k+len(r.ents)), l.ents...), r.ents...)})
+	n := &node{layer: l.layer, loaded: true, left: l.left, ents: append(append(make([]entry, 0, k+len(r.ents)), l.ents...), r.ents...)}
 	*n.slot(k) = c
 	return n
 }

@@ -1,7 +1,6 @@
 package mst
 
 import (
-	"errors"
 	"slices"
 	"strings"
 
@@ -139,9 +138,6 @@ func (t *Tree) firstOf(n *node, lo, hi string) (string, error) {
 // Nodes that were there before can be loaded from the source whether or not the change has been stored yet; but it has to
 // be before [Tree.Trim] forgets any.
 func (t *Tree) Flush() (Change, error) {
-	if t.arena != nil {
-		return Change{}, errors.New("mst: a tree in an arena can't be flushed")
-	}
 	var ch Change
 	size, nodes := t.root.unsavedBound()
 	fresh := make([]*node, 0, nodes)
@@ -219,7 +215,7 @@ func (t *Tree) Flush() (Change, error) {
 // Clone returns an independent copy of the tree in time proportional to its unflushed changes. The two share what is saved,
 // so that both belong to the same goroutine.
 func (t *Tree) Clone() *Tree {
-	return &Tree{root: cloneUnsaved(t.root), src: t.src, opts: t.opts, removed: slices.Clone(t.removed), arena: t.arena}
+	return &Tree{root: cloneUnsaved(t.root), src: t.src, opts: t.opts, removed: slices.Clone(t.removed)}
 }
 
 func cloneUnsaved(n *node) *node {

@@ -76,8 +76,6 @@ type Tree struct {
 	// their smallest keys can be found when the change is flushed.
 	removed []*node
 
-	arena *Arena // nil for a tree that lives as long as it is used
-
 	scratch      Node
 	buf          []byte
 	lobuf, hibuf []byte
@@ -207,7 +205,7 @@ func (t *Tree) fill(n *node, data []byte, lo, hi string) error {
 	if layer > MaxLayer || layer == 0 && children > 0 {
 		return &Error{Rule: RuleDepth, Detail: fmt.Sprintf("node with %d children on layer %d", children, layer)}
 	}
-	stubs := t.arena.nodes(children)
+	stubs := make([]node, children)
 	stub := func(c *cid.CID, lo string) *node {
 		if !c.Defined() {
 			return nil
@@ -220,8 +218,8 @@ func (t *Tree) fill(n *node, data []byte, lo, hi string) error {
 	if n.left = stub(&s.Left, n.lo); n.left != nil {
 		n.left.first = n.first
 	}
-	n.ents = t.arena.entries(len(s.Entries))[:len(s.Entries)]
-	keys := t.arena.text(s.keys) // one allocation for all keys of the node
+	n.ents = make([]entry, len(s.Entries))
+	keys := string(s.keys) // one allocation for all keys of the node
 	for i := range s.Entries {
 		e := &s.Entries[i]
 		key := keys[:len(e.Key)]

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/internal/sha256x"
 	"github.com/barograph/baro/mst"
 )
 
@@ -20,6 +22,11 @@ type blockSet struct {
 	bytes  int64
 
 	duplicates int // blocks that parse has found more than once
+
+	// Of parse: the contents of the blocks, and their hashes, by which the hash of a node with another link is quickly found.
+	views  [][]byte
+	sums   [][sha256x.Size]byte
+	trails sha256x.Trails
 }
 
 type block struct {
@@ -27,11 +34,15 @@ type block struct {
 	used       bool // it was wanted
 	node       bool // as a node of the tree
 	chunk      int32
-	start, end int32    // in the chunk
-	_          [12]byte // to 64 bytes: a look-up in a large set waits for one line of memory, not for two
+	start, end int32   // in the chunk
+	view       int32   // index in views
+	_          [8]byte // to 64 bytes: a look-up in a large set waits for one line of memory, not for two
 }
 
-var _ mst.Source = (*blockSet)(nil)
+var (
+	_ mst.Source        = (*blockSet)(nil)
+	_ mst.PartialSource = (*blockSet)(nil)
+)
 
 func (s *blockSet) data(b *block) []byte { return s.chunks[b.chunk][b.start:b.end:b.end] }
 
@@ -100,12 +111,12 @@ func (s *blockSet) Load(c cid.CID, _ mst.Pos) ([]byte, error) {
 }
 
 // parse puts in the blocks of a CAR file, as views of it, and returns its first root, undefined if there is
-// none. Every block is hashed.
+// none. Every block is hashed, all of them together.
 func (s *blockSet) parse(b []byte) (cid.CID, error) {
 	if len(b) > math.MaxInt32 {
 		return cid.CID{}, failf(ReasonBlocksTooBig, "%d bytes", len(b))
 	}
-	sc, err := car.NewScanner(b, car.Options{})
+	sc, err := car.NewScanner(b, car.Options{Unverified: true})
 	if err != nil {
 		return cid.CID{}, carError(err)
 	}
@@ -113,22 +124,68 @@ func (s *blockSet) parse(b []byte) (cid.CID, error) {
 	for {
 		k, err := sc.Next()
 		if err == io.EOF {
-			return sc.Root(), nil
+			break
 		}
 		if err != nil {
-			return cid.CID{}, carError(err)
+			return cid.CID{}, firstFault(b)
 		}
 		end := sc.Offset()
 		if !s.add(&k.CID, 0, end-len(k.Data), end) {
+			// Its hash is checked like that of any other, in the same place.
 			s.duplicates++
+			if !k.CID.Verify(k.Data) {
+				return cid.CID{}, firstFault(b)
+			}
+			continue
 		}
+		s.list[len(s.list)-1].view = int32(len(s.views))
+		s.views = append(s.views, k.Data)
+	}
+	s.sums = slices.Grow(s.sums[:0], len(s.views))[:len(s.views)]
+	s.trails.Sum(s.sums, s.views)
+	for i := range s.list {
+		if k := &s.list[i]; k.cid.Digest() != s.sums[k.view] {
+			return cid.CID{}, firstFault(b)
+		}
+	}
+	return sc.Root(), nil
+}
+
+// firstFault says what is wrong with a CAR file. Of several faults it is the first one.
+func firstFault(b []byte) error {
+	sc, err := car.NewScanner(b, car.Options{})
+	for err == nil {
+		_, err = sc.Next()
+	}
+	return carError(err)
+}
+
+// Node implements [mst.PartialSource].
+func (s *blockSet) Node(c *cid.CID) (data []byte, id int, again bool) {
+	b := s.get(c)
+	if b == nil {
+		return nil, 0, false
+	}
+	again, b.node = b.node, true
+	return s.data(b), int(b.view), again
+}
+
+// Rehash implements [mst.PartialSource].
+func (s *blockSet) Rehash(id int, block []byte, same int) [sha256x.Size]byte {
+	return s.trails.Resume(id, block, same)
+}
+
+// noNodes takes it back that blocks are nodes of the tree.
+func (s *blockSet) noNodes() {
+	for i := range s.list {
+		s.list[i].node = false
 	}
 }
 
 // unused counts the blocks that nobody has wanted.
 func (s *blockSet) unused() (n int, bytes int64) {
 	for i := range s.list {
-		if b := &s.list[i]; !b.used {
+		if b := &s.list[i]; !b.used && !b.node {
 			n++
 			bytes += int64(b.end - b.start)
 		}
@@ -144,5 +201,6 @@ func (s *blockSet) reset() {
 	}
 	clear(s.chunks)
 	clear(s.table)
-	s.chunks, s.list, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], 0, 0
+	clear(s.views)
+	s.chunks, s.list, s.views, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], s.views[:0], 0, 0
 }

@@ -171,8 +171,13 @@ type pathChecker struct {
 	collection []byte // that of the last good path, with the slash
 }
 
-func (p *pathChecker) check(path []byte) error {
-	if n := len(p.collection); n > 0 && bytes.HasPrefix(path, p.collection) && syntax.ValidRecordKey(path[n:]) {
+// check checks a path whose first same bytes are those of the last good one.
+func (p *pathChecker) check(path []byte, same int) error {
+	n := len(p.collection)
+	if n > 0 && same >= n && len(path)-n <= syntax.MaxRecordKey && syntax.ValidRecordKey(path[same:]) {
+		return nil // what goes for a record key may follow the beginning of one
+	}
+	if n > 0 && bytes.HasPrefix(path, p.collection) && syntax.ValidRecordKey(path[n:]) {
 		return nil
 	}
 	if err := checkPath(path); err != nil {

@@ -244,7 +244,7 @@ func (r *Reader) Records() iter.Seq2[Record, error] {
 func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) {
 	var paths pathChecker
 	w := &r.walker
-	w.Reset(r.commit.Data, paths.check)
+	w.Reset(r.commit.Data, func(key []byte) error { return paths.check(key, 0) })
 	var dirty, large int
 	var firstDirty *VerifyError
 	var firstLarge string

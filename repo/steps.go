@@ -110,22 +110,23 @@ type verifier struct {
 	old      bool       // a message that can't be inverted, and is accepted all the same
 	top      cid.CID    // of the commit
 	commit   Commit     // its signature is a view of the message
-	tree     *mst.Tree
-	loading  bool // each node may be asked for once
+	before   cid.CID    // the tree without the operations
+
+	// The nodes of the tree: in part, as long as nothing is wrong with them, else in tree, which is nil before.
+	part    mst.Partial
+	tree    *mst.Tree
+	loading bool // each node may be asked for once
 
 	blocks blockSet
-	arena  mst.Arena
 	undo   []mst.Op
 	seen   map[string]struct{}
 	paths  pathChecker
-	check  func(path []byte) error // paths.check
-	has    func(c *cid.CID) bool   // of blocks
+	check  func(path []byte, same int) error // paths.check
 }
 
 var verifiers = sync.Pool{New: func() any {
 	v := new(verifier)
 	v.check = v.paths.check
-	v.has = func(c *cid.CID) bool { return v.blocks.get(c) != nil }
 	return v
 }}
 
@@ -141,11 +142,11 @@ func newVerifier(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpti
 // free gives the memory back, without anything of the message.
 func (v *verifier) free() {
 	v.blocks.reset()
-	v.arena.Close()
+	v.part.Reset()
 	clear(v.undo)
 	clear(v.seen)
 	v.m, v.key, v.prev, v.o = CommitMessage{}, nil, State{}, VerifyOptions{}
-	v.tid, v.noOpPrev, v.first, v.old, v.top, v.commit, v.tree = "", false, false, false, cid.CID{}, Commit{}, nil
+	v.tid, v.noOpPrev, v.first, v.old, v.top, v.commit, v.before, v.tree = "", false, false, false, cid.CID{}, Commit{}, cid.CID{}, nil
 	verifiers.Put(v)
 }
 
@@ -547,33 +548,38 @@ func (v *verifier) recordEncodings() (string, error) {
 
 // Load implements [mst.Source].
 func (v *verifier) Load(c cid.CID, _ mst.Pos) ([]byte, error) {
-	b := v.blocks.get(&c)
-	if b == nil {
+	b, _, again := v.blocks.Node(&c)
+	switch {
+	case b == nil:
 		return nil, fmt.Errorf("block %s: %w", c, mst.ErrNotFound)
-	}
-	if v.loading && b.node {
+	case v.loading && again:
 		// Keys of a subtree can't be in two places. Nodes without entries could, as far as what is there tells, and could make
 		// the work grow beyond the size of the message.
 		return nil, &mst.Error{Rule: mst.RuleBounds, CID: c, Detail: "linked to from two places"}
 	}
-	b.used, b.node = true, true
-	return v.blocks.data(b), nil
-}
-
-func (v *verifier) open() *mst.Tree {
-	return v.arena.Open(v.commit.Data, v, mst.Options{HashChecked: true, CheckKey: v.check})
+	return b, nil
 }
 
 // nodes checks all nodes that are there, whether the inversion will come by them or not.
 func (v *verifier) nodes() (string, error) {
-	v.tree = v.open()
+	if v.part.Load(v.commit.Data, &v.blocks, v.check) {
+		return "", nil
+	}
+	return "", v.explain()
+}
+
+// explain looks again at nodes with which something is wrong, or that aren't all there, and says what if that can be said
+// without the operations. All that comes after goes by v.tree.
+func (v *verifier) explain() error {
+	v.tree = mst.OpenOptions(v.commit.Data, v, mst.Options{HashChecked: true, CheckKey: CheckPath})
+	v.blocks.noNodes()
 	v.loading = true
-	_, err := v.tree.LoadPresent(v.has)
+	_, err := v.tree.LoadPresent(func(c *cid.CID) bool { return v.blocks.get(c) != nil })
 	v.loading = false
 	if err != nil {
-		return "", treeError(err)
+		return treeError(err)
 	}
-	return "", nil
+	return nil
 }
 
 func (v *verifier) fewExtras() (string, error) {
@@ -592,10 +598,10 @@ func (v *verifier) commitAlone() (string, error) {
 }
 
 // undoOps takes the operations back. Of messages that are too old for that, it is checked that the tree has what they say.
-func (v *verifier) undoOps() (string, error) {
+func (v *verifier) undoOps() (_ string, err error) {
 	v.old = !v.first && (v.noOpPrev || !v.m.PrevData.Defined())
 	if v.old {
-		return "", checkOutcome(v.tree, v.m.Ops)
+		return "", v.outcome()
 	}
 	undo := v.undo[:0]
 	for i := range v.m.Ops {
@@ -603,7 +609,19 @@ func (v *verifier) undoOps() (string, error) {
 		undo = append(undo, mst.Op{Key: op.Path, Value: op.CID, Prev: op.Prev})
 	}
 	v.undo = undo
-	if err := v.tree.Invert(undo); err != nil {
+	if v.tree == nil {
+		var ok bool
+		if v.before, ok = v.part.Invert(undo); ok {
+			return "", nil
+		}
+		if err := v.explain(); err != nil {
+			return "", err
+		}
+	}
+	if err = v.tree.Invert(undo); err == nil {
+		v.before, err = v.tree.Root()
+	}
+	if err != nil {
 		return "", v.unlessOld(treeError(err))
 	}
 	return "", nil
@@ -617,12 +635,8 @@ func (v *verifier) inversion() (string, error) {
 	if v.first {
 		want = EmptyRoot
 	}
-	got, err := v.tree.Root()
-	if err != nil {
-		return "", treeError(err)
-	}
-	if got != want {
-		return "", v.unlessOld(failf(ReasonInversion, "without the operations the tree is %s, not %s", got, want))
+	if v.before != want {
+		return "", v.unlessOld(failf(ReasonInversion, "without the operations the tree is %s, not %s", v.before, want))
 	}
 	return "", nil
 }
@@ -637,25 +651,44 @@ func (v *verifier) unlessOld(err error) error {
 		return &VerifyError{Reason: ReasonNoPrevData, Detail: "and it isn't a first commit", Err: err}
 	}
 	v.old = true
-	return checkOutcome(v.open(), v.m.Ops)
+	if v.tree != nil { // with some of the operations undone
+		if err := v.explain(); err != nil {
+			return err
+		}
+	}
+	return v.outcome()
 }
 
-// checkOutcome is what remains for messages that can't be inverted: the tree has what the ops say.
-func checkOutcome(tree *mst.Tree, ops []Op) error {
-	for i := range ops {
-		op := &ops[i]
-		got, found, err := tree.Get(op.Path)
+// outcome is what remains for messages that can't be inverted: the tree has what the ops say.
+func (v *verifier) outcome() error {
+	for i := range v.m.Ops {
+		op := &v.m.Ops[i]
+		got, err := v.record(op.Path)
 		if errors.Is(err, mst.ErrNotFound) && op.Action == ActionDelete {
 			continue // old messages don't prove absence
 		}
 		if err != nil {
 			return treeError(err)
 		}
-		if found != op.CID.Defined() || got != op.CID {
+		if got != op.CID {
 			return &VerifyError{Reason: ReasonOpMismatch, Path: op.Path, CID: op.CID, Detail: op.Action + " is not what the tree has"}
 		}
 	}
 	return nil
+}
+
+// record returns what the tree has at a path, undefined if it has nothing.
+func (v *verifier) record(path string) (cid.CID, error) {
+	if v.tree == nil {
+		if c, known := v.part.Get(path); known {
+			return c, nil
+		}
+		if err := v.explain(); err != nil {
+			return cid.CID{}, err
+		}
+	}
+	c, _, err := v.tree.Get(path)
+	return c, err
 }
 
 // The chain.
