@@ -284,6 +284,123 @@ func writeCAR(roots []cid.CID, blocks map[cid.CID][]byte) []byte {
 }
 
 // FuzzMessage holds reports against verification, whatever the blocks and the operation are.
+// sameByTree holds a verdict on a commit message against that of the slow way, which knows nodes as objects.
+func sameByTree(t *testing.T, m *repotest.Message, err error) {
+	t.Helper()
+	_, slow := repo.VerifyByTree(m.Commit, m.Key, m.Prev, m.Options)
+	if fmt.Sprint(err) != fmt.Sprint(slow) {
+		t.Fatalf("verified: %v, by a tree: %v", err, slow)
+	}
+}
+
+// Hostile messages, and honest ones with a fault in a node, are judged as on a tree of objects, down to the text.
+func TestSameByTree(t *testing.T) {
+	for _, c := range repotest.HostileMessages() {
+		for _, m := range []repotest.Message{c.Bad, c.Good} {
+			if m.Sync == nil {
+				_, err := m.Verify()
+				sameByTree(t, &m, err)
+			}
+		}
+	}
+	a := newAccount(t, keys.K256)
+	r := rand.New(rand.NewPCG(4, 4))
+	a.commit()
+	accepted, reasons := 0, map[repo.Reason]int{}
+	for n := range 400 {
+		var writes []repo.Write
+		for range 1 + r.IntN(4)*r.IntN(2) {
+			if p := fmt.Sprintf("com.example.note/%d", r.IntN(300)); !slices.ContainsFunc(writes, func(w repo.Write) bool { return w.Path == p }) {
+				if _, had, _ := a.tree.Get(p); had && r.IntN(2) == 0 {
+					writes = append(writes, repo.Write{Path: p})
+				} else {
+					writes = append(writes, put(p, fmt.Sprint(n)))
+				}
+			}
+		}
+		prev := *a.state
+		honest := a.commit(writes...)
+		for range 8 {
+			m := repotest.Message{Commit: honest, Key: a.key.Public(), Prev: &prev, Options: repo.VerifyOptions{SkipSignature: true, Legacy: repo.LegacyPolicy(r.IntN(2))}}
+			spoil(t, r, &m)
+			_, err := m.Verify()
+			sameByTree(t, &m, err)
+			if err == nil {
+				accepted++
+			} else {
+				reasons[reasonOf(err)]++
+			}
+		}
+	}
+	if accepted < 100 || len(reasons) < 8 {
+		t.Errorf("%d messages accepted, others refused for %v", accepted, reasons)
+	}
+}
+
+// spoil changes a message, of which the commit's own block says nothing then, or nothing that isn't checked by hashes.
+func spoil(t *testing.T, r *rand.Rand, m *repotest.Message) {
+	c := &m.Commit
+	c.Ops = slices.Clone(c.Ops)
+	op := &c.Ops[r.IntN(len(c.Ops))]
+	switch r.IntN(9) {
+	case 0:
+		op.CID, op.Prev = op.Prev, op.CID
+	case 1:
+		op.Action = []string{repo.ActionCreate, repo.ActionUpdate, repo.ActionDelete}[r.IntN(3)]
+	case 2:
+		op.Path += "0"
+	case 3:
+		c.PrevData = cid.CID{}
+	case 4:
+		op.Prev = cid.CID{}
+	case 5:
+		c.Ops = c.Ops[1:]
+	default: // other blocks, under their right names
+		roots, blocks, err := car.Parse(c.Blocks, car.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []car.Block
+		for b, err := range blocks {
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, b)
+		}
+		i := 1 + r.IntN(len(list)-1)
+		b := list[i]
+		switch r.IntN(3) {
+		case 0:
+			list = slices.Delete(list, i, i+1)
+		case 1:
+			list = append(list, b)
+		default:
+			data := slices.Clone(b.Data)
+			data[r.IntN(len(data))]++
+			fresh := cid.Sum(b.CID.Codec(), data)
+			list[i] = car.Block{CID: fresh, Data: data}
+			// All that linked to it, up to the commit, whose signature is not looked at.
+			for old := b.CID; ; {
+				k := slices.IndexFunc(list, func(b car.Block) bool { return strings.Contains(string(b.Data), string(old[:])) })
+				if k < 0 {
+					break
+				}
+				data := []byte(strings.ReplaceAll(string(list[k].Data), string(old[:]), string(fresh[:])))
+				old, fresh = list[k].CID, cid.Sum(cid.DagCBOR, data)
+				list[k] = car.Block{CID: fresh, Data: data}
+				if old == roots[0] {
+					roots[0], c.Commit = fresh, fresh
+					break
+				}
+			}
+		}
+		c.Blocks = car.AppendHeader(nil, roots...)
+		for _, b := range list {
+			c.Blocks = car.AppendBlock(c.Blocks, b.CID, b.Data)
+		}
+	}
+}
+
 func FuzzMessage(f *testing.F) {
 	const big = 20_000
 	cases := repotest.HostileMessages()
@@ -315,6 +432,9 @@ func FuzzMessage(f *testing.F) {
 				_, err := m.Verify()
 				reason := reasonOf(err)
 				report := m.Report()
+				if m.Sync == nil {
+					sameByTree(t, &m, err)
+				}
 				if (err == nil) != report.OK() || err != nil && reason == "" {
 					t.Fatalf("verified: %v, reported: %+v", err, report.Failed())
 				}
