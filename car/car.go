@@ -156,8 +156,19 @@ func appendUvarint(b []byte, v uint64) []byte {
 	return append(b, byte(v))
 }
 
+// What stands before and behind the root in a header that has one, as nearly all have.
+const (
+	rootHead = "\xa2\x65roots\x81\xd8\x2a\x58\x25\x00"
+	rootTail = "\x67version\x01"
+)
+
 // parseHeader reads the CBOR of a header.
 func parseHeader(b []byte) (roots []cid.CID, err error) {
+	if n := len(rootHead); len(b) == n+cid.Size+len(rootTail) && string(b[:n]) == rootHead && string(b[n+cid.Size:]) == rootTail {
+		if c, err := cid.FromBytes(b[n : n+cid.Size]); err == nil {
+			return []cid.CID{c}, nil
+		}
+	}
 	fail := func(err error) ([]cid.CID, error) {
 		return nil, &Error{Block: -1, Rule: RuleHeader, Err: err}
 	}

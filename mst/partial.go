@@ -80,8 +80,8 @@ func (n *partNode) link(at int32) *cid.CID {
 //
 // No key is hashed before all nodes are there, as many of them together take much less time than one by one.
 func (p *Partial) Load(root cid.CID, src PartialSource, check func(key []byte, same int) error) bool {
-	p.Reset()
 	p.src, p.root = src, root
+	p.nodes, p.ents, p.short, p.long = p.nodes[:0], p.ents[:0], p.short[:0], p.long[:0]
 	block, id, again := src.Node(&p.root)
 	if block == nil || again {
 		return false
@@ -104,7 +104,7 @@ func (p *Partial) Reset() {
 	}
 	clear(p.nodes)
 	p.undo.reset()
-	p.src, p.nodes, p.ents, p.short, p.long = nil, p.nodes[:0], p.ents[:0], p.short[:0], p.long[:0]
+	p.src, p.nodes = nil, p.nodes[:0]
 }
 
 // What stands before the CID in a link, after the name of its field.

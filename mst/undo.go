@@ -58,11 +58,12 @@ type relinked struct {
 	link cid.CID
 }
 
+// reset lets go of the operations and the blocks.
 func (u *undo) reset() {
 	clear(u.ops)
 	clear(u.changes)
 	clear(u.kids[:cap(u.kids)])
-	u.ops, u.changes, u.text = u.ops[:0], u.changes[:0], u.text[:0]
+	u.ops, u.changes, u.kids = u.ops[:0], u.changes[:0], u.kids[:0]
 }
 
 // Invert returns the root of the tree before ops, each of which has a key of its own. It is not ok if one of them isn't what
@@ -73,8 +74,8 @@ func (u *undo) reset() {
 // left and right of it comes together; where one comes, what was there is divided.
 func (p *Partial) Invert(ops []Op) (root cid.CID, ok bool) {
 	u := &p.undo
-	u.reset()
-	u.ops = append(u.ops, ops...)
+	u.ops = append(u.ops[:0], ops...)
+	u.changes, u.text = u.changes[:0], u.text[:0]
 	if len(ops) > 1 {
 		slices.SortFunc(u.ops, compareOps)
 	}
@@ -335,7 +336,12 @@ func (p *Partial) assemble(layer int32, gaps []gap, items []item, top bool) (c c
 	links := len(u.links)
 	top = top && len(items) == 0
 	for _, g := range gaps {
-		if c, ok = p.rebuild(layer-1, g, top); !ok {
+		k := u.kids[g.kid]
+		if g.kids-g.kid == 1 && g.a == g.b && k.lo < 0 && k.hi < 0 && k.layer == layer-1 && !top { // as most are: what was there
+			if c = (cid.CID{}); k.link != nil {
+				c = *k.link
+			}
+		} else if c, ok = p.rebuild(layer-1, g, top); !ok {
 			return c, false
 		}
 		u.links = append(u.links, c)

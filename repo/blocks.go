@@ -20,6 +20,7 @@ type blockSet struct {
 	list   []block
 	table  []uint64 // upper half: of the digest; lower half: index in list plus one; 0 if free
 	bytes  int64
+	some   [4]uint64 // a bit for each last byte of a CID that there is
 
 	duplicates int // blocks that parse has found more than once
 
@@ -70,6 +71,7 @@ func (s *blockSet) add(c *cid.CID, chunk, start, end int) bool {
 	}
 	s.list = append(s.list, block{cid: *c, chunk: int32(chunk), start: int32(start), end: int32(end)})
 	*p = tag | uint64(len(s.list))
+	s.some[c[cid.Size-1]>>6] |= 1 << (c[cid.Size-1] & 63)
 	s.bytes += int64(end - start)
 	return true
 }
@@ -162,6 +164,10 @@ func firstFault(b []byte) error {
 
 // Node implements [mst.PartialSource].
 func (s *blockSet) Node(c *cid.CID) (data []byte, id int, again bool) {
+	// Most links of a node lead to where nothing has changed.
+	if s.some[c[cid.Size-1]>>6]>>(c[cid.Size-1]&63)&1 == 0 {
+		return nil, 0, false
+	}
 	b := s.get(c)
 	if b == nil {
 		return nil, 0, false
@@ -203,4 +209,5 @@ func (s *blockSet) reset() {
 	clear(s.table)
 	clear(s.views)
 	s.chunks, s.list, s.views, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], s.views[:0], 0, 0
+	s.some = [4]uint64{}
 }

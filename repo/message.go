@@ -166,24 +166,29 @@ func ReportSync(m SyncMessage, key *keys.PublicKey, prev *State, o VerifyOptions
 // It is meant for [mst.Options.CheckKey] and [mst.NewWalker].
 func CheckPath(path []byte) error { return checkPath(path) }
 
-// pathChecker is [CheckPath] for many paths in order. Most of them are in the same collection as the one before.
+// pathChecker is [CheckPath] for many paths. Most of them are in a collection that it has seen.
 type pathChecker struct {
-	collection []byte // that of the last good path, with the slash
+	good [16][]byte // collections with the slash, by their length and last letter
+	last int        // length of the last good path's collection, with the slash
 }
 
 // check checks a path whose first same bytes are those of the last good one.
 func (p *pathChecker) check(path []byte, same int) error {
-	n := len(p.collection)
-	if n > 0 && same >= n && len(path)-n <= syntax.MaxRecordKey && syntax.ValidRecordKey(path[same:]) {
+	if n := p.last; n > 0 && same >= n && len(path)-n <= syntax.MaxRecordKey && syntax.ValidRecordKey(path[same:]) {
 		return nil // what goes for a record key may follow the beginning of one
 	}
-	if n > 0 && bytes.HasPrefix(path, p.collection) && syntax.ValidRecordKey(path[n:]) {
-		return nil
+	n := bytes.IndexByte(path, '/') + 1
+	if n < 2 {
+		return checkPath(path)
 	}
-	if err := checkPath(path); err != nil {
-		return err
+	known := &p.good[(n+5*int(path[n-2]))%len(p.good)]
+	if !bytes.Equal(*known, path[:n]) || !syntax.ValidRecordKey(path[n:]) {
+		if err := checkPath(path); err != nil {
+			return err
+		}
+		*known = append((*known)[:0], path[:n]...)
 	}
-	p.collection = append(p.collection[:0], path[:bytes.IndexByte(path, '/')+1]...)
+	p.last = n
 	return nil
 }
 
