@@ -32,6 +32,7 @@ package data
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/barograph/baro/cbor"
@@ -97,7 +98,7 @@ const (
 // Error says which rule is broken and where.
 type Error struct {
 	Offset int    // in the JSON or CBOR; -1 if there is none
-	Path   string // of the offending value, such as "facets[0].index"; "" at the top
+	Path   string // of the offending value, such as "facets[0].index"; "" at the top; cut short over about 1 KiB
 	Rule   Rule
 	Detail string
 }
@@ -122,21 +123,21 @@ func (e *Error) Error() string {
 }
 
 // inKey and inItem put a step before the path, while an error travels outwards.
-func (e *Error) inKey(key []byte) *Error {
-	p := string(cbor.AppendPathKey(nil, key))
-	if e.Path != "" && e.Path[0] != '[' {
-		p += "."
-	}
-	e.Path = p + e.Path
-	return e
-}
+func (e *Error) inKey(key []byte) *Error { return e.in(string(cbor.AppendPathKey(nil, key))) }
+func (e *Error) inItem(i int) *Error     { return e.in("[" + strconv.Itoa(i) + "]") }
 
-func (e *Error) inItem(i int) *Error {
-	p := fmt.Sprintf("[%d]", i)
+// maxPath is about how many bytes a path has; what is further in is cut off. Where much may nest a path could be as long as
+// the input, and to build it step by step take the square of that.
+const maxPath = 1024
+
+func (e *Error) in(step string) *Error {
 	if e.Path != "" && e.Path[0] != '[' {
-		p += "."
+		step += "."
 	}
-	e.Path = p + e.Path
+	if len(e.Path) > maxPath {
+		e.Path = strings.ToValidUTF8(e.Path[:maxPath], "") + "…"
+	}
+	e.Path = step + e.Path
 	return e
 }
 

@@ -67,7 +67,7 @@ func (p *parser) mend(err *Error, from, dst, entries int) bool {
 		return false
 	}
 	p.pos = end
-	p.entries = p.entries[:entries]
+	p.entries, p.late = p.entries[:entries], p.late[:p.lateFrom(dst)]
 	p.dst = cbor.AppendBytes(append(p.dst[:dst], jsonTag...), p.in[from:end])
 	return true
 }

@@ -36,6 +36,7 @@ func (t Transcoder) AppendCBOR(dst, json []byte) ([]byte, error) {
 // all reads the one value that the input should be.
 func (p *parser) all(left int) *Error {
 	at := len(p.dst)
+	p.shallow = left - movedDepth
 	if err := p.value(left); err != nil && !p.mend(err, 0, at, 0) {
 		return err
 	}
@@ -53,6 +54,10 @@ type parser struct {
 	dst     []byte
 	entries []entry // of all the maps that are open, the innermost last
 	scratch []byte
+
+	shallow int     // containers in which more than this may nest are put right at once, the others later: see settle
+	late    []late  // those others, the inner before the outer
+	kept    []entry // of them
 
 	loose  bool // see mend
 	mended int  // bytes of JSON that were read again
@@ -73,9 +78,9 @@ const maxKept = 1 << 20
 func (p *parser) release() {
 	p.in, p.dst, p.pos = nil, nil, 0
 	p.loose, p.mended = false, 0
-	p.entries = p.entries[:0]
-	if cap(p.entries) > maxKept/32 {
-		p.entries = nil
+	p.entries, p.late, p.kept = p.entries[:0], p.late[:0], p.kept[:0]
+	if cap(p.entries)+cap(p.late)+cap(p.kept) > maxKept/32 {
+		p.entries, p.late, p.kept = nil, nil, nil
 	}
 	if cap(p.scratch) > maxKept {
 		p.scratch = nil
@@ -174,8 +179,25 @@ func (p *parser) array(left int) *Error {
 		return p.unexpected(`"," or "]"`)
 	}
 	p.pos++
-	p.setHead(head, 0x80, n)
+	p.finish(left, head, arrayMajor, n, nil)
 	return nil
+}
+
+const arrayMajor, mapMajor = 0x80, 0xa0
+
+// finish puts a container right, in which left could nest: at once or, where it is deep, later.
+func (p *parser) finish(left, head int, major byte, n int, unsorted []entry) {
+	if left <= p.shallow {
+		p.postpone(head, major, n, unsorted)
+		if left == p.shallow {
+			p.settle(head)
+		}
+		return
+	}
+	if len(unsorted) > 0 {
+		p.move(head+1, unsorted)
+	}
+	p.setHead(head, major, n)
 }
 
 // setHead writes the head of a container of n elements into the byte that was left for it, and makes room if it is longer.
@@ -186,7 +208,7 @@ func (p *parser) setHead(head int, major byte, n int) {
 	}
 	var b [5]byte
 	var h []byte
-	if major == 0x80 {
+	if major == arrayMajor {
 		h = cbor.AppendArray(b[:0], n)
 	} else {
 		h = cbor.AppendMap(b[:0], n)
@@ -269,14 +291,17 @@ func (p *parser) object(left int) *Error {
 	if n == 0 && left == 0 {
 		return p.fail(open, RuleDepth, "")
 	}
+	var unsorted []entry
 	if !sorted {
-		if err := p.sort(head+1, p.entries[base:]); err != nil {
+		unsorted = p.entries[base:]
+		if err := p.sort(unsorted); err != nil {
 			return err
 		}
 	}
+	p.finish(left, head, mapMajor, n, unsorted)
 	p.entries = p.entries[:base]
-	p.setHead(head, 0xa0, n)
 	if blob {
+		p.settle(head)
 		if problem := blobProblem(cbor.NewReader(p.dst[head:])); problem != "" {
 			return p.fail(open, RuleBlob, problem)
 		}
@@ -284,11 +309,9 @@ func (p *parser) object(left int) *Error {
 	return nil
 }
 
-// sort puts the entries of the map whose entries begin at body in order, and finds keys that come twice.
-func (p *parser) sort(body int, entries []entry) *Error {
-	p.scratch = append(p.scratch[:0], p.dst[body:]...)
-	text := p.scratch
-	key := func(e *entry) []byte { return text[int(e.key)-body:][:e.size] }
+// sort finds the order of the entries of a map, and keys that come twice.
+func (p *parser) sort(entries []entry) *Error {
+	key := func(e *entry) []byte { return p.dst[e.key:][:e.size] }
 	if len(entries) <= 16 {
 		for i := 1; i < len(entries); i++ {
 			for j := i; j > 0 && compareKeys(key(&entries[j]), key(&entries[j-1])) < 0; j-- {
@@ -298,16 +321,24 @@ func (p *parser) sort(body int, entries []entry) *Error {
 	} else {
 		slices.SortFunc(entries, func(a, b entry) int { return compareKeys(key(&a), key(&b)) })
 	}
-	to := body
-	for i := range entries {
+	for i := 1; i < len(entries); i++ {
 		e := &entries[i]
-		if i > 0 && bytes.Equal(key(&entries[i-1]), key(e)) {
+		if bytes.Equal(key(&entries[i-1]), key(e)) {
 			at := max(e.json, entries[i-1].json)
 			return p.fail(int(at), RuleKeyDuplicate, strconv.QuoteToASCII(string(key(e)[:min(int(e.size), 64)])))
 		}
-		to += copy(p.dst[to:], text[int(e.start)-body:int(e.end)-body])
 	}
 	return nil
+}
+
+// move brings the entries of the map whose entries begin at body into the order in which they are given.
+func (p *parser) move(body int, entries []entry) {
+	p.scratch = append(p.scratch[:0], p.dst[body:]...)
+	to := body
+	for i := range entries {
+		e := &entries[i]
+		to += copy(p.dst[to:], p.scratch[int(e.start)-body:int(e.end)-body])
+	}
 }
 
 func compareKeys(a, b []byte) int {

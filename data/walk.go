@@ -24,6 +24,9 @@ func pathOf(steps []Step) string {
 		} else {
 			p = append(strconv.AppendInt(append(p, '['), int64(s.Index), 10), ']')
 		}
+		if len(p) > maxPath {
+			return string(p) + "…"
+		}
 	}
 	return string(p)
 }
