@@ -26,7 +26,8 @@
 //	identity    handles and DIDs to where they lead; identity/lexres: NSIDs to their schemas; identity/plcdir: logs of did:plc
 //	auth        sessions and service tokens; auth/oauth: logging in by browser, with a server for tests in auth/oauth/oauthtest;
 //	            auth/scope: what a session may do
-//	client      typed access to the records of any server; client/migrate: accounts that move
+//	client      typed access to the records of any server; client/migrate: accounts that move; client/partial: downloads of
+//	            repositories that were cut off
 //	richtext    mentions, links and tags in text
 //	bsky        posting and reading in few words
 //	workflow    what a server asks to be written, carried out and checked

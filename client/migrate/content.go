@@ -18,7 +18,9 @@ import (
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/client"
+	"github.com/barograph/baro/client/partial"
 	"github.com/barograph/baro/keys"
+	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
@@ -101,35 +103,128 @@ func (j *Job) inactive(ctx context.Context, x *xrpc.Client) error {
 	return nil
 }
 
-// doExport fetches the repository into a file that has its name only when it is verified and on the disk.
+// doExport fetches the repository into a file that has its name only when it is verified and on the disk. What an earlier try has left of
+// one, or an export of before the repository changed, is gone on with.
 func (j *Job) doExport(ctx context.Context, in Input) (map[string]any, error) {
 	key, err := keys.ParseDIDKey(j.facts.OldKey)
 	if err != nil {
 		return nil, err
 	}
-	f, err := j.o.Dir.OpenFile(carPartial, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if _, err := j.o.Dir.Stat(carPartial); errors.Is(err, os.ErrNotExist) {
+		if err := j.o.Dir.Rename(carName, carPartial); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("writing the repository: %w", err)
+		}
+	}
+	part, err := j.o.Dir.OpenFile(carPartial, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("writing the repository: %w", err)
 	}
-	defer f.Close()
-	w := bufio.NewWriterSize(f, 256<<10)
-	st, refs, err := j.fetch(ctx, in, key, w)
+	defer part.Close()
+	whole := carOrdered
+	st, refs, err := j.goOn(ctx, in, key, part)
+	if anew, ok := errors.AsType[*partial.AnewError](err); ok {
+		if anew.Why != "" {
+			j.note(StepExport, "all of the repository is fetched anew: %v", anew)
+		}
+		whole = carPartial
+		st, refs, err = j.fetchAnew(ctx, in, key, part)
+	}
 	if err != nil {
-		return nil, err
+		return nil, j.keepPart(part, err)
 	}
-	if err := errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
+	if err := part.Close(); err != nil {
 		return nil, fmt.Errorf("writing the repository: %w", err)
 	}
-	if err := j.o.Dir.Rename(carPartial, carName); err != nil {
+	if err := j.o.Dir.Rename(whole, carName); err != nil {
 		return nil, fmt.Errorf("writing the repository: %w", err)
 	}
-	if err := syncFolder(j.o.Dir); err != nil {
+	if err := errors.Join(syncFolder(j.o.Dir), removeFile(j.o.Dir, carPartial)); err != nil {
 		return nil, err
 	}
 	j.blobs = refs
 	j.note(StepExport, "revision %s: %d records, %d bytes, verified", st.Rev, st.Records, st.Bytes)
 	return map[string]any{"rev": st.Rev, "commit": st.Commit, "data": st.Data, "records": st.Records, "bytes": st.Bytes,
-		"blobRefs": len(refs), "blobBytes": sizeOf(refs), "exports": j.facts.Exports + 1}, nil
+		"blobRefs": len(refs), "blobBytes": sizeOf(refs), "exports": j.facts.Exports + 1, "cuts": 0}, nil
+}
+
+// fetchAnew fetches all of the repository. What came of it before an error is in the file.
+func (j *Job) fetchAnew(ctx context.Context, in Input, key *keys.PublicKey, f *os.File) (*exported, map[cid.CID]blobRef, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, nil, err
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, nil, fmt.Errorf("writing the repository: %w", err)
+	}
+	w := bufio.NewWriterSize(f, 256<<10)
+	st, refs, err := j.fetch(ctx, in, key, w)
+	if wrong := errors.Join(w.Flush(), f.Sync()); wrong != nil {
+		err = errors.Join(err, fmt.Errorf("writing the repository: %w", wrong))
+	}
+	return st, refs, err
+}
+
+// goOn completes what is there of the repository, and writes and verifies a file of it in the order of the tree. The error is a
+// [*partial.AnewError] if that can't be done, or isn't worth it.
+func (j *Job) goOn(ctx context.Context, in Input, key *keys.PublicKey, part *os.File) (*exported, map[cid.CID]blobRef, error) {
+	o := partial.Options{
+		Client: j.old(in), DID: j.plan.DID, Key: key, Name: "what is there of the repository", Host: j.plan.From, MaxBytes: j.o.MaxRepo,
+		Progress: func(n int64) { j.o.Report(Event{Step: StepExport, Kind: EventProgress, Done: n}) },
+	}
+	if j.facts.Cuts > 1 { // to fetch all was tried twice
+		o.Least = partial.RetryLeast
+	}
+	done, err := partial.Complete(ctx, part, o)
+	if errors.Is(err, client.ErrTooLarge) {
+		err = &partial.AnewError{Why: err.Error()} // it may have what the repository hasn't any more
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	to, err := j.o.Dir.OpenFile(carOrdered, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("writing the repository: %w", err)
+	}
+	defer to.Close()
+	w := bufio.NewWriterSize(to, 256<<10)
+	n := &counter{w: w}
+	_, err = partial.WriteInOrder(ctx, n, done.Commit, done.Signed, done)
+	if errors.Is(err, mst.ErrNotFound) {
+		return nil, nil, &partial.AnewError{Why: err.Error()}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(w.Flush(), to.Sync()); err != nil {
+		return nil, nil, fmt.Errorf("writing the repository: %w", err)
+	}
+	if _, err := to.Seek(0, io.SeekStart); err != nil {
+		return nil, nil, err
+	}
+	r, err := repo.Open(bufio.NewReaderSize(contextReader{ctx, to}, 256<<10), repo.ReadOptions{Key: key, DID: j.plan.DID, Now: j.o.Now(), Records: repo.RecordsReadable})
+	if err != nil {
+		return nil, nil, err
+	}
+	st, refs, err := readThrough(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	st.Bytes = n.n
+	j.note(StepExport, "gone on with %d bytes from before, %d were fetched", done.Had, done.Fetched)
+	return st, refs, nil
+}
+
+// keepPart sees to it that the next try has the file to go on with, unless it is the file that is wrong.
+func (j *Job) keepPart(part *os.File, err error) error {
+	_, check := errors.AsType[*partial.CheckError](err)
+	_, hash := errors.AsType[*client.HashError](err)
+	_, verify := errors.AsType[*repo.VerifyError](err)
+	if check || hash || verify {
+		return errors.Join(err, part.Truncate(0))
+	}
+	if info, wrong := part.Stat(); wrong == nil && info.Size() > 0 {
+		return errors.Join(err, j.write(lineFacts, StepExport, map[string]any{"cuts": j.facts.Cuts + 1}))
+	}
+	return err
 }
 
 // openRepo opens the file of the repository and reads it through: files change on disks, and the job may have been interrupted long ago.

@@ -231,7 +231,7 @@ func (j *Job) finish(ctx context.Context) error {
 
 // tidy removes files, and the session if it is kept elsewhere or of no more use.
 func (j *Job) tidy(ctx context.Context, session bool) error {
-	errs := []error{removeFile(j.o.Dir, carName), removeFile(j.o.Dir, carPartial), j.removeSpools()}
+	errs := []error{removeFile(j.o.Dir, carName), removeFile(j.o.Dir, carPartial), removeFile(j.o.Dir, carOrdered), j.removeSpools()}
 	if session {
 		errs = append(errs, auth.NewFileStore(j.o.Dir).Delete(ctx, j.plan.DID))
 	}

@@ -17,7 +17,8 @@ const JournalName = "journal.jsonl"
 const (
 	lockName   = "job.lock"
 	carName    = "repo.car"
-	carPartial = "repo.car.partial"
+	carPartial = "repo.car.partial" // what came of it so far, in any order
+	carOrdered = "repo.car.new"     // written of that
 
 	maxJournal = 256 << 20 // bytes
 )

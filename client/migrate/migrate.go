@@ -183,6 +183,7 @@ type Facts struct {
 	BlobRefs  int        `json:"blobRefs,omitempty"`
 	BlobBytes int64      `json:"blobBytes,omitempty"` // as the records say
 	Exports   int        `json:"exports,omitempty"`   // how often it was fetched, because it had changed
+	Cuts      int        `json:"cuts,omitempty"`      // how often in a row fetching it was cut off
 
 	// StepImport
 	ReadBack bool `json:"readBack,omitempty"` // the new host has given back the same tree

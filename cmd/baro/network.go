@@ -21,6 +21,7 @@ import (
 	"github.com/barograph/baro/auth"
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/client"
+	"github.com/barograph/baro/client/partial"
 	"github.com/barograph/baro/devnet"
 	"github.com/barograph/baro/identity"
 	"github.com/barograph/baro/internal/netguard"
@@ -343,7 +344,9 @@ func advise(err error) error {
 	if errors.As(err, &coded) {
 		return err
 	}
-	if _, ok := errors.AsType[*repo.VerifyError](err); ok {
+	_, verify := errors.AsType[*repo.VerifyError](err)
+	_, check := errors.AsType[*partial.CheckError](err)
+	if verify || check {
 		if broken, ok := errors.AsType[*car.Error](err); ok && broken.Block < 0 {
 			err = withHint(err, "is it a CAR file?")
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/client/partial"
 	"github.com/barograph/baro/data"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
@@ -60,7 +61,7 @@ type changeLine struct {
 }
 
 func (e *env) repoDiff(ctx context.Context, args []string, f diffFlags) error {
-	var sides [2]*blockFile
+	var sides [2]*partial.File
 	var commits [2]*repo.Commit
 	var trees [2]*mst.Tree
 	var errs [2]error
@@ -84,14 +85,14 @@ func (e *env) repoDiff(ctx context.Context, args []string, f diffFlags) error {
 	defer t.done()
 	var indexing sync.WaitGroup
 	for i, arg := range args {
-		indexing.Go(func() { sides[i], errs[i] = indexBlocks(ctx, files[i], arg, t) })
+		indexing.Go(func() { sides[i], errs[i] = partial.Index(ctx, files[i], arg, t) })
 	}
 	indexing.Wait()
 	t.done()
 	for i, arg := range args {
 		err := errs[i]
 		if err == nil {
-			commits[i], _, err = commitOf(arg, sides[i].root, sides[i])
+			commits[i], _, err = partial.Commit(arg, sides[i].Root(), sides[i])
 		}
 		if err != nil {
 			return err
@@ -164,13 +165,13 @@ func inTree(err error) error {
 }
 
 // recordIn is a record of a file, nil if there is none under that CID.
-func recordIn(f *blockFile, path string, c cid.CID) (data.Raw, error) {
+func recordIn(f *partial.File, path string, c cid.CID) (data.Raw, error) {
 	if !c.Defined() {
 		return nil, nil
 	}
-	b, err := f.load(c)
+	b, err := f.Block(c)
 	if err != nil {
-		return nil, inTree(fmt.Errorf("the record %s of %s: %w", path, f.name, err))
+		return nil, inTree(fmt.Errorf("the record %s of %s: %w", path, f.Name(), err))
 	}
 	if _, err := data.AppendJSON(nil, b); err != nil {
 		return nil, nil // outside the data model: its CID is all that can be shown

@@ -17,6 +17,7 @@ import (
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
 	"github.com/barograph/baro/client"
+	"github.com/barograph/baro/client/partial"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
 	"github.com/barograph/baro/syntax"
@@ -305,11 +306,11 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 		return nil, fmt.Errorf("opening the old file: %w", err)
 	}
 	defer old.Close()
-	was, err := indexBlocks(ctx, old, base, &transfer{})
+	was, err := partial.Index(ctx, old, base, nil)
 	if err != nil {
 		return nil, err
 	}
-	c, _, err := commitOf(base, was.root, was)
+	c, _, err := partial.Commit(base, was.Root(), was)
 	if err != nil {
 		return nil, err
 	}
@@ -332,11 +333,11 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 	if part.rev < c.Rev {
 		return nil, notVerified(fmt.Errorf("%s sent revision %s, which is older than that of %s", src.acc.pds, part.rev, base))
 	}
-	isNew, err := indexBlocks(ctx, tmp, "what is new", &transfer{})
+	isNew, err := partial.Index(ctx, tmp, "what is new", nil)
 	if err != nil {
 		return nil, err
 	}
-	now, block, err := commitOf("what is new", isNew.root, isNew)
+	now, block, err := partial.Commit("what is new", isNew.Root(), isNew)
 	if err != nil {
 		return nil, err
 	}
@@ -361,9 +362,9 @@ func (e *env) fetchNew(ctx context.Context, src *repoSource, base string, to *ne
 
 // assemble writes a repository whose blocks are in several files, and verifies what it has written. The error is [mst.ErrNotFound] if a
 // block is missing.
-func (e *env) assemble(ctx context.Context, src *repoSource, to *newFile, c *repo.Commit, block []byte, from ...blocks) (*exported, error) {
+func (e *env) assemble(ctx context.Context, src *repoSource, to *newFile, c *repo.Commit, block []byte, from ...partial.Source) (*exported, error) {
 	w := bufio.NewWriterSize(to, 256<<10)
-	_, err := writeInOrder(ctx, w, c, block, from...)
+	_, err := partial.WriteInOrder(ctx, w, c, block, from...)
 	if err = errors.Join(err, w.Flush()); err != nil {
 		return nil, err
 	}

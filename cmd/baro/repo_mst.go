@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/barograph/baro/cid"
+	"github.com/barograph/baro/client/partial"
 	"github.com/barograph/baro/mst"
 	"github.com/barograph/baro/repo"
 )
@@ -122,7 +123,7 @@ func (d *drawing) draw(root cid.CID) error {
 	layer := unknownLayer
 	if !root.Defined() {
 		layer = mst.Top
-		c, _, err := commitOf(d.blocks.name, top, d.blocks)
+		c, _, err := partial.Commit(d.blocks.name, top, d.blocks)
 		if err != nil {
 			return withHint(notVerified(err), "--root names a node to begin with in a file without a commit")
 		}
@@ -146,7 +147,7 @@ func (d *drawing) node(c cid.CID, depth, layer int, lo, hi []byte, margin, branc
 		d.nodes = append(d.nodes, new(mst.Node))
 	}
 	n := d.nodes[depth]
-	b, err := d.blocks.load(c)
+	b, err := d.blocks.Block(c)
 	if errors.Is(err, mst.ErrNotFound) {
 		d.missing++
 		return d.line(nodeLine{Depth: depth, Node: c.String(), Layer: max(layer, -1), Missing: true}, margin+branch+d.short(c)+d.c.bad("  not in the file"))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/barograph/baro/client/partial"
 	"github.com/barograph/baro/mst"
 )
 
@@ -52,7 +53,7 @@ func (e *env) repoOrder(ctx context.Context, in, out string, overwrite bool, f n
 	if err != nil {
 		return err
 	}
-	c, block, err := commitOf(in, root, from)
+	c, block, err := partial.Commit(in, root, from)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (e *env) repoOrder(ctx context.Context, in, out string, overwrite bool, f n
 	defer t.done()
 	w := bufio.NewWriterSize(dest, 256<<10)
 	counted := &counter{w: w, t: t}
-	stats, err := writeInOrder(ctx, counted, c, block, from)
+	stats, err := partial.WriteInOrder(ctx, counted, c, block, from)
 	if errors.Is(err, mst.ErrNotFound) {
 		err = withHint(notVerified(err), "the file holds a part of a repository")
 	}
