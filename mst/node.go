@@ -14,9 +14,7 @@ type Node struct {
 	Left    cid.CID // subtree left of the first entry, undefined if there is none
 	Entries []NodeEntry
 
-	keys  []byte
-	known bool // that all keys are on layer top
-	top   int
+	keys []byte
 }
 
 // NodeEntry is one entry of a [Node].
@@ -157,7 +155,6 @@ func (r *nodeReader) subtree(c *cid.CID) error {
 // length of keys, number of entries. Layers and bounds are for [Node.Check].
 func (n *Node) Decode(b []byte) error {
 	n.Left = cid.CID{}
-	n.known = false
 	n.Entries = n.Entries[:0]
 	n.keys = n.keys[:0]
 	r := nodeReader{b: b}
@@ -309,9 +306,6 @@ func (n *Node) Check(layer int, lo, hi []byte, checkKey func(key []byte) error) 
 // layer returns the layer of the keys, of which there is at least one and which have to be all on the same. They are hashed
 // two by two.
 func (n *Node) layer() (int, error) {
-	if n.known {
-		return n.top, nil
-	}
 	top := Top
 	for i := 0; i < len(n.Entries); i += 2 {
 		pair := n.Entries[i:min(i+2, len(n.Entries))]

@@ -2,13 +2,9 @@ package mst
 
 import (
 	"bytes"
-	"encoding/binary"
-	"math/bits"
-	"slices"
 	"strings"
 
 	"github.com/barograph/baro/cid"
-	"github.com/barograph/baro/internal/sha256x"
 )
 
 // Partial is the part of a tree that comes with a commit message: the nodes that lead from the root to one another, in the
@@ -21,10 +17,7 @@ type Partial struct {
 	src   PartialSource
 	root  cid.CID
 	nodes []partNode // parents before their children
-	ents  []partEntry
-	short []sha256x.Short // keys, padded as their hashing wants it
-	long  []byte          // keys that are too long for that
-	heads []uint32        // of the hashes of the short ones
+	entryList
 
 	undo undo
 }
@@ -41,37 +34,12 @@ type PartialSource interface {
 
 // partNode is a node. Its entries are ents[first:first+count].
 type partNode struct {
-	block        []byte
-	id           int
-	first, count int32
-	left         int32 // where in the block the CID of the left subtree is, 0 if there is none
-	child        int32 // the left subtree's node, -1 if it isn't there
-	parent       int32
-	lo, hi       int32 // the entries between which its keys have to be, -1 for none
-	layer        int32
-}
-
-type partEntry struct {
-	key   int32 // index in short, or offset in long
-	size  int32 // of the key
-	value int32 // where in the block the record's CID is
-	right int32 // where that of the right subtree is, 0 if there is none
-	child int32 // its node, -1 if it isn't there
-}
-
-func (p *Partial) key(e *partEntry) []byte {
-	if e.size <= sha256x.MaxShort {
-		return p.short[e.key][:e.size]
-	}
-	return p.long[e.key : e.key+e.size]
-}
-
-// link returns the CID at an offset, nil for 0.
-func (n *partNode) link(at int32) *cid.CID {
-	if at == 0 {
-		return nil
-	}
-	return (*cid.CID)(n.block[at:])
+	flatNode
+	id     int
+	child  int32 // the left subtree's node, -1 if it isn't there
+	parent int32
+	lo, hi int32 // the entries between which its keys have to be, -1 for none
+	layer  int32
 }
 
 // Load takes in the root and all nodes below it that the source has, and checks them by the rules of a [Tree]: encoding,
@@ -80,13 +48,13 @@ func (n *partNode) link(at int32) *cid.CID {
 //
 // No key is hashed before all nodes are there, as many of them together take much less time than one by one.
 func (p *Partial) Load(root cid.CID, src PartialSource, check func(key []byte, same int) error) bool {
+	p.Reset()
 	p.src, p.root = src, root
-	p.nodes, p.ents, p.short, p.long = p.nodes[:0], p.ents[:0], p.short[:0], p.long[:0]
 	block, id, again := src.Node(&p.root)
 	if block == nil || again {
 		return false
 	}
-	p.nodes = append(p.nodes, partNode{block: block, id: id, parent: -1, lo: -1, hi: -1})
+	p.nodes = append(p.nodes, partNode{flatNode: flatNode{block: block}, id: id, parent: -1, lo: -1, hi: -1})
 	for i := 0; i < len(p.nodes); i++ {
 		if !p.decode(int32(i), check) || !p.children(int32(i)) {
 			return false
@@ -105,143 +73,20 @@ func (p *Partial) Reset() {
 	clear(p.nodes)
 	p.undo.reset()
 	p.src, p.nodes = nil, p.nodes[:0]
-}
-
-// What stands before the CID in a link, after the name of its field.
-var (
-	linkWord = binary.LittleEndian.Uint64([]byte(linkHead + "\x01\x71\x12")) // a node, or a record in CBOR
-	rawWord  = binary.LittleEndian.Uint64([]byte(linkHead + "\x01\x55\x12"))
-)
-
-const linkSize = len(linkHead) + cid.Size
-
-// isLink reports whether the first linkSize bytes of b, which it has, are a link.
-func isLink(b []byte, raw bool) bool {
-	w := binary.LittleEndian.Uint64(b)
-	return (w == linkWord || raw && w == rawWord) && b[8] == 0x20
-}
-
-// partHead reads a length or number below 65,536 and returns how many bytes it takes, 0 if it isn't one in its shortest form.
-func partHead(b []byte, major byte) (v, size int) {
-	if len(b) < 3 {
-		return 0, 0
-	}
-	switch c := b[0] - major; {
-	case c < 24:
-		return int(c), 1
-	case c == 24 && b[1] >= 24:
-		return int(b[1]), 2
-	case c == 25 && b[1] > 0:
-		return int(b[1])<<8 | int(b[2]), 3
-	}
-	return 0, 0
+	p.entryList.reset()
 }
 
 // decode reads node i, and checks all that can be told from it and its bounds, but the layers.
 func (p *Partial) decode(i int32, check func(key []byte, same int) error) bool {
 	n := &p.nodes[i]
-	b := n.block
-	n.first = int32(len(p.ents))
-	if len(b) < len(nodeHead) || string(b[:len(nodeHead)]) != nodeHead {
+	if !p.entryList.decode(&n.flatNode, check) {
 		return false
 	}
-	b = b[len(nodeHead):]
-	count, size := partHead(b, majorArray)
-	if size == 0 || count > MaxEntries {
-		return false
-	}
-	b = b[size:]
-	// The bytes of an entry besides heads, key and left subtree, up to those of its record.
-	const rest = len(entryT) + 1 + len(entryV) + linkSize
-	var prev []byte
-	for k := range count {
-		if len(b) < len(entryHead) || string(b[:len(entryHead)]) != entryHead {
-			return false
-		}
-		b = b[len(entryHead):]
-		size, head := partHead(b, majorBytes)
-		if head == 0 || len(b) < head+size+len(entryP) {
-			return false
-		}
-		suffix := b[head : head+size]
-		b = b[head+size:]
-		if string(b[:len(entryP)]) != entryP {
-			return false
-		}
-		b = b[len(entryP):]
-		same, head := partHead(b, majorUint)
-		if head == 0 || len(b) < head+rest {
-			return false
-		}
-		b = b[head:]
-		// The suffix decides both the order and whether the prefix is the longest.
-		if same > len(prev) || same+size > MaxKey || size == 0 || k > 0 && same < len(prev) && suffix[0] <= prev[same] {
-			return false
-		}
-		e := partEntry{size: int32(same + size)}
-		prev = p.add(&e, prev[:same], suffix)
-		if check != nil && check(prev, same) != nil {
-			return false
-		}
-		if string(b[:len(entryT)]) != entryT {
-			return false
-		}
-		if b = b[len(entryT):]; b[0] == cborNull {
-			b = b[1:]
-		} else {
-			if len(b) < linkSize+len(entryV)+linkSize || !isLink(b, false) {
-				return false
-			}
-			e.right = int32(len(n.block) - len(b) + len(linkHead))
-			b = b[linkSize:]
-		}
-		if string(b[:len(entryV)]) != entryV || !isLink(b[len(entryV):], true) {
-			return false
-		}
-		e.value = int32(len(n.block) - len(b) + len(entryV) + len(linkHead))
-		b = b[len(entryV)+linkSize:]
-		p.ents = append(p.ents, e)
-	}
-	n.count = int32(count)
-	if len(b) < len(nodeLeft)+1 || string(b[:len(nodeLeft)]) != nodeLeft {
-		return false
-	}
-	if b = b[len(nodeLeft):]; b[0] == cborNull {
-		b = b[1:]
-	} else {
-		if len(b) < linkSize || !isLink(b, false) {
-			return false
-		}
-		n.left = int32(len(n.block) - len(b) + len(linkHead))
-		b = b[linkSize:]
-	}
-	if len(b) > 0 {
-		return false
-	}
-	if count == 0 {
+	if n.count == 0 {
 		return true
 	}
 	return (n.lo < 0 || bytes.Compare(p.key(&p.ents[n.lo]), p.key(&p.ents[n.first])) < 0) &&
-		(n.hi < 0 || bytes.Compare(prev, p.key(&p.ents[n.hi])) < 0)
-}
-
-// add stores the key of an entry, whose size is set, and returns it.
-func (p *Partial) add(e *partEntry, prefix, suffix []byte) []byte {
-	if e.size > sha256x.MaxShort {
-		e.key = int32(len(p.long))
-		p.long = append(append(p.long, prefix...), suffix...)
-		return p.long[e.key:]
-	}
-	k := len(p.short)
-	if k == cap(p.short) {
-		p.short = slices.Grow(p.short, max(64, k))
-	}
-	p.short = p.short[:k+1]
-	e.key = int32(k)
-	s := &p.short[k]
-	copy(s[copy(s[:], prefix):], suffix)
-	s.Pad(int(e.size))
-	return s[:e.size]
+		(n.hi < 0 || bytes.Compare(p.key(&p.ents[n.first+n.count-1]), p.key(&p.ents[n.hi])) < 0)
 }
 
 // children finds the children of node i.
@@ -264,7 +109,7 @@ func (p *Partial) children(i int32) bool {
 			}
 			if block != nil {
 				child = int32(len(p.nodes))
-				p.nodes = append(p.nodes, partNode{block: block, id: id, parent: i, lo: lo, hi: hi})
+				p.nodes = append(p.nodes, partNode{flatNode: flatNode{block: block}, id: id, parent: i, lo: lo, hi: hi})
 			}
 		}
 		if s > 0 {
@@ -278,8 +123,7 @@ func (p *Partial) children(i int32) bool {
 
 // layers finds the layer of each node, and checks that all its keys belong there and that it is where its parent wants it.
 func (p *Partial) layers() bool {
-	p.heads = slices.Grow(p.heads[:0], len(p.short))[:len(p.short)]
-	sha256x.Heads(p.heads, p.short)
+	p.hash()
 	for i := range p.nodes {
 		n := &p.nodes[i]
 		want := int32(Top)
@@ -313,15 +157,6 @@ func (p *Partial) layers() bool {
 		}
 	}
 	return true
-}
-
-func (p *Partial) layer(e *partEntry) int32 {
-	if e.size <= sha256x.MaxShort {
-		if h := p.heads[e.key]; h != 0 {
-			return int32(bits.LeadingZeros32(h) / 2)
-		}
-	}
-	return int32(layerOf(p.key(e)))
 }
 
 // find returns the slot of a key among the children of a node: the index of the first entry that isn't less, and whether it

@@ -1,6 +1,7 @@
 package mst
 
 import (
+	"bytes"
 	"errors"
 	"iter"
 
@@ -23,13 +24,13 @@ import (
 //		}
 //	}
 type Walker struct {
-	checkKey func(key []byte) error
-	frames   []walkFrame
-	depth    int
-	root     cid.CID
-	wanted   bool // the block of the present item, a node, has not come yet
-	stats    WalkStats
-	ahead    ahead
+	check  func(key []byte, same int) error
+	frames []walkFrame
+	depth  int
+	root   cid.CID
+	wanted bool // the block of the present item, a node, has not come yet
+	stats  WalkStats
+	ahead  ahead
 }
 
 // WalkStats counts what a [Walker] has seen.
@@ -39,8 +40,11 @@ type WalkStats struct {
 	MaxEntries     int // in one node
 }
 
+// walkFrame is a node on the way from the root to the present place, in memory of its own: neither the caller's block nor the
+// nodes ahead stay where they are.
 type walkFrame struct {
-	node   Node
+	entryList
+	node   flatNode
 	layer  int
 	pos    int // even: the child before entry pos/2; odd: entry pos/2
 	lo, hi []byte
@@ -66,18 +70,28 @@ type Step struct {
 // NewWalker returns a walker over the tree with the given root. CheckKey, which may be nil, is asked about each key.
 func NewWalker(root cid.CID, checkKey func(key []byte) error) *Walker {
 	w := &Walker{frames: make([]walkFrame, 0, 12)}
-	w.Reset(root, checkKey)
+	if checkKey == nil {
+		w.Reset(root, nil)
+	} else {
+		w.Reset(root, func(key []byte, _ int) error { return checkKey(key) })
+	}
 	return w
 }
 
-// Reset makes a walker what NewWalker would return. It keeps the memory that most trees need.
-func (w *Walker) Reset(root cid.CID, checkKey func(key []byte) error) {
+// Reset makes a walker what NewWalker would return, but for check, which is also told how many bytes a key has in common with
+// the last one it was given, or 0. It keeps the memory that most trees need.
+func (w *Walker) Reset(root cid.CID, check func(key []byte, same int) error) {
+	const entries, size = 64, 4096 // of one node
 	for i := range w.frames {
-		w.frames[i].node.trim()
-		w.frames[i].lo, w.frames[i].hi = nil, nil
+		f := &w.frames[i]
+		f.trim(entries, size)
+		if cap(f.node.block) > 2*size {
+			f.node.block = nil
+		}
+		f.lo, f.hi = nil, nil
 	}
 	w.ahead.reset()
-	*w = Walker{root: root, checkKey: checkKey, frames: w.frames, ahead: w.ahead, wanted: true}
+	*w = Walker{root: root, check: check, frames: w.frames, ahead: w.ahead, wanted: true}
 }
 
 // Stats returns what the walker has seen so far.
@@ -86,21 +100,20 @@ func (w *Walker) Stats() WalkStats { return w.stats }
 // Next returns the next step. After a step that wants a node it returns the same until [Walker.Node] has been called.
 func (w *Walker) Next() Step {
 	if w.wanted {
-		return Step{Kind: StepNode, CID: w.child()}
+		return Step{Kind: StepNode, CID: *w.child()}
 	}
 	for w.depth > 0 {
 		f := &w.frames[w.depth-1]
-		for f.pos <= 2*len(f.node.Entries) {
-			i := f.pos / 2
+		for f.pos <= 2*len(f.ents) {
 			if f.pos%2 == 1 {
+				e := &f.ents[f.pos/2]
 				f.pos++
 				w.stats.Records++
-				e := &f.node.Entries[i]
-				return Step{Kind: StepRecord, CID: e.Value, Key: e.Key}
+				return Step{Kind: StepRecord, CID: *f.node.link(e.value), Key: f.key(e)}
 			}
-			if c := w.child(); c.Defined() {
+			if c := w.child(); c != nil {
 				w.wanted = true
-				return Step{Kind: StepNode, CID: c}
+				return Step{Kind: StepNode, CID: *c}
 			}
 			f.pos++
 		}
@@ -112,16 +125,16 @@ func (w *Walker) Next() Step {
 	return Step{Kind: StepDone}
 }
 
-// child returns the link at the present place.
-func (w *Walker) child() cid.CID {
+// child returns the link at the present place, nil if there is none.
+func (w *Walker) child() *cid.CID {
 	if w.depth == 0 {
-		return w.root
+		return &w.root
 	}
 	f := &w.frames[w.depth-1]
 	if f.pos == 0 {
-		return f.node.Left
+		return f.node.link(f.node.left)
 	}
-	return f.node.Entries[f.pos/2-1].Right
+	return f.node.link(f.ents[f.pos/2-1].right)
 }
 
 // Prepare looks at blocks that lie ahead, block(0), block(1) and so on up to nil, decodes those among them that may be nodes,
@@ -135,7 +148,6 @@ func (w *Walker) Node(data []byte) error {
 	if !w.wanted {
 		return errors.New("mst: no node is wanted")
 	}
-	c := w.child()
 	layer := Top
 	var lo, hi []byte
 	if w.depth > 0 {
@@ -143,49 +155,106 @@ func (w *Walker) Node(data []byte) error {
 		layer, lo, hi = p.layer-1, p.lo, p.hi
 		i := p.pos / 2
 		if i > 0 {
-			lo = p.node.Entries[i-1].Key
+			lo = p.key(&p.ents[i-1])
 		}
-		if i < len(p.node.Entries) {
-			hi = p.node.Entries[i].Key
+		if i < len(p.ents) {
+			hi = p.key(&p.ents[i])
 		}
 	}
 	if w.depth == len(w.frames) {
 		w.frames = append(w.frames, walkFrame{})
 	}
 	f := &w.frames[w.depth]
-	var err error
-	if n := w.ahead.take(data); n != nil {
-		f.node, *n = *n, f.node
-	} else {
-		err = f.node.Decode(data)
-	}
-	if err == nil {
-		f.layer, err = f.node.Check(layer, lo, hi, w.checkKey)
-	}
-	if err != nil {
-		if e := (*Error)(nil); errors.As(err, &e) {
-			e.CID = c
-		}
-		return err
+	f.lo, f.hi = lo, hi
+	if !w.take(f, data, layer) {
+		return w.explain(data, layer, lo, hi)
 	}
 	if w.depth == 0 {
 		w.stats.Layer = f.layer
 	}
-	f.pos, f.lo, f.hi = 0, lo, hi
+	f.pos = 0
 	w.depth++
 	w.wanted = false
 	w.stats.Nodes++
-	w.stats.MaxEntries = max(w.stats.MaxEntries, len(f.node.Entries))
+	w.stats.MaxEntries = max(w.stats.MaxEntries, len(f.ents))
 	return nil
 }
 
-// Last returns the node that was given last, whose links are wanted next. It is valid until the next call of another
-// method, and not to be changed.
-func (w *Walker) Last() *Node {
-	if w.depth == 0 {
-		return nil
+// take decodes and checks a node, or finds that it has been decoded. It reports whether nothing is wrong with it.
+func (w *Walker) take(f *walkFrame, data []byte, layer int) bool {
+	top := int32(mixedLayers)
+	if i := w.ahead.take(data); i >= 0 {
+		f.node = f.copyOf(&w.ahead.entryList, &w.ahead.nodes[i], f.node.block)
+		top = w.ahead.layer[i]
+	} else {
+		f.reset()
+		f.node = flatNode{block: append(f.node.block[:0], data...)}
+		if !f.decode(&f.node, nil) {
+			return false
+		}
+		f.hash()
+		top = f.layerOf(&f.node)
 	}
-	return &w.frames[w.depth-1].node
+	return f.place(layer, int(top), w.check)
+}
+
+// place is [Node.Check] of a node whose keys are on layer top. It doesn't say what is wrong.
+func (f *walkFrame) place(layer, top int, check func(key []byte, same int) error) bool {
+	below := f.node.left != 0
+	if len(f.ents) == 0 {
+		f.layer = max(layer, 0)
+		return layer == Top && !below || layer > 0 && below
+	}
+	if top == mixedLayers || top > MaxLayer || layer != Top && layer != top {
+		return false
+	}
+	first, last := &f.ents[0], &f.ents[len(f.ents)-1]
+	if len(f.lo) > 0 && bytes.Compare(f.key(first), f.lo) <= 0 || len(f.hi) > 0 && bytes.Compare(f.key(last), f.hi) >= 0 {
+		return false
+	}
+	for i := range f.ents {
+		e := &f.ents[i]
+		below = below || e.right != 0
+		if check != nil && check(f.key(e), int(e.same)) != nil {
+			return false
+		}
+	}
+	f.layer = top
+	return top > 0 || !below
+}
+
+// explain says what is wrong with a node.
+func (w *Walker) explain(data []byte, layer int, lo, hi []byte) error {
+	var check func(key []byte) error
+	if w.check != nil {
+		check = func(key []byte) error { return w.check(key, 0) }
+	}
+	var n Node
+	err := n.Decode(data)
+	if err == nil {
+		_, err = n.Check(layer, lo, hi, check)
+	}
+	e := &Error{Rule: RuleEncoding, Detail: "not a node"}
+	errors.As(err, &e)
+	e.CID = *w.child()
+	return e
+}
+
+// AppendLinks appends the links of the node that was given last: those that are wanted next, unless there are nodes between
+// them. They are valid until the next call of another method.
+func (w *Walker) AppendLinks(links []*cid.CID) []*cid.CID {
+	if w.depth == 0 {
+		return links
+	}
+	f := &w.frames[w.depth-1]
+	for i := range f.ents {
+		e := &f.ents[i]
+		links = append(links, f.node.link(e.value))
+		if e.right != 0 {
+			links = append(links, f.node.link(e.right))
+		}
+	}
+	return links
 }
 
 // Item is a node or a record of a tree, as [Tree.Items] yields them.

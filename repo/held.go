@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/barograph/baro/cid"
-	"github.com/barograph/baro/mst"
 )
 
 // heldSet holds copies of blocks by their CIDs. In a file whose blocks come in no order every look-up goes to another place
@@ -181,17 +180,14 @@ func (s *heldSet) find(c *cid.CID) ([]byte, bool) {
 
 // warm touches the memory that looking up the links of a node will. Look-ups one by one wait for memory twice each, for the
 // table and for the block; these wait together.
-func (s *heldSet) warm(n *mst.Node) {
+func (s *heldSet) warm(links []*cid.CID) {
 	var at [2 * 32]uint64
-	k := 0
 	mask := uint64(len(s.table) - 1)
-	for i := range n.Entries[:min(len(n.Entries), len(at)/2)] {
-		e := &n.Entries[i]
-		at[k] = s.table[hashCID(&e.Value)&mask].at
-		at[k+1] = s.table[hashCID(&e.Right)&mask].at
-		k += 2
+	links = links[:min(len(links), len(at))]
+	for k, c := range links {
+		at[k] = s.table[hashCID(c)&mask].at
 	}
-	for _, i := range at[:k] {
+	for _, i := range at[:len(links)] {
 		if i != 0 {
 			e := s.entry(i)
 			s.warmed += e[0] + e[min(64, len(e)-1)]

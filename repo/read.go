@@ -88,6 +88,7 @@ type fileMemory struct {
 	held   heldSet // blocks that came too early
 	recent recent  // blocks that came in time, and may be wanted once more
 	walker mst.Walker
+	next   []*cid.CID // of walker: links of the node that came last
 }
 
 var fileMemories = sync.Pool{New: func() any { return new(fileMemory) }}
@@ -100,6 +101,7 @@ func (r *Reader) release() {
 	r.recent.reset(nil)
 	r.held.recycle()
 	r.walker.Reset(cid.CID{}, nil)
+	clear(r.next[:cap(r.next)])
 	fileMemories.Put(r.fileMemory)
 	r.fileMemory, r.ahead, r.aheadData = nil, nil, nil
 	if r.car != nil {
@@ -244,7 +246,7 @@ func (r *Reader) Records() iter.Seq2[Record, error] {
 func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) {
 	var paths pathChecker
 	w := &r.walker
-	w.Reset(r.commit.Data, func(key []byte) error { return paths.check(key, 0) })
+	w.Reset(r.commit.Data, paths.check)
 	var dirty, large int
 	var firstDirty *VerifyError
 	var firstLarge string
@@ -264,14 +266,15 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			return false, &VerifyError{Reason: ReasonMissingRecord, Path: string(step.Key), CID: step.CID, Err: err}
 		}
 		if step.Kind == mst.StepNode {
-			if r.last && r.report.Blocks > r.prepared {
+			if r.last && r.report.Streamable && r.report.Blocks > r.prepared {
 				r.prepared = r.report.Blocks - 1 + w.Prepare(r.car.Ahead)
 			}
 			if err := w.Node(b); err != nil {
 				return false, treeError(err)
 			}
 			if r.held.count > 1024 {
-				r.held.warm(w.Last())
+				r.next = w.AppendLinks(r.next[:0])
+				r.held.warm(r.next)
 			}
 			st := w.Stats()
 			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
