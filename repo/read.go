@@ -266,10 +266,7 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			return false, &VerifyError{Reason: ReasonMissingRecord, Path: string(step.Key), CID: step.CID, Err: err}
 		}
 		if step.Kind == mst.StepNode {
-			if r.last && r.report.Streamable && r.report.Blocks > r.prepared {
-				r.prepared = r.report.Blocks - 1 + w.Prepare(r.car.Ahead)
-			}
-			if err := w.Node(b); err != nil {
+			if err := r.node(b); err != nil {
 				return false, treeError(err)
 			}
 			if r.held.count > 1024 {
@@ -319,6 +316,18 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 		r.report.pass(ReasonRecordTooBig, "")
 	}
 	return false, nil
+}
+
+// node gives the walker the node that it wants. What was looked at ahead is told by its place in memory, which is good for the
+// block that was read last: one that comes from elsewhere may lie where another did.
+func (r *Reader) node(b []byte) error {
+	switch {
+	case !r.last:
+		r.walker.Prepare(func(int) []byte { return nil })
+	case r.report.Streamable && r.report.Blocks > r.prepared:
+		r.prepared = r.report.Blocks - 1 + r.walker.Prepare(r.car.Ahead)
+	}
+	return r.walker.Node(b)
 }
 
 // drain reads what is left of the file.
