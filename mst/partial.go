@@ -15,6 +15,7 @@ import (
 // The zero value is ready. It keeps its memory for the next message, and belongs to one goroutine.
 type Partial struct {
 	src   PartialSource
+	some  *[4]uint64 // of src
 	root  cid.CID
 	nodes []partNode // parents before their children
 	entryList
@@ -28,6 +29,9 @@ type PartialSource interface {
 	// asked for before: in a tree that is whole no node is in two places, and one without entries that was would let the work
 	// grow beyond the size of the message.
 	Node(c *cid.CID) (block []byte, id int, again bool)
+	// Some has a bit for the last byte of each block's CID, and perhaps for others. It spares most questions for nodes: the
+	// greater part of the links in a message lead to where nothing has changed.
+	Some() *[4]uint64
 	// Rehash returns the SHA-256 of a block of which the first same bytes are those of the block with the number id.
 	Rehash(id int, block []byte, same int) [32]byte
 }
@@ -48,8 +52,9 @@ type partNode struct {
 //
 // No key is hashed before all nodes are there, as many of them together take much less time than one by one.
 func (p *Partial) Load(root cid.CID, src PartialSource, check func(key []byte, same int) error) bool {
-	p.Reset()
-	p.src, p.root = src, root
+	p.src, p.some, p.root = src, src.Some(), root
+	p.nodes = p.nodes[:0]
+	p.entryList.reset()
 	block, id, again := src.Node(&p.root)
 	if block == nil || again {
 		return false
@@ -72,8 +77,7 @@ func (p *Partial) Reset() {
 	}
 	clear(p.nodes)
 	p.undo.reset()
-	p.src, p.nodes = nil, p.nodes[:0]
-	p.entryList.reset()
+	p.src, p.some, p.nodes = nil, nil, p.nodes[:0]
 }
 
 // decode reads node i, and checks all that can be told from it and its bounds, but the layers.
@@ -93,30 +97,35 @@ func (p *Partial) decode(i int32, check func(key []byte, same int) error) bool {
 func (p *Partial) children(i int32) bool {
 	n := p.nodes[i]
 	ents := p.ents[n.first : n.first+n.count]
+	p.nodes[i].child = -1
 	for s := range len(ents) + 1 {
-		at, lo, hi := n.left, n.lo, n.hi
+		at, child := n.left, &p.nodes[i].child
 		if s > 0 {
-			at, lo = ents[s-1].right, n.first+int32(s-1)
+			at, child = ents[s-1].right, &ents[s-1].child
+			*child = -1
+		}
+		if at == 0 {
+			continue
+		}
+		if last := n.block[at+cid.Size-1]; p.some[last>>6]>>(last&63)&1 == 0 {
+			continue
+		}
+		block, id, again := p.src.Node(n.link(at))
+		if again {
+			return false
+		}
+		if block == nil {
+			continue
+		}
+		*child = int32(len(p.nodes))
+		below := partNode{flatNode: flatNode{block: block}, id: id, parent: i, lo: n.lo, hi: n.hi}
+		if s > 0 {
+			below.lo = n.first + int32(s-1)
 		}
 		if s < len(ents) {
-			hi = n.first + int32(s)
+			below.hi = n.first + int32(s)
 		}
-		child := int32(-1)
-		if c := n.link(at); c != nil {
-			block, id, again := p.src.Node(c)
-			if again {
-				return false
-			}
-			if block != nil {
-				child = int32(len(p.nodes))
-				p.nodes = append(p.nodes, partNode{flatNode: flatNode{block: block}, id: id, parent: i, lo: lo, hi: hi})
-			}
-		}
-		if s > 0 {
-			ents[s-1].child = child
-		} else {
-			p.nodes[i].child = child
-		}
+		p.nodes = append(p.nodes, below)
 	}
 	return true
 }

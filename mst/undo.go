@@ -111,42 +111,47 @@ func (p *Partial) Invert(ops []Op) (root cid.CID, ok bool) {
 	if top.count == 0 && top.left == 0 {
 		u.kids[0].link = nil
 	}
-	root, ok = p.rebuild(layer, gap{0, 1, 0, int32(len(u.changes))}, true)
-	if ok && !root.Defined() {
+	if !p.rebuild(&root, layer, gap{0, 1, 0, int32(len(u.changes))}, true) {
+		return cid.CID{}, false
+	}
+	if !root.Defined() {
 		root = emptyTree
 	}
-	return root, ok
+	return root, true
 }
 
-// rebuild returns the subtree on a layer that is to lie in a gap, undefined if there is none. The top of a tree, unlike other
-// nodes, can't be without entries.
-func (p *Partial) rebuild(layer int32, g gap, top bool) (c cid.CID, ok bool) {
+// rebuild finds the subtree on a layer that is to lie in a gap, undefined if there is none. The top of a tree, unlike other
+// nodes, can't be without entries. CIDs are written to where they are needed: to copy one is slower than it seems, as those of
+// 36 bytes are moved in pieces that overlap.
+func (p *Partial) rebuild(out *cid.CID, layer int32, g gap, top bool) bool {
 	u := &p.undo
 	open := false // a change has yet to be done
 	for i := g.a; i < g.b; i++ {
 		open = open || !u.changes[i].done
 	}
-	one, some := kid{}, 0
-	for _, k := range u.kids[g.kid:g.kids] {
-		if k.link != nil {
+	one, some := (*kid)(nil), 0
+	for i := g.kid; i < g.kids; i++ {
+		if k := &u.kids[i]; k.link != nil {
 			one = k
 			some++
 		}
 	}
 	switch {
 	case some == 0 && !open:
-		return c, true
+		*out = cid.CID{}
+		return true
 	case layer < 0:
-		return c, false
+		return false
 	case some == 1 && one.lo < 0 && one.hi < 0 && one.layer == layer:
 		switch {
 		case !open && (!top || one.node >= 0 && p.nodes[one.node].count > 0):
-			return *one.link, true
+			*out = *one.link
+			return true
 		case open && g.kids-g.kid == 1 && one.node >= 0 && p.below(one.node, g):
-			return p.relink(one.node, g)
+			return p.relink(out, one.node, g)
 		}
 	}
-	return p.remake(layer, g, top)
+	return p.remake(out, layer, g, top)
 }
 
 // below reports whether all changes in a gap lie below the entries of a node, and notes where.
@@ -163,8 +168,8 @@ func (p *Partial) below(node int32, g gap) bool {
 	return true
 }
 
-// relink returns a node of which nothing changes but links to children.
-func (p *Partial) relink(node int32, g gap) (c cid.CID, ok bool) {
+// relink finds a node of which nothing changes but links to children.
+func (p *Partial) relink(out *cid.CID, node int32, g gap) bool {
 	u := &p.undo
 	n := &p.nodes[node]
 	start, kids := len(u.fresh), int32(len(u.kids))
@@ -176,21 +181,23 @@ func (p *Partial) relink(node int32, g gap) (c cid.CID, ok bool) {
 		}
 		link, child := p.slot(n, int(slot))
 		u.kids = append(u.kids, kid{link, child, n.layer - 1, -1, -1})
-		c, ok := p.rebuild(n.layer-1, gap{kids, kids + 1, a, b}, false)
+		ok := p.rebuild(out, n.layer-1, gap{kids, kids + 1, a, b}, false)
 		if u.kids = u.kids[:kids]; !ok {
-			return c, false
+			return false
 		}
-		sameShape = sameShape && link != nil && c.Defined()
-		u.fresh = append(u.fresh, relinked{slot, c})
+		sameShape = sameShape && link != nil && out.Defined()
+		u.fresh = append(u.fresh, relinked{slot, *out})
 		a = b
 	}
 	fresh := u.fresh[start:]
 	u.fresh = u.fresh[:start]
 	switch {
 	case n.count == 0 && !fresh[0].link.Defined():
-		return c, true // it was there only to lead to what has gone
+		*out = cid.CID{} // the node was there only to lead to what has gone
+		return true
 	case !sameShape:
-		return p.reshape(node, fresh), true
+		p.reshape(out, node, fresh)
+		return true
 	}
 	u.buf = append(u.buf[:0], n.block...)
 	same := len(n.block)
@@ -202,11 +209,12 @@ func (p *Partial) relink(node int32, g gap) (c cid.CID, ok bool) {
 		copy(u.buf[at:], fresh[i].link[:])
 		same = min(same, int(at))
 	}
-	return cid.FromDigest(cid.DagCBOR, p.src.Rehash(n.id, u.buf, same)), true
+	*out = cid.FromDigest(cid.DagCBOR, p.src.Rehash(n.id, u.buf, same))
+	return true
 }
 
 // reshape is relink where a child comes or goes.
-func (p *Partial) reshape(node int32, fresh []relinked) cid.CID {
+func (p *Partial) reshape(out *cid.CID, node int32, fresh []relinked) {
 	u := &p.undo
 	n := &p.nodes[node]
 	items, links := len(u.items), len(u.links)
@@ -225,20 +233,17 @@ func (p *Partial) reshape(node int32, fresh []relinked) cid.CID {
 			u.items = append(u.items, item{node, n.first + s, -1})
 		}
 	}
-	c := p.encode(u.items[items:], u.links[links:])
+	p.encode(out, u.items[items:], u.links[links:])
 	u.items, u.links = u.items[:items], u.links[:links]
-	return c
 }
 
-// remake returns a node whose entries change, or that is put together or cut.
-func (p *Partial) remake(layer int32, g gap, top bool) (c cid.CID, ok bool) {
+// remake finds a node whose entries change, or that is put together or cut.
+func (p *Partial) remake(out *cid.CID, layer int32, g gap, top bool) bool {
 	u := &p.undo
 	kids, gaps, items, links := len(u.kids), len(u.gaps), len(u.items), len(u.links)
-	if p.sort(layer, g) {
-		c, ok = p.assemble(layer, u.gaps[gaps:], u.items[items:], top)
-	}
+	ok := p.sort(layer, g) && p.assemble(out, layer, u.gaps[gaps:], u.items[items:], top)
 	u.kids, u.gaps, u.items, u.links = u.kids[:kids], u.gaps[:gaps], u.items[:items], u.links[:links]
-	return c, ok
+	return ok
 }
 
 // sort pushes the entries of a new node that fills a gap, and the gaps between them.
@@ -330,51 +335,70 @@ func (p *Partial) sort(layer int32, g gap) bool {
 	return next == g.b
 }
 
-// assemble returns the node that has the given entries and something in the gaps around them.
-func (p *Partial) assemble(layer int32, gaps []gap, items []item, top bool) (c cid.CID, ok bool) {
+// assemble finds the node that has the given entries and something in the gaps around them.
+func (p *Partial) assemble(out *cid.CID, layer int32, gaps []gap, items []item, top bool) bool {
 	u := &p.undo
-	links := len(u.links)
 	top = top && len(items) == 0
-	for _, g := range gaps {
-		k := u.kids[g.kid]
-		if g.kids-g.kid == 1 && g.a == g.b && k.lo < 0 && k.hi < 0 && k.layer == layer-1 && !top { // as most are: what was there
-			if c = (cid.CID{}); k.link != nil {
-				c = *k.link
+	links := len(u.links)
+	u.links = slices.Grow(u.links, len(gaps))[:links+len(gaps)]
+	for i, g := range gaps {
+		k := &u.kids[g.kid]
+		switch {
+		case g.kids-g.kid > 1 || g.a < g.b || k.lo >= 0 || k.hi >= 0 || k.layer != layer-1 || top:
+			if !p.rebuild(out, layer-1, g, top) {
+				return false
 			}
-		} else if c, ok = p.rebuild(layer-1, g, top); !ok {
-			return c, false
+			u.links[links+i] = *out
+		case k.link != nil: // as most are: what was there
+			u.links[links+i] = *k.link
+		default:
+			u.links[links+i] = cid.CID{}
 		}
-		u.links = append(u.links, c)
 	}
-	if len(items) == 0 && (top || !c.Defined()) {
-		return c, true
+	if len(items) > 0 || !top && u.links[links].Defined() {
+		p.encode(out, items, u.links[links:links+len(gaps)])
+	} else {
+		*out = u.links[links]
 	}
-	return p.encode(items, u.links[links:]), true
+	return true
 }
 
-// encode returns the CID of a node.
-func (p *Partial) encode(items []item, links []cid.CID) cid.CID {
+// encode finds the CID of a node. An entry that comes behind the same one as before is copied, but for its link.
+func (p *Partial) encode(out *cid.CID, items []item, links []cid.CID) {
 	u := &p.undo
 	b := append(u.buf[:0], nodeHead...)
 	b = appendHead(b, majorArray, len(items))
 	var prev []byte
+	was := item{-1, -1, -1}
 	for i, it := range items {
-		var key []byte
-		var value *cid.CID
-		if it.node >= 0 {
-			e := &p.ents[it.entry]
-			key, value = p.key(e), p.nodes[it.node].link(e.value)
-		} else {
-			key = u.changes[it.change].key
+		right := &links[i+1]
+		if it.node < 0 {
+			c := &u.changes[it.change]
+			same := commonPrefix(prev, c.key)
+			b = appendEntry(b, same, c.key[same:], right, c.to)
+			prev, was = c.key, it
+			continue
 		}
+		n, e := &p.nodes[it.node], &p.ents[it.entry]
+		key, value := p.key(e), n.link(e.value)
 		if it.change >= 0 {
 			value = u.changes[it.change].to
 		}
-		same := commonPrefix(prev, key)
-		b = appendEntry(b, same, key[same:], &links[i+1], value)
-		prev = key
+		if it.entry > n.first && was.node == it.node && was.entry == it.entry-1 && (e.right != 0) == right.Defined() {
+			start := p.ents[it.entry-1].value + cid.Size
+			at := int32(len(b)) - start
+			b = append(b, n.block[start:e.value+cid.Size]...)
+			if e.right != 0 {
+				copy(b[e.right+at:], right[:])
+			}
+			copy(b[e.value+at:], value[:])
+		} else {
+			same := commonPrefix(prev, key)
+			b = appendEntry(b, same, key[same:], right, value)
+		}
+		prev, was = key, it
 	}
 	b = append(b, nodeLeft...)
 	u.buf = appendSubtree(b, &links[0])
-	return cid.Sum(cid.DagCBOR, u.buf)
+	*out = cid.Sum(cid.DagCBOR, u.buf)
 }

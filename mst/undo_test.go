@@ -31,6 +31,15 @@ func (s *blockSource) Node(c *cid.CID) ([]byte, int, bool) {
 	return b, len(s.list) - 1, again
 }
 
+func (s *blockSource) Some() *[4]uint64 {
+	var some [4]uint64
+	for c := range s.blocks {
+		last := c[cid.Size-1]
+		some[last>>6] |= 1 << (last & 63)
+	}
+	return &some
+}
+
 func (s *blockSource) Rehash(id int, block []byte, same int) [32]byte {
 	if same > len(block) || !strings.HasPrefix(string(s.list[id]), string(block[:same])) {
 		panic("the beginning isn't the same")

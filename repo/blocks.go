@@ -164,10 +164,6 @@ func firstFault(b []byte) error {
 
 // Node implements [mst.PartialSource].
 func (s *blockSet) Node(c *cid.CID) (data []byte, id int, again bool) {
-	// Most links of a node lead to where nothing has changed.
-	if s.some[c[cid.Size-1]>>6]>>(c[cid.Size-1]&63)&1 == 0 {
-		return nil, 0, false
-	}
 	b := s.get(c)
 	if b == nil {
 		return nil, 0, false
@@ -175,6 +171,9 @@ func (s *blockSet) Node(c *cid.CID) (data []byte, id int, again bool) {
 	again, b.node = b.node, true
 	return s.data(b), int(b.view), again
 }
+
+// Some implements [mst.PartialSource].
+func (s *blockSet) Some() *[4]uint64 { return &s.some }
 
 // Rehash implements [mst.PartialSource].
 func (s *blockSet) Rehash(id int, block []byte, same int) [sha256x.Size]byte {
