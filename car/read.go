@@ -70,6 +70,26 @@ func (s *Scanner) Next() (Block, error) {
 	return Block{c, data}, nil
 }
 
+// Skip passes over the next block without hashing it, and returns where its CID begins: its data are behind that, up to
+// [Scanner.Offset]. Its errors are those of Next, but for the hash. The next call of Next hashes its own block.
+func (s *Scanner) Skip() (at int, err error) {
+	if s.off == len(s.b) {
+		return 0, io.EOF
+	}
+	start, end, e := s.section(s.off, position{int64(s.off), s.next})
+	if e != nil {
+		return 0, e
+	}
+	if c := (*cid.CID)(s.b[start:]); !c.Valid() {
+		e := position{int64(s.off), s.next}.fail(RuleCID, "")
+		_, e.Err = cid.FromBytes(c[:])
+		return 0, e
+	}
+	s.off, s.known = end, false
+	s.next++
+	return start, nil
+}
+
 // hash hashes the block at b[start:end], and the one behind it, for the next time.
 func (s *Scanner) hash(start, end int) (sum [sha256x.Size]byte) {
 	if end == len(s.b) {

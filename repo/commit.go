@@ -138,9 +138,38 @@ func DecodeLegacyCommit(b []byte) (*Commit, error) {
 	return c, nil
 }
 
+// decodeUsual reads a commit as nearly all are: of version 3, without prev, by the account and with the revision that are
+// expected. It reports whether it is one.
+func (c *Commit) decodeUsual(b []byte, did syntax.DID, rev syntax.TID) bool {
+	r := cbor.NewReader(b)
+	text := func(key, want string) bool {
+		if want == "" || !r.Expect(key) {
+			return false
+		}
+		got, err := r.TextBytes()
+		return err == nil && string(got) == want
+	}
+	if !text("\xa6\x63did", string(did)) || !text("\x63rev", string(rev)) || !r.Expect("\x63sig") {
+		return false
+	}
+	var err error
+	if c.Sig, err = r.Bytes(); err != nil || len(c.Sig) != keys.SignatureSize || !r.Expect("\x64data") {
+		return false
+	}
+	if c.Data, err = r.Link(); err != nil || c.Data.Codec() != cid.DagCBOR || !r.Expect("\x64prev") || !r.Expect("\xf6") || !r.Expect("\x67version") || !r.Expect("\x03") {
+		return false
+	}
+	c.DID, c.Rev, c.Version = did, rev, Version
+	return r.End() == nil
+}
+
 // decode reads any version. The signature is a view of b. DID and rev, if they are what the caller expects, spare the
 // copies; they are checked as any other.
 func (c *Commit) decode(b []byte, expectDID syntax.DID, expectRev syntax.TID) error {
+	*c = Commit{}
+	if c.decodeUsual(b, expectDID, expectRev) {
+		return c.checkSyntax(true)
+	}
 	*c = Commit{}
 	shape := func(err error) error {
 		return &VerifyError{Reason: ReasonCommitShape, Detail: "decoding the commit", Err: err}
@@ -219,11 +248,16 @@ func (c *Commit) decode(b []byte, expectDID syntax.DID, expectRev syntax.TID) er
 	if len(c.Sig) != keys.SignatureSize {
 		return failf(ReasonSignatureSize, "signature of %d bytes, want %d", len(c.Sig), keys.SignatureSize)
 	}
-	if _, err = syntax.ParseDID(string(c.DID)); err != nil {
+	return c.checkSyntax(seen[1])
+}
+
+// checkSyntax checks the account, and the revision if there is one.
+func (c *Commit) checkSyntax(rev bool) error {
+	if _, err := syntax.ParseDID(string(c.DID)); err != nil {
 		return &VerifyError{Reason: ReasonDIDSyntax, Detail: "in the commit", Err: err}
 	}
-	if seen[1] {
-		if _, err = syntax.ParseTID(string(c.Rev)); err != nil {
+	if rev {
+		if _, err := syntax.ParseTID(string(c.Rev)); err != nil {
 			return &VerifyError{Reason: ReasonRevSyntax, Detail: "in the commit", Err: err}
 		}
 	}
