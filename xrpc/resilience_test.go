@@ -351,6 +351,72 @@ func TestPacer(t *testing.T) {
 	})
 }
 
+// TestPacerBound has servers ask for waits that nobody makes.
+func TestPacerBound(t *testing.T) {
+	for _, x := range []struct {
+		name             string
+		remaining, reset string
+		max              time.Duration
+		wait             time.Duration // before each call
+		wants            time.Duration // of the error; 0: none
+	}{
+		{"a day, and some are left", "3", "86400", 0, 5 * time.Minute, 0},
+		{"a day, and none is left", "0", "86400", 0, 0, 24 * time.Hour},
+		{"a time in milliseconds", "0", "1090000000000", 0, 0, 1 << 62},
+		{"for ever, and one is left", "1", "1000000000000", time.Minute, time.Minute, 0},
+		{"as long as is allowed", "0", "60", time.Minute, time.Minute, 0},
+		{"a second longer", "0", "61", time.Minute, 0, 61 * time.Second},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				made := 0
+				transport := roundTrip(func(*http.Request) (*http.Response, error) {
+					made++
+					return reply(200, good, "RateLimit-Limit", "100", "RateLimit-Remaining", x.remaining, "RateLimit-Reset", x.reset, "Date", time.Now().UTC().Format(http.TimeFormat)), nil
+				})
+				c := (&xrpc.Client{Host: "https://pds.test", HTTP: &http.Client{Transport: transport}}).WithPacer(&xrpc.Pacer{Max: x.max})
+				for i := range 4 {
+					start := time.Now()
+					_, err := list.Call(t.Context(), c, &listParams{})
+					waited := time.Since(start)
+					if i == 0 || x.wants == 0 {
+						if err != nil || i > 0 && waited != x.wait {
+							t.Fatalf("call %d after %v: %v", i, waited, err)
+						}
+						continue
+					}
+					pace, ok := errors.AsType[*xrpc.PaceError](err)
+					if !ok || waited != 0 || made != 1 || pace.Host != "https://pds.test" || pace.NSID == "" || pace.Wait != x.wants && pace.Wait < 1<<62 {
+						t.Fatalf("call %d after %v: %v", i, waited, err)
+					}
+				}
+				if x.wants == 0 {
+					return
+				}
+				// The server is asked again, once, and when it has changed its mind all is well.
+				longest := max(x.max, time.Minute)
+				if x.max == 0 {
+					longest = 5 * time.Minute
+				}
+				time.Sleep(longest + time.Millisecond)
+				if _, err := list.Call(t.Context(), c, &listParams{}); err != nil || made != 2 {
+					t.Fatalf("after %v: %v", longest, err)
+				}
+				if _, err := list.Call(t.Context(), c, &listParams{}); err == nil {
+					t.Fatal("a second call")
+				}
+				time.Sleep(longest + time.Millisecond)
+				x.remaining = "90"
+				for range 3 {
+					if _, err := list.Call(t.Context(), c, &listParams{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestForeignBodies keeps the beginning of what isn't in the form of the protocol, and says which method was called.
 func TestForeignBodies(t *testing.T) {
 	for _, x := range []struct{ body, name, kept string }{

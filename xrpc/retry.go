@@ -147,15 +147,34 @@ func (s *sent) maybe() bool { return s.had.Load() || !s.asked.Load() }
 
 // Pacer slows calls down when the budget of requests that a server tells of runs low: the last tenth of it is spread over
 // what is left of its window. Several clients may share one. The zero value is ready.
+//
+// No more than Max passes between two calls of a budget, whatever a server says. When the budget is used up and the server
+// wants a longer wait than that, calls fail at once with a [*PaceError]; each time Max has passed, one is made to see
+// whether it still does.
 type Pacer struct {
+	Max time.Duration // 0: 5 min, the window of most limits in the network
+
 	mu      sync.Mutex
 	methods map[string]string // host and method to host and policy
 	budgets map[string]*budget
 }
 
+// PaceError says that a server wants a longer wait before the next call than a [Pacer] makes. The call was not made.
+type PaceError struct {
+	Host string
+	NSID string
+	Wait time.Duration // from the answer on that said so
+}
+
+// Error says who wants to wait for how long.
+func (e *PaceError) Error() string {
+	return fmt.Sprintf("%s allows no more calls of %s for %s", e.Host, e.NSID, e.Wait.Round(time.Second))
+}
+
 type budget struct {
 	gate  chan struct{} // closed when the next call may go; nil: at once
 	gap   time.Duration // between calls; 0: none
+	wants time.Duration // a wait that is longer than Max; 0: it is not
 	reset *time.Timer   // the end of the window
 }
 
@@ -185,7 +204,11 @@ func (p *Pacer) wait(ctx context.Context, host, nsid string) error {
 			return nil
 		default:
 		}
+		wants := b.wants
 		p.mu.Unlock()
+		if wants > 0 {
+			return &PaceError{Host: host, NSID: nsid, Wait: wants}
+		}
 		select {
 		case <-gate:
 		case <-ctx.Done():
@@ -220,17 +243,22 @@ func (p *Pacer) note(host, nsid string, h http.Header) {
 		p.budgets[key] = b
 	}
 	if r.Remaining > r.Limit/10 || r.Left == 0 {
-		b.gap, b.gate = 0, nil
+		b.gap, b.gate, b.wants = 0, nil, 0
 		return
 	}
-	b.gap = r.Left / time.Duration(r.Remaining+1)
+	longest := orDefault(p.Max, 5*time.Minute)
+	b.gap = min(r.Left/time.Duration(r.Remaining+1), longest)
+	b.wants = 0
+	if r.Remaining == 0 && r.Left > longest {
+		b.wants = r.Left
+	}
 	if b.reset != nil {
 		b.reset.Stop()
 	}
 	b.reset = time.AfterFunc(r.Left, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		b.gap = 0
+		b.gap, b.wants = 0, 0
 	})
 	if b.gate == nil {
 		b.close()
