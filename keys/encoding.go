@@ -94,6 +94,23 @@ func (p *PublicKey) Multikey() string {
 // String returns the did:key form.
 func (p *PublicKey) String() string { return p.DIDKey() }
 
+// MarshalText returns the did:key form. It fails for the zero value, which is no key.
+func (p *PublicKey) MarshalText() ([]byte, error) {
+	if !p.curve.known() {
+		return nil, fmt.Errorf("%w: there is none", ErrInvalidKey)
+	}
+	return []byte(p.DIDKey()), nil
+}
+
+// UnmarshalText is [ParseDIDKey], for a new key.
+func (p *PublicKey) UnmarshalText(b []byte) error {
+	k, err := ParseDIDKey(string(b))
+	if err == nil {
+		*p = *k
+	}
+	return err
+}
+
 // Multikey returns the private key as "z…" with the multicodec of private keys. It is a secret.
 func (k *PrivateKey) Multikey() string {
 	codec := codecK256Private
@@ -142,6 +159,26 @@ type JWK struct {
 	Alg string `json:"alg,omitempty"`
 	Kid string `json:"kid,omitempty"`
 	Use string `json:"use,omitempty"`
+}
+
+// UnmarshalJSON reads the members by their exact names, which package encoding/json doesn't, and passes over others. Of two with
+// the same name the last one counts, as RFC 7517 allows.
+func (j *JWK) UnmarshalJSON(b []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(b, &members); err != nil {
+		return err
+	}
+	*j = JWK{}
+	for name, to := range map[string]*string{
+		"kty": &j.Kty, "crv": &j.Crv, "x": &j.X, "y": &j.Y, "d": &j.D, "alg": &j.Alg, "kid": &j.Kid, "use": &j.Use,
+	} {
+		if v, ok := members[name]; ok {
+			if err := json.Unmarshal(v, to); err != nil {
+				return fmt.Errorf("member %s of a JSON Web Key: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 const coordinateSize = (scalarSize*8 + 5) / 6 // characters of base64url

@@ -244,7 +244,7 @@ func trim(v []byte) []byte {
 	return v
 }
 
-// PrivateKey signs. Printing one by accident shows only its public half.
+// PrivateKey signs. Printing one by accident, with whatever verb, shows only its public half.
 type PrivateKey struct {
 	pub  *PublicKey
 	d    [scalarSize]byte
@@ -301,10 +301,15 @@ func NewPrivate(c Curve, scalar []byte) (*PrivateKey, error) {
 }
 
 // String names the key by its public half and shows nothing secret.
-func (k *PrivateKey) String() string { return "private key of " + k.pub.DIDKey() }
+func (k PrivateKey) String() string {
+	if k.pub == nil {
+		return "no private key"
+	}
+	return "private key of " + k.pub.DIDKey()
+}
 
-// GoString does the same for the verb %#v.
-func (k *PrivateKey) GoString() string { return k.String() }
+// Format does the same for all verbs of package fmt, also those that would print the bytes.
+func (k PrivateKey) Format(s fmt.State, _ rune) { io.WriteString(s, k.String()) }
 
 // Public returns the public half.
 func (k *PrivateKey) Public() *PublicKey { return k.pub }

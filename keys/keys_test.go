@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math/big"
 	mrand "math/rand/v2"
 	"strings"
@@ -316,5 +318,79 @@ func BenchmarkKeys(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Whatever a private key is printed with, its scalar isn't in what comes out.
+func TestPrintedKey(t *testing.T) {
+	scalar := bytes.Repeat([]byte{0xab}, 32)
+	for _, curve := range []Curve{P256, K256} {
+		k, err := NewPrivate(curve, scalar)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		for _, v := range []any{k, *k, struct{ Key *PrivateKey }{k}, struct{ Key PrivateKey }{*k}, []*PrivateKey{k}, map[string]any{"k": *k}} {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b", "%T"} {
+				fmt.Fprintf(&log, verb+"\n", v)
+			}
+			slog.New(slog.NewTextHandler(&log, nil)).Info("", "key", v)
+			slog.New(slog.NewJSONHandler(&log, nil)).Info("", "key", v)
+		}
+		for _, secret := range []string{"abab", "ABAB", "171 171", "171,171", "253 253", "10101011 10101011", "q6ur", k.Multikey()} {
+			if strings.Contains(log.String(), secret) {
+				t.Errorf("%v: the output has %q", curve, secret)
+			}
+		}
+		if !strings.Contains(log.String(), k.Public().DIDKey()) {
+			t.Errorf("%v: the output doesn't name the public key", curve)
+		}
+	}
+}
+
+func TestPublicKeyText(t *testing.T) {
+	k, err := NewPrivate(P256, bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type config struct{ Key *PublicKey }
+	b, err := json.Marshal(config{k.Public()})
+	if err != nil || string(b) != `{"Key":"`+k.Public().DIDKey()+`"}` {
+		t.Fatalf("%s, %v", b, err)
+	}
+	var back config
+	if err := json.Unmarshal(b, &back); err != nil || !back.Key.Equal(k.Public()) {
+		t.Errorf("%v, %v", back.Key, err)
+	}
+	if err := json.Unmarshal([]byte(`{"Key":"did:key:zDna"}`), &back); !errors.Is(err, ErrInvalidKey) {
+		t.Errorf("a bad one: %v", err)
+	}
+	if _, err := new(PublicKey).MarshalText(); !errors.Is(err, ErrInvalidKey) {
+		t.Errorf("no key: %v", err)
+	}
+}
+
+// Member names of a JWK are compared as they are: one in capitals is another one, which means nothing.
+func TestJWKNames(t *testing.T) {
+	k, err := NewPrivate(P256, bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := NewPrivate(P256, bytes.Repeat([]byte{2}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(k.Public().JWK())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shadow := strings.Replace(string(b), "}", `,"X":"`+other.Public().JWK().X+`","KTY":"oct","key_ops":["verify"]}`, 1)
+	if p, err := ParseJWK([]byte(shadow)); err != nil || !p.Equal(k.Public()) {
+		t.Errorf("with others in capitals: %v, %v", p, err)
+	}
+	for _, s := range []string{strings.Replace(string(b), `"x"`, `"X"`, 1), strings.Replace(string(b), `"kty"`, `"Kty"`, 1), `null`, `[]`, `{"kty":1}`} {
+		if _, err := ParseJWK([]byte(s)); !errors.Is(err, ErrInvalidKey) {
+			t.Errorf("%s: %v", s, err)
+		}
 	}
 }
