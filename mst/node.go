@@ -343,15 +343,20 @@ func (n *Node) Append(b []byte) []byte {
 }
 
 func appendEntry[S string | []byte](b []byte, prefix int, suffix S, right, value *cid.CID) []byte {
-	b = append(b, entryHead...)
-	b = appendHead(b, majorBytes, len(suffix))
-	b = append(b, suffix...)
-	b = append(b, entryP...)
-	b = appendHead(b, majorUint, prefix)
+	b = appendKey(b, prefix, suffix)
 	b = append(b, entryT...)
 	b = appendSubtree(b, right)
 	b = append(b, entryV+linkHead...)
 	return append(b, value[:]...)
+}
+
+// appendKey appends the beginning of an entry.
+func appendKey[S string | []byte](b []byte, prefix int, suffix S) []byte {
+	b = append(b, entryHead...)
+	b = appendHead(b, majorBytes, len(suffix))
+	b = append(b, suffix...)
+	b = append(b, entryP...)
+	return appendHead(b, majorUint, prefix)
 }
 
 func appendSubtree(b []byte, c *cid.CID) []byte {

@@ -147,8 +147,13 @@ func (p *Partial) rebuild(out *cid.CID, layer int32, g gap, top bool) bool {
 		case !open && (!top || one.node >= 0 && p.nodes[one.node].count > 0):
 			*out = *one.link
 			return true
-		case open && g.kids-g.kid == 1 && one.node >= 0 && p.below(one.node, g):
-			return p.relink(out, one.node, g)
+		case open && g.kids-g.kid == 1 && one.node >= 0:
+			if p.below(one.node, g) {
+				return p.relink(out, one.node, g)
+			}
+			if g.b-g.a == 1 && p.splice(out, one.node, &u.changes[g.a]) {
+				return true
+			}
 		}
 	}
 	return p.remake(out, layer, g, top)
@@ -160,10 +165,10 @@ func (p *Partial) below(node int32, g gap) bool {
 	for i := g.a; i < g.b; i++ {
 		c := &p.undo.changes[i]
 		slot, eq := p.find(n, c.key)
+		c.slot = int32(slot)
 		if eq || c.from == nil && c.layer >= n.layer {
 			return false
 		}
-		c.slot = int32(slot)
 	}
 	return true
 }
@@ -235,6 +240,70 @@ func (p *Partial) reshape(out *cid.CID, node int32, fresh []relinked) {
 	}
 	p.encode(out, u.items[items:], u.links[links:])
 	u.items, u.links = u.items[:items], u.links[:links]
+}
+
+// splice finds a node of which one entry comes, goes or has another value, and reports whether that is all that happens. The
+// slot of the change has been noted. Most messages tell of one record, and most records have no subtrees beside them: so this
+// does what remake would, by copying all that stays.
+func (p *Partial) splice(out *cid.CID, node int32, c *change) bool {
+	u := &p.undo
+	n := &p.nodes[node]
+	ents := p.ents[n.first : n.first+n.count]
+	at := int(c.slot)
+	link, _ := p.slot(n, at)
+	var e, next *partEntry // the entry of the change, if it is there, and the one behind
+	if at < len(ents) {
+		if next = &ents[at]; bytes.Equal(p.key(next), c.key) {
+			if e, next = next, nil; at+1 < len(ents) {
+				next = &ents[at+1]
+			}
+		}
+	}
+	count := len(ents) + 1
+	switch {
+	case e == nil && (c.from != nil || link != nil): // it isn't there, or divides a subtree
+		return false
+	case e == nil:
+	case c.from == nil || *c.from != *n.link(e.value):
+		return false
+	case c.to != nil:
+		u.buf = append(u.buf[:0], n.block...)
+		copy(u.buf[e.value:], c.to[:])
+		*out = cid.FromDigest(cid.DagCBOR, p.src.Rehash(n.id, u.buf, int(e.value)))
+		return true
+	case link != nil || e.right != 0 || len(ents) == 1: // subtrees come together, or nothing is left
+		return false
+	default:
+		count = len(ents) - 1
+	}
+	// The entries before stay, those behind the next one too. What that shares with the one before it is another number.
+	b := appendHead(append(u.buf[:0], nodeHead...), majorArray, count)
+	start := int32(len(nodeHead) + len(appendHead(b[len(b):], majorArray, len(ents))))
+	rest := start // of the block, that stays
+	var before []byte
+	if at > 0 {
+		rest = ents[at-1].value + cid.Size
+		before = p.key(&ents[at-1])
+	}
+	b = append(b, n.block[start:rest]...)
+	if e == nil {
+		same := commonPrefix(before, c.key)
+		b = appendEntry(b, same, c.key[same:], &cid.CID{}, c.to)
+		before = c.key
+	} else {
+		rest = e.value + cid.Size
+	}
+	if next != nil {
+		key := p.key(next)
+		same := commonPrefix(before, key)
+		b = appendKey(b, same, key[same:])
+		if rest = next.right - int32(len(entryT)+len(linkHead)); next.right == 0 {
+			rest = next.value - int32(len(entryT)+1+len(entryV)+len(linkHead))
+		}
+	}
+	u.buf = append(b, n.block[rest:]...)
+	*out = cid.Sum(cid.DagCBOR, u.buf)
+	return true
 }
 
 // remake finds a node whose entries change, or that is put together or cut.
