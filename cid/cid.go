@@ -11,6 +11,9 @@
 //	back, err := cid.Parse(s) // back == c
 //	ok := c.Verify(block)
 //
+// As text, and so in encoding/json, a CID is its string form; the {"$link": …} of the data model is the business of package
+// data. A database keeps the 36 bytes, c[:], or the string.
+//
 // The one other string in which a CID occurs, a text field of format cid, may be of any kind: that is syntax, and the
 // subject of package lexicon. A CID says nothing of where its content is, nor that there is any.
 //
@@ -72,7 +75,10 @@ func FromBytes(b []byte) (CID, error) {
 		return CID{}, fmt.Errorf("%w: %d bytes, want %d", ErrInvalid, len(b), Size)
 	}
 	c := CID(b)
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return CID{}, err
+	}
+	return c, nil
 }
 
 // Valid reports whether c has the form of a CID of the protocol, as all have that come from the functions of this package.

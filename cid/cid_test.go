@@ -73,8 +73,8 @@ func TestRefused(t *testing.T) {
 	for i, v := range map[int]byte{0: 2, 1: 0x70, 2: 0x1e, 3: 31} {
 		b := bytes.Clone(good[:])
 		b[i] = v
-		if _, err := cid.FromBytes(b); err == nil {
-			t.Errorf("FromBytes with byte %d = %#x: want an error", i, v)
+		if c, err := cid.FromBytes(b); err == nil || c.Defined() {
+			t.Errorf("FromBytes with byte %d = %#x: %v, %v, want an error and no CID", i, v, c, err)
 		}
 		if _, err := cid.Parse("b" + std.EncodeToString(b)); err == nil {
 			t.Errorf("Parse with byte %d = %#x: want an error", i, v)

@@ -53,7 +53,8 @@ type ReadOptions struct {
 	MaxUnlinked int64
 }
 
-// Record is a record of a repository. Path and Data are valid until the next one.
+// Record is a record of a repository. Path and Data are valid until the next one, and not behind the loop, however it ends: their
+// memory is used for other files then. What is to be kept has to be copied.
 type Record struct {
 	Path []byte
 	CID  cid.CID
@@ -204,14 +205,19 @@ func (r *Reader) open(src io.Reader) error {
 	return nil
 }
 
-// Commit returns the commit, whose signature has been verified if a key was given.
+// Commit returns the commit, whose signature has been verified if a key was given; nil if [Open] didn't come so far.
 func (r *Reader) Commit() *Commit { return r.commit }
 
 // CommitCID returns the CID of the commit.
 func (r *Reader) CommitCID() cid.CID { return r.commitCID }
 
-// State returns what verification of later messages builds on.
-func (r *Reader) State() State { return State{Rev: r.commit.Rev, Data: r.commit.Data} }
+// State returns what verification of later messages builds on; the zero State if [Open] has failed.
+func (r *Reader) State() State {
+	if r.commit == nil {
+		return State{}
+	}
+	return State{Rev: r.commit.Rev, Data: r.commit.Data}
+}
 
 // Report returns what has been checked so far; after [Reader.Records] has ended, of the whole file.
 func (r *Reader) Report() *Report {

@@ -159,6 +159,9 @@ func TestHostileFiles(t *testing.T) {
 		}
 		names[c.Name] = true
 		_, _, r, err := read(c.CAR, repo.ReadOptions{Key: repotest.Key().Public(), DID: repotest.DID, Now: now, Records: repo.RecordsStrict})
+		if st := r.State(); r.Commit() == nil && st != (repo.State{}) || r.Commit() != nil && st.Data != r.Commit().Data {
+			t.Errorf("%s: state %+v, commit %+v", c.Name, st, r.Commit())
+		}
 		rep := r.Report()
 		failed := rep.Failed()
 		if failed == nil || rep.OK() {

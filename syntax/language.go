@@ -6,7 +6,8 @@ import "strings"
 type Language string
 
 // ParseLanguage reads a valid tag: well-formed (RFC 5646), the primary language in lower case with two or three
-// letters, and no variant or extension repeated. Whether the subtags are registered is not looked up.
+// letters, and no variant or extension repeated, nor more than eight variants. Whether the subtags are registered is not looked
+// up.
 func ParseLanguage(s string) (Language, error) {
 	return parse[Language](KindLanguage, s, checkLanguage(s, true))
 }
@@ -102,7 +103,7 @@ func checkLanguage(s string, strict bool) string {
 	if len(t.cur) == 2 && all(t.cur, cLetter) || len(t.cur) == 3 && all(t.cur, cDigit) { // region
 		t.next()
 	}
-	var variants [8]string // a tag with more is checked against the first eight
+	var variants [8]string
 	n := 0
 	for isVariant(t.cur) {
 		if strict {
@@ -111,10 +112,11 @@ func checkLanguage(s string, strict bool) string {
 					return "variant is repeated"
 				}
 			}
-			if n < len(variants) {
-				variants[n] = t.cur
-				n++
+			if n == len(variants) {
+				return "more than eight variants"
 			}
+			variants[n] = t.cur
+			n++
 		}
 		t.next()
 	}

@@ -3,7 +3,9 @@
 // Specifications: https://atproto.com/specs/did, /specs/handle, /specs/nsid, /specs/record-key, /specs/tid,
 // /specs/at-uri-scheme and the string formats of https://atproto.com/specs/lexicon#string-formats.
 //
-// Every type is a string, so that the spelling survives a round trip; nothing is normalised unless Normalize is called.
+// Every type is a string, so that the spelling survives a round trip; nothing is normalised unless Normalize is called. So they
+// are text to encoding/json and database/sql, comparable and ordered, and like any conversion these check nothing: what comes
+// from outside goes through a Parse function.
 // The Parse functions are strict and do not allocate for valid input. Nothing here resolves an identifier: a DID that
 // parses may not exist, and a handle that parses may be under a reserved top-level domain.
 //

@@ -2,6 +2,7 @@ package syntax
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -398,5 +399,23 @@ func BenchmarkParse(b *testing.B) {
 				c.f()
 			}
 		})
+	}
+}
+
+// Variants are told apart however many there are.
+func TestManyVariants(t *testing.T) {
+	tag := "de"
+	for i := range 8 {
+		tag += fmt.Sprintf("-%dabc", i)
+		if _, err := ParseLanguage(tag); err != nil {
+			t.Errorf("%s: %v", tag, err)
+		}
+		if _, err := ParseLanguage(tag + "-0ABC"); err == nil {
+			t.Errorf("%s-0ABC is valid", tag)
+		}
+	}
+	tag += "-8abc-8abc"
+	if _, err := ParseLanguage(tag); err == nil || !WellFormedLanguage(tag) {
+		t.Errorf("%s: %v", tag, err)
 	}
 }

@@ -86,8 +86,9 @@ func (t TID) ClockID() uint { return uint(t.Integer() & (1<<tidClockLen - 1)) }
 // Time returns the timestamp in UTC. It is what the author claims, not when the record was made.
 func (t TID) Time() time.Time { return time.UnixMicro(t.Micros()).UTC() }
 
-// TIDClock gives TIDs that strictly increase, also when the clock that feeds it stands still or steps back. It may be
-// used from several goroutines. The zero value works and has clock id 0.
+// TIDClock gives TIDs that strictly increase, also when the clock that feeds it stands still or steps back, up to the last that
+// there is, of the year 2255, which it gives again and again. Whoever calls [TIDClock.Observe] with TIDs from outside sees to it
+// that they are not from the future. It may be used from several goroutines. The zero value works and has clock id 0.
 type TIDClock struct {
 	id   uint
 	last atomic.Int64 // microseconds of the latest TID, plus one, so that the zero value allows 0
