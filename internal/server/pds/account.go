@@ -94,6 +94,7 @@ func (a *account) active() bool { return a.Status == hostingActive }
 //	a/o/ did                 → change of the identity that may not have been done here yet (pending.go)
 //	a/z/ time did            → empty: when a deactivated account is deleted (deadline.go)
 //	a/x/ did / path or CID   → takedown of a record or a blob (takedown.go)
+//	a/y/ time did:key        → for whom, and by whom a key was reserved that is forgotten then (reserved.go)
 //	a/bd/ did                → takedown of an account that is deleted (barred.go)
 //	a/bh/ handle             → its DID
 //	a/be/ digest             → its DID, by the digest of its e-mail address
@@ -111,6 +112,7 @@ const (
 	rowAppPassword  = "a/w/"
 	rowToken        = "a/t/"
 	rowTakedown     = "a/x/"
+	rowExpiry       = "a/y/"
 	rowBarred       = "a/bd/"
 	rowBarredHandle = "a/bh/"
 	rowBarredEmail  = "a/be/"
@@ -139,11 +141,12 @@ type accountState struct {
 	confirming stripedMutex // by token, over read-count-write; nothing else is locked meanwhile
 	randMu     sync.Mutex   // over the service's source of randomness, which need not be safe for concurrent use
 
-	mu      sync.Mutex
-	claimed map[string]struct{}   // names that a request in progress is about to take
-	invites map[string]*inviteUse // codes that a request in progress is about to use
-	pending map[syntax.DID]pendingChange
-	knocks  map[knock]*answeredKnock // operator's credentials that are being looked at
+	mu       sync.Mutex
+	claimed  map[string]struct{}   // names that a request in progress is about to take
+	invites  map[string]*inviteUse // codes that a request in progress is about to use
+	pending  map[syntax.DID]pendingChange
+	reserved reservations
+	knocks   map[knock]*answeredKnock // operator's credentials that are being looked at
 }
 
 // openAccounts gets secrets and clients ready. New calls it when the store and the log are open.
@@ -170,7 +173,7 @@ func (s *Service) openAccounts() error {
 		return err
 	}
 	s.openServiceAuth()
-	return nil
+	return s.openReserved()
 }
 
 // account reads the account of a DID: errNoAccount when it isn't hosted here.

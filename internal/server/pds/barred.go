@@ -26,12 +26,14 @@ type barred struct {
 	Email  string        `json:"email,omitempty"` // digest
 }
 
-// emailDigest stands for an address that this server no longer has.
-func (s *Service) emailDigest(email string) string {
+// digestOf stands for a value that this server doesn't keep, of some kind.
+func (s *Service) digestOf(kind, value string) string {
 	h := hmac.New(sha256.New, s.accounts.secrets.digest)
-	h.Write([]byte(normalizeEmail(email)))
+	h.Write([]byte(kind + "\x00" + value))
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
+
+func (s *Service) emailDigest(email string) string { return s.digestOf("email", normalizeEmail(email)) }
 
 // bar makes what is kept of a taken-down account that is about to be deleted.
 func (s *Service) bar(a *account) *barred {

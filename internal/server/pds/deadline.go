@@ -48,7 +48,8 @@ func (s *Service) wakeChores() {
 	}
 }
 
-// runChores does what comes due, until ctx is done: it finishes changes of identities, and deletes accounts whose time has come.
+// runChores does what comes due, until ctx is done: it finishes changes of identities, deletes accounts whose time has come, and forgets
+// reserved keys.
 func (s *Service) runChores(ctx context.Context) {
 	for ctx.Err() == nil {
 		left := s.finishPending(ctx)
@@ -56,6 +57,14 @@ func (s *Service) runChores(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.world.Log.Error("deleting accounts whose time has come", "err", err)
 			left = true // and try again soon
+		}
+		expiry, err := s.expireReserved(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.world.Log.Error("forgetting reserved keys", "err", err)
+			left = true
+		}
+		if next.IsZero() || !expiry.IsZero() && expiry.Before(next) {
+			next = expiry
 		}
 		wait := time.Duration(-1)
 		if !next.IsZero() {

@@ -30,7 +30,8 @@ type fakePLC struct {
 	clock world.Clock
 	mu    sync.Mutex
 	logs  map[syntax.DID][]plc.Entry
-	fail  int // status to answer every POST with, or 0
+	fail  int  // status to answer every POST with, or 0
+	down  bool // answers nothing of use
 	posts int
 }
 
@@ -49,6 +50,10 @@ func (f *fakePLC) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fail := func(status int, why string) {
 		w.WriteHeader(status)
 		fmt.Fprintf(w, `{"message":%q}`, why)
+	}
+	if f.down {
+		fail(503, "told to be down")
+		return
 	}
 	log := f.logs[did]
 	if r.Method == http.MethodPost {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/barograph/baro/identity/plcdir"
 	"github.com/barograph/baro/internal/kv"
-	"github.com/barograph/baro/keys"
 	"github.com/barograph/baro/plc"
 	"github.com/barograph/baro/syntax"
 	"github.com/barograph/baro/xrpc"
@@ -193,7 +192,7 @@ func (s *Service) finishOne(ctx context.Context, did syntax.DID) error {
 
 // changeKey makes a key that was reserved here the signing key of an account: in its identity, and for its repository, which it signs anew.
 func (s *Service) changeKey(ctx context.Context, a *account, name string) error {
-	release, ok := s.claim("rename:" + string(a.DID))
+	release, ok := s.claim("rename:"+string(a.DID), "key:"+name)
 	if !ok {
 		return refuse(http.StatusConflict, "InvalidRequest", "the identity is being changed: try again")
 	}
@@ -229,8 +228,7 @@ func (s *Service) adoptKey(ctx context.Context, a *account, name string) error {
 		Identity: true, Handle: a.Handle, NewCommit: true, Sync: a.active(), Key: key,
 		Ops: func(b kv.Batch) {
 			b.Delete(pendingKey(a.DID))
-			b.Delete([]byte(rowReserved + name))
-			b.Delete([]byte(rowReserver + string(a.DID)))
+			s.unreserve(b, name)
 		},
 	})
 	if err == nil {
@@ -238,21 +236,4 @@ func (s *Service) adoptKey(ctx context.Context, a *account, name string) error {
 	}
 	s.forgetIdentity(a.DID, a.Handle)
 	return err
-}
-
-// reservedKey is a private key that was reserved here, by its did:key, and its text.
-func (s *Service) reservedKey(name string) (*keys.PrivateKey, []byte, error) {
-	sealed, err := s.store.Get([]byte(rowReserved + name))
-	if errors.Is(err, kv.ErrNotFound) {
-		return nil, nil, refuse(http.StatusBadRequest, "IncompatibleDidDoc", "the signing key was not reserved here")
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	text, err := s.accounts.secrets.open(sealed, "reserved "+name)
-	if err != nil {
-		return nil, nil, err
-	}
-	key, err := keys.ParsePrivate(string(text))
-	return key, text, err
 }

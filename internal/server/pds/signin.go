@@ -216,45 +216,6 @@ func (s *Service) getServiceAuth(_ context.Context, r *xrpc.Request, p *comatpro
 	return &comatproto.ServerGetServiceAuth_Output{Token: token}, nil
 }
 
-// reserveSigningKey is com.atproto.server.reserveSigningKey: a key for an account that is still to come, which its owner puts into the
-// identity first.
-func (s *Service) reserveSigningKey(ctx context.Context, r *xrpc.Request, in *comatproto.ServerReserveSigningKey_Input) (*comatproto.ServerReserveSigningKey_Output, error) {
-	if err := s.limit(r, "createAccount", "key"); err != nil {
-		return nil, err
-	}
-	did := value(in.Did)
-	if did != "" {
-		if _, err := syntax.ParseDID(did); err != nil {
-			return nil, invalid("did: not a DID")
-		}
-		release, ok := s.claim("reserve:" + did)
-		if !ok {
-			return nil, refuse(http.StatusConflict, "InvalidRequest", "a key is being reserved for %s now", did)
-		}
-		defer release()
-		v, err := s.store.Get([]byte(rowReserver + did))
-		if err == nil {
-			return &comatproto.ServerReserveSigningKey_Output{SigningKey: string(v)}, nil
-		}
-		if !errors.Is(err, kv.ErrNotFound) {
-			return nil, err
-		}
-	}
-	n := newAccount{}
-	if err := s.chooseKey(&n); err != nil {
-		return nil, err
-	}
-	name := n.key.Public().DIDKey()
-	sealed := s.accounts.secrets.seal([]byte(n.key.Multikey()), "reserved "+name)
-	err := s.write(ctx, func(b kv.Batch) {
-		b.Set([]byte(rowReserved+name), sealed)
-		if did != "" {
-			b.Set([]byte(rowReserver+did), []byte(name))
-		}
-	})
-	return &comatproto.ServerReserveSigningKey_Output{SigningKey: name}, err
-}
-
 // sessionDocument is the DID document that session answers carry, which tells a client where its PDS is. A directory that doesn't answer
 // mustn't keep anybody from signing in: then the field is left out.
 func (s *Service) sessionDocument(ctx context.Context, did syntax.DID) data.Raw {

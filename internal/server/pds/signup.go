@@ -287,8 +287,7 @@ func (s *Service) signUp(ctx context.Context, n *newAccount) (*comatproto.Server
 				putInviteUse(b, n.Invite, n.DID, now)
 			}
 			if n.reserved != "" {
-				b.Delete([]byte(rowReserved + n.reserved))
-				b.Delete([]byte(rowReserver + string(n.DID)))
+				s.unreserve(b, n.reserved)
 			}
 		},
 		Identity: true, Handle: n.Handle, Account: true, Sync: true,
