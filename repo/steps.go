@@ -615,6 +615,9 @@ func (v *verifier) undoOps() (_ string, err error) {
 		if v.before, ok = v.part.Invert(undo); ok {
 			return "", nil
 		}
+		if v.first && v.o.Legacy != LegacyReject {
+			return "", v.unlessOld(nil) // why it can't be inverted doesn't matter
+		}
 		if err := v.explain(); err != nil {
 			return "", err
 		}
@@ -664,7 +667,7 @@ func (v *verifier) unlessOld(err error) error {
 func (v *verifier) outcome() error {
 	for i := range v.m.Ops {
 		op := &v.m.Ops[i]
-		got, err := v.record(op.Path)
+		got, err := v.record(op)
 		if errors.Is(err, mst.ErrNotFound) && op.Action == ActionDelete {
 			continue // old messages don't prove absence
 		}
@@ -678,17 +681,21 @@ func (v *verifier) outcome() error {
 	return nil
 }
 
-// record returns what the tree has at a path, undefined if it has nothing.
-func (v *verifier) record(path string) (cid.CID, error) {
+// record returns what the tree has at the path of an operation, undefined if it has nothing. If that is not known, the error
+// says more about it than that only where it matters.
+func (v *verifier) record(op *Op) (cid.CID, error) {
 	if v.tree == nil {
-		if c, known := v.part.Get(path); known {
+		if c, known := v.part.Get(op.Path); known {
 			return c, nil
+		}
+		if op.Action == ActionDelete {
+			return cid.CID{}, mst.ErrNotFound
 		}
 		if err := v.explain(); err != nil {
 			return cid.CID{}, err
 		}
 	}
-	c, _, err := v.tree.Get(path)
+	c, _, err := v.tree.Get(op.Path)
 	return c, err
 }
 
