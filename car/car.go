@@ -16,7 +16,7 @@
 //
 // A [Reader] reads a stream in memory bounded by one block, or by what [Options.Keep] asks it to keep. It hashes the blocks
 // that have come together, which takes less than half the time of one by one; each is returned only after its hash was
-// right. A [Scanner], and [Parse] on top of it, read a byte slice, such as the blocks of a commit message, and return views
+// right. [NewBytesReader] makes one that reads what lies in memory. A [Scanner], and [Parse] on top of it, read a byte slice, such as the blocks of a commit message, and return views
 // of it.
 //
 // Limits: header 4 KiB, block 1 MiB (or [Options.MaxBlock]), lengths of at most nine bytes in their shortest form, CIDs of

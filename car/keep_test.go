@@ -37,8 +37,16 @@ func TestKept(t *testing.T) {
 		{"a lot", 1 << 20, bytes.NewReader(b)},
 		{"in small portions", 100_000, iotest.HalfReader(bytes.NewReader(b))},
 		{"everything", len(b), bytes.NewReader(b)},
+		{"of bytes, nothing", 0, nil},
+		{"of bytes, a lot", 100_000, nil},
 	} {
-		cr, err := car.NewReader(c.from, car.Options{Keep: c.keep})
+		var cr *car.Reader
+		var err error
+		if c.from == nil {
+			cr, err = car.NewBytesReader(b, car.Options{Keep: c.keep})
+		} else {
+			cr, err = car.NewReader(c.from, car.Options{Keep: c.keep})
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -161,6 +161,9 @@ type Reader struct {
 	at     int            // the next of them
 	memory *memory        // what buf and ahead are of
 
+	near    int  // of buf, what touch has been at
+	touched byte // keeps loads that are for nothing else
+
 	// Of the buffer's last round, with Options.Keep: buf[clean:oldEnd] is as it was, and buf[0] was at oldBase in the stream.
 	oldBase       int64
 	clean, oldEnd int
@@ -291,6 +294,9 @@ func (r *Reader) Ahead(i int) []byte {
 // Kept returns n bytes from an offset in the stream on, all of the same block and its CID, as they were read, if they are
 // still in memory, else nil. They are valid until the next call of Next. How much is kept is the affair of [Options.Keep].
 func (r *Reader) Kept(off int64, n int) []byte {
+	if off+int64(n)+int64(r.o.Keep) < r.Offset() {
+		return nil // even if it is there: that depends on how the bytes have come
+	}
 	if i := off - r.base; i >= 0 {
 		if i+int64(n) > int64(r.lo) {
 			return nil
@@ -334,6 +340,7 @@ func (r *Reader) look() error {
 	at := position{r.Offset(), r.next}
 	for len(r.ahead) < maxAhead && end-r.lo < sizeAhead {
 		at.off, at.block = r.base+int64(end), at.block+1
+		r.touch(end)
 		var e *Error
 		if start, end, e = r.section(end, at); e != nil || start == 0 || end > r.hi {
 			break
@@ -342,6 +349,21 @@ func (r *Reader) look() error {
 	}
 	r.memory.hasher.Spans(r.buf, r.ahead)
 	return nil
+}
+
+// touch brings bytes from an offset in buf on near to the processor, if no Read has just written them: a piece in a row, as it
+// can foresee. Lengths are each behind the block before, and hashing goes to sixteen places in turn: both would wait every time.
+func (r *Reader) touch(off int) {
+	const piece, line = 16 << 10, 64
+	if r.r != nil || off+maxVarint < r.near {
+		return
+	}
+	r.near = max(r.near, off)
+	b := r.buf[r.near:min(r.near+piece, r.hi)]
+	r.near += len(b)
+	for ; len(b) >= line; b = b[line:] {
+		r.touched |= b[0]
+	}
 }
 
 // section reads the length that lies at buf[off], and returns where what it is of begins and ends. Both are 0 if the length

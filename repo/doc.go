@@ -7,6 +7,7 @@
 //	state, err := repo.VerifyCommit(message, key, previous, repo.VerifyOptions{Now: now})
 //	report := repo.ReportCommit(message, key, previous, repo.VerifyOptions{Now: now}) // every rule by name
 //	r, err := repo.Open(file, repo.ReadOptions{Key: key})  // a whole repository, verified as it streams
+//	r, err := repo.OpenBytes(b, repo.ReadOptions{Key: key}) // one that lies in memory, without copies
 //	for record, err := range r.Records() { … }
 //	update, tree, err := repo.Apply(tree, writes, did, rev, key) // the next commit
 //	proof, err := repo.MakeProof(commitBlock, tree, path, record)

@@ -157,3 +157,23 @@ func ExampleVerifyProof() {
 	// node
 	// record
 }
+
+func ExampleOpenBytes() {
+	b := repotest.NewBuilder()
+	path := repotest.Path("com.example.note", 0, 0)
+	file := b.CAR(b.Node(cid.CID{}, b.Entry(path))) // or from os.ReadFile
+
+	r, err := repo.OpenBytes(file, repo.ReadOptions{Key: repotest.Key().Public()})
+	if err != nil {
+		panic(err)
+	}
+	n := 0
+	for rec, err := range r.Records() {
+		if err != nil {
+			panic(err)
+		}
+		n += len(rec.Data) // a view of file, which stays
+	}
+	fmt.Println(r.Report().Records, n > 0, r.Report().OK())
+	// Output: 1 true true
+}

@@ -1,16 +1,17 @@
 package repo
 
 import (
-	"encoding/binary"
 	"sync"
 
 	"github.com/barograph/baro/cid"
 )
 
-// heldSet holds copies of blocks by their CIDs. In a file whose blocks come in no order every look-up goes to another place
-// in memory, and to wait for that is most of the work; so there is nothing between the table and a block's own bytes.
+// heldSet holds blocks by their CIDs: copies, or where they lie if the file is in memory. In a file whose blocks come in no order
+// every look-up goes to another place in memory, and to wait for that is most of the work; so there is nothing between the
+// table and a block's own bytes.
 type heldSet struct {
-	chunks [][]byte // entries: size and mark, CID, data
+	file   []byte   // if it is in memory
+	chunks [][]byte // else copies of blocks: CID, data
 	table  []heldSlot
 	count  int    // blocks in the table
 	bytes  int64  // of the data of all
@@ -28,19 +29,25 @@ type heldSet struct {
 	n       int
 }
 
+// heldSlot is a place in the table. A block is told by, from the lowest bit up, the size of its data, whether it was wanted, and
+// one more than where its CID begins: in the file, or in a chunk and which.
 type heldSlot struct {
 	hash uint64
-	at   uint64 // chunk and offset of the entry, plus one; 0 if free
+	at   uint64 // 0 if free
 }
 
 const (
+	sizeBits = 21 // cbor.MaxRecord is 1 << 20
+	heldUsed = 1 << sizeBits
+	heldAt   = sizeBits + 1
+
 	smallChunk  = 64 << 10
-	largeChunk  = 8 << 20 // with room for any block
-	chunkBits   = 32      // of heldSlot.at, for the offset
-	heldHead    = 4 + cid.Size
-	heldUsed    = 1 << 31 // in the size: the block was wanted
-	maxHeldKept = 1 << 14 // slots of a table to use again
+	chunkBits   = 23
+	largeChunk  = 1 << chunkBits // with room for any block
+	maxHeldKept = 1 << 14        // slots of a table to use again
 )
+
+func (k *heldSlot) size() int { return int(k.at & (1<<sizeBits - 1)) }
 
 // largeChunks are those that nobody uses: memory costs more to get than to fill.
 var largeChunks = sync.Pool{New: func() any { return new([largeChunk]byte) }}
@@ -50,16 +57,19 @@ func (s *heldSet) slot(c *cid.CID, h uint64) *heldSlot {
 	mask := uint64(len(s.table) - 1)
 	for i := h; ; i++ {
 		p := &s.table[i&mask]
-		if p.at == 0 || p.hash == h && *(*cid.CID)(s.entry(p.at)[4:]) == *c {
+		if p.at == 0 || p.hash == h && *(*cid.CID)(s.entry(p.at)) == *c {
 			return p
 		}
 	}
 }
 
-// entry returns what begins at a place of the table.
+// entry returns what begins at a place of the table: a CID, and the data.
 func (s *heldSet) entry(at uint64) []byte {
-	at--
-	return s.chunks[at>>chunkBits][at&(1<<chunkBits-1):]
+	at = at>>heldAt - 1
+	if s.file != nil {
+		return s.file[at:]
+	}
+	return s.chunks[at>>chunkBits][at&(largeChunk-1):]
 }
 
 // grow makes room for all that is pending.
@@ -83,19 +93,23 @@ func (s *heldSet) grow() {
 	}
 }
 
-// keep puts in a copy of a block. If it is there already, that is found later, and counted.
-func (s *heldSet) keep(c *cid.CID, data []byte) {
-	last := len(s.chunks) - 1
-	if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < heldHead+len(data) {
-		s.chunk(heldHead + len(data))
-		last++
+// keep puts in a block, or a copy of it. It ends at an offset of the file. If it is there already, that is found later, and counted.
+func (s *heldSet) keep(c *cid.CID, data []byte, end int64) {
+	size := cid.Size + len(data)
+	at := uint64(end) - uint64(size)
+	if s.file == nil {
+		last := len(s.chunks) - 1
+		if last < 0 || cap(s.chunks[last])-len(s.chunks[last]) < size {
+			s.chunk(size)
+			last++
+		}
+		b := s.chunks[last]
+		at = uint64(last)<<chunkBits | uint64(len(b))
+		b = append(b, c[:]...)
+		s.chunks[last] = append(b, data...)
 	}
-	b := s.chunks[last]
-	s.pending[s.n] = heldSlot{hashCID(c), uint64(last)<<chunkBits | uint64(len(b)) + 1}
+	s.pending[s.n] = heldSlot{hashCID(c), (at+1)<<heldAt | uint64(len(data))}
 	s.n++
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
-	b = append(b, c[:]...)
-	s.chunks[last] = append(b, data...)
 	s.bytes += int64(len(data))
 	if s.n == len(s.pending) {
 		s.settle()
@@ -105,7 +119,7 @@ func (s *heldSet) keep(c *cid.CID, data []byte) {
 // memory returns about how many bytes the blocks take that are there: with an entry's head and its slots in the table, which
 // for tiny blocks are most of it.
 func (s *heldSet) memory() int64 {
-	const each = heldHead + 24
+	const each = cid.Size + 28
 	return s.bytes + s.againBytes + int64(s.count+s.n+s.again)*each
 }
 
@@ -119,15 +133,14 @@ func (s *heldSet) settle() {
 		s.warmed += byte(s.table[k.hash&mask].at)
 	}
 	for _, k := range s.pending[:s.n] {
-		e := s.entry(k.at)
-		p := s.slot((*cid.CID)(e[4:]), k.hash)
+		p := s.slot((*cid.CID)(s.entry(k.at)), k.hash)
 		if p.at == 0 {
 			*p = k
 			s.count++
 			continue
 		}
 		// Its copy stays where it is, for nothing.
-		size := int64(binary.LittleEndian.Uint32(e))
+		size := int64(k.size())
 		s.again++
 		s.againBytes += size
 		s.bytes -= size
@@ -167,15 +180,13 @@ func (s *heldSet) find(c *cid.CID) ([]byte, bool) {
 	if p.at == 0 {
 		return nil, false
 	}
-	e := s.entry(p.at)
-	size := binary.LittleEndian.Uint32(e)
-	if size&heldUsed == 0 {
-		binary.LittleEndian.PutUint32(e, size|heldUsed)
+	size := p.size()
+	if p.at&heldUsed == 0 {
+		p.at |= heldUsed
 		s.wanted++
 		s.wantedBytes += int64(size)
 	}
-	size = size&^heldUsed + heldHead
-	return e[heldHead:size:size], true
+	return s.entry(p.at)[cid.Size : cid.Size+size : cid.Size+size], true
 }
 
 // warm touches the memory that looking up the links of a node will. Look-ups one by one wait for memory twice each, for the

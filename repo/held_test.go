@@ -8,11 +8,15 @@ import (
 	"github.com/barograph/baro/cid"
 )
 
-// TestHeld holds the set against a map, with blocks of all sizes, some of them twice, and uses it again.
+// TestHeld holds the set against a map, with blocks of all sizes, some of them twice, and uses it again: with copies, and in turn
+// with blocks in a file.
 func TestHeld(t *testing.T) {
 	var s heldSet
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for round, n := range []int{10, 3000, 0, 200, 50_000} {
+	for round, n := range []int{10, 30, 3000, 3000, 0, 0, 200, 200, 50_000, 20_000} {
+		if round%2 == 1 {
+			s.file = []byte{}
+		}
 		model := map[cid.CID][]byte{}
 		var order []cid.CID
 		var size, again int64
@@ -30,7 +34,10 @@ func TestHeld(t *testing.T) {
 				c = order[rnd.IntN(len(order))]
 				b = model[c]
 			}
-			s.keep(&c, b)
+			if s.file != nil {
+				s.file = append(append(s.file, c[:]...), b...)
+			}
+			s.keep(&c, b, int64(len(s.file)))
 			if model[c] != nil {
 				again += int64(len(b))
 			} else {
@@ -64,7 +71,7 @@ func TestHeld(t *testing.T) {
 			t.Errorf("round %d: %d blocks of %d bytes, %d bytes again, %d wanted; want %d, %d, %d, %d", round, s.count, s.bytes, s.againBytes, s.wanted, len(model), size, again, len(wanted))
 		}
 		s.recycle()
-		if s.count != 0 || s.bytes != 0 || s.n != 0 {
+		if s.count != 0 || s.bytes != 0 || s.n != 0 || s.file != nil {
 			t.Error("not empty")
 		}
 		for c := range model {

@@ -119,6 +119,16 @@ func (r *Reader) release() {
 //
 // On an error the [Reader] is returned too, for the sake of its report.
 func Open(r io.Reader, o ReadOptions) (*Reader, error) {
+	return open(o, func(o car.Options) (*car.Reader, error) { return car.NewReader(r, o) }, nil)
+}
+
+// OpenBytes is [Open] for a file that lies in memory. Nothing is copied: what records hold are views of b, which must not be
+// changed until the reading has ended, and the bytes of a record stay valid. The same files are good, with the same report.
+func OpenBytes(b []byte, o ReadOptions) (*Reader, error) {
+	return open(o, func(o car.Options) (*car.Reader, error) { return car.NewBytesReader(b, o) }, b)
+}
+
+func open(o ReadOptions, archive func(car.Options) (*car.Reader, error), file []byte) (*Reader, error) {
 	if o.MaxBuffer == 0 {
 		o.MaxBuffer = DefaultMaxBuffer
 	}
@@ -129,18 +139,19 @@ func Open(r io.Reader, o ReadOptions) (*Reader, error) {
 		o.MaxUnlinked = DefaultMaxUnlinked
 	}
 	rd := &Reader{o: o, fileMemory: fileMemories.Get().(*fileMemory)}
+	rd.held.file = file
 	rd.report.Streamable = true
-	if err := rd.open(r); err != nil {
+	if err := rd.open(archive); err != nil {
 		rd.release()
 		return rd, rd.fail(err)
 	}
 	return rd, nil
 }
 
-func (r *Reader) open(src io.Reader) error {
+func (r *Reader) open(archive func(car.Options) (*car.Reader, error)) error {
 	var err error
 	o := car.Options{MaxBytes: r.o.MaxBytes, Keep: int(max(0, min(r.o.Retain, math.MaxInt32)))}
-	if r.car, err = car.NewReader(src, o); err != nil {
+	if r.car, err = archive(o); err != nil {
 		return carError(err)
 	}
 	r.recent.reset(r.car)
@@ -454,7 +465,7 @@ func (r *Reader) search(c *cid.CID) ([]byte, error) {
 			r.report.Duplicates++
 			r.surplus += int64(len(r.aheadData)) + cid.Size
 		default:
-			r.held.keep(r.ahead, r.aheadData)
+			r.held.keep(r.ahead, r.aheadData, r.car.Offset())
 			r.report.Streamable, r.report.Held = false, r.held.bytes
 		}
 		if r.held.memory()+r.surplus > r.o.MaxBuffer {

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/barograph/baro/car"
 	"github.com/barograph/baro/cid"
@@ -19,21 +21,41 @@ import (
 	"github.com/barograph/baro/repo/repotest"
 )
 
-// read reads a file to its end.
+// read reads a file to its end, in all ways, which have to agree.
 func read(b []byte, o repo.ReadOptions) (records map[string][]byte, paths []string, r *repo.Reader, err error) {
-	records = map[string][]byte{}
-	r, err = repo.Open(bytes.NewReader(b), o)
-	if err != nil {
-		return records, nil, r, err
+	type reading struct {
+		records map[string][]byte
+		paths   []string
+		report  repo.Report
+		err     string
 	}
-	for rec, err := range r.Records() {
-		if err != nil {
-			return records, paths, r, err
+	one := func(open func() (*repo.Reader, error)) (x reading, r *repo.Reader, err error) {
+		x.records = map[string][]byte{}
+		r, err = open()
+		if err == nil {
+			for rec, e := range r.Records() {
+				if err = e; err != nil {
+					break
+				}
+				x.paths = append(x.paths, string(rec.Path))
+				x.records[string(rec.Path)] = slices.Clone(rec.Data)
+			}
 		}
-		paths = append(paths, string(rec.Path))
-		records[string(rec.Path)] = slices.Clone(rec.Data)
+		x.report, x.err = *r.Report(), fmt.Sprint(err)
+		return x, r, err
 	}
-	return records, paths, r, nil
+	stream, r, err := one(func() (*repo.Reader, error) { return repo.Open(bytes.NewReader(b), o) })
+	file := slices.Clone(b)
+	inMemory, _, _ := one(func() (*repo.Reader, error) { return repo.OpenBytes(file, o) })
+	slow, _, _ := one(func() (*repo.Reader, error) { return repo.Open(iotest.OneByteReader(bytes.NewReader(b)), o) })
+	if !reflect.DeepEqual(stream, inMemory) || !reflect.DeepEqual(stream, slow) {
+		panic(fmt.Sprintf("read as a stream: %s\n%+v\nfrom memory: %s\n%+v\nbyte by byte: %s\n%+v",
+			stream.err, stream.report, inMemory.err, inMemory.report, slow.err, slow.report))
+	}
+	if !bytes.Equal(file, b) {
+		panic("the file was written to")
+	}
+	return stream.records, stream.paths, r, err
 }
 
 // whole makes a repository with n records, some of them equal, and returns its file.

@@ -36,7 +36,7 @@ func TestScan(t *testing.T) {
 func TestGenerated(t *testing.T) {
 	r := GenerateRepository(5, 500)
 	key := SigningKey(keys.K256).Public()
-	if n := Walk(r.File, key, repo.RecordsStrict); n != 500 {
+	if n := Walk(r.File, key, repo.RecordsStrict); n != 500 || WalkBytes(r.File, key, repo.RecordsStrict) != n {
 		t.Fatalf("%d records", n)
 	}
 	s := r.Shuffled()

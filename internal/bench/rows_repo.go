@@ -13,9 +13,17 @@ import (
 
 const k256 = keys.K256
 
-// Walk verifies a whole repository, walks its records and returns how many there are.
+// Walk verifies a whole repository, which comes as a stream, walks its records and returns how many there are.
 func Walk(file []byte, key *keys.PublicKey, records repo.RecordPolicy) (n int) {
-	r := Must(repo.Open(bytes.NewReader(file), repo.ReadOptions{Key: key, Records: records}))
+	return walk(Must(repo.Open(bytes.NewReader(file), repo.ReadOptions{Key: key, Records: records})))
+}
+
+// WalkBytes is Walk of a file in memory.
+func WalkBytes(file []byte, key *keys.PublicKey, records repo.RecordPolicy) (n int) {
+	return walk(Must(repo.OpenBytes(file, repo.ReadOptions{Key: key, Records: records})))
+}
+
+func walk(r *repo.Reader) (n int) {
 	for rec, err := range r.Records() {
 		Check(err)
 		Check(rec.Err)
@@ -27,10 +35,10 @@ func Walk(file []byte, key *keys.PublicKey, records repo.RecordPolicy) (n int) {
 // mostAllocs is how often reading a repository may allocate, whatever the number of its records.
 const mostAllocs = 250
 
-// Repositories returns the rows repo-any-order, repo-in-order and repo-in-order-strict of a repository. Without a key the
-// signature isn't checked.
+// Repositories returns the rows repo-any-order, repo-in-order and repo-in-order-strict of a repository, and for information the
+// first two of a file that isn't read as a stream but lies in memory. Without a key the signature isn't checked.
 func Repositories(size, what string, key *keys.PublicKey, load func() *Repository) []Bench {
-	row := func(name, what string, target float64, shuffle bool, records repo.RecordPolicy, bound string) Bench {
+	row := func(name, what string, target float64, shuffle bool, walk func([]byte, *keys.PublicKey, repo.RecordPolicy) int, records repo.RecordPolicy, bound string) Bench {
 		return Bench{Name: name + "/" + size, What: what, Floor: "SHA-256 of the blocks", Of: FloorOverOurs, Target: target, Allocs: mostAllocs, Bound: bound,
 			Setup: func() (Work, Work) {
 				r := load()
@@ -38,7 +46,7 @@ func Repositories(size, what string, key *keys.PublicKey, load func() *Repositor
 				if shuffle {
 					file = r.Shuffled()
 				}
-				return Work{1, func() { Walk(file, key, records) }}, Work{1, func() {
+				return Work{1, func() { walk(file, key, records) }}, Work{1, func() {
 					for _, b := range r.Blocks {
 						Hash(r.File[b[0]:b[1]])
 					}
@@ -46,12 +54,16 @@ func Repositories(size, what string, key *keys.PublicKey, load func() *Repositor
 			}}
 	}
 	return []Bench{
-		row("repo-any-order", what+", blocks in random order: verify and walk", 0, true, repo.RecordsAny,
+		row("repo-any-order", what+", blocks in random order: verify and walk", 0, true, Walk, repo.RecordsAny,
 			"SHA-256 of blocks and keys, and memory latency: each block is looked up at a random place"),
-		row("repo-in-order", what+", streamable: verify and walk", 0.8, false, repo.RecordsAny,
+		row("repo-in-order", what+", streamable: verify and walk", 0.8, false, Walk, repo.RecordsAny,
 			"SHA-256 of blocks and keys, and decoding the nodes"),
-		row("repo-in-order-strict", what+", streamable: verify, validate every record, and walk", 0, false, repo.RecordsStrict,
+		row("repo-in-order-strict", what+", streamable: verify, validate every record, and walk", 0, false, Walk, repo.RecordsStrict,
 			"the same, and validation of each record"),
+		row("repo-any-order-bytes", what+", blocks in random order, in memory: verify and walk", 0, true, WalkBytes, repo.RecordsAny,
+			"the same as repo-any-order, but for copying the blocks"),
+		row("repo-in-order-bytes", what+", streamable, in memory: verify and walk", 0, false, WalkBytes, repo.RecordsAny,
+			"the same as repo-in-order, but for copying the blocks"),
 	}
 }
 

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -99,7 +98,7 @@ func (x *exam) block(ctx context.Context, origin, did string, head *comatproto.S
 	if err != nil {
 		return nil, err
 	}
-	r, err := car.NewReader(bytes.NewReader(b), car.Options{})
+	r, err := car.NewBytesReader(b, car.Options{})
 	if err != nil {
 		return nil, err
 	}

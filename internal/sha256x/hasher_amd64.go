@@ -15,6 +15,7 @@ type lanes struct {
 
 	wide  wide          // their states and places, with sixteen lanes
 	order [batch]uint16 // of spans: the longest first
+	ends  [256]uint16   // of each class in order
 }
 
 // batch is how many messages are put in order together.
@@ -37,7 +38,8 @@ func (q *lanes) some(b []byte, spans []Span) {
 	if sixteen {
 		all = 1<<16 - 1
 	}
-	for _, k := range q.sort(spans) {
+	q.sort(spans)
+	for _, k := range q.groups(b, spans) {
 		s := &spans[k]
 		msg := b[s.Start:s.End]
 		if len(msg) > maxMessage {
@@ -63,8 +65,9 @@ func (q *lanes) some(b []byte, spans []Span) {
 
 // sort puts the messages in order, about: long ones first, so that those which are left over in the end are short, and those
 // side by side are of a length. That is by blocks up to 31, then by steps of an eighth.
-func (q *lanes) sort(spans []Span) []uint16 {
-	var at [256]uint16
+func (q *lanes) sort(spans []Span) {
+	at := &q.ends
+	clear(at[:])
 	for i := range spans {
 		at[class(&spans[i])]++
 	}
@@ -77,12 +80,71 @@ func (q *lanes) sort(spans []Span) []uint16 {
 		q.order[*p] = uint16(i)
 		*p++
 	}
-	return q.order[:len(spans)]
 }
+
+// groups hashes those messages of which there are sixteen with the same number of blocks: they can begin and end together. It
+// returns the others, in order.
+func (q *lanes) groups(b []byte, spans []Span) []uint16 {
+	if !sixteen {
+		return q.order[:len(spans)]
+	}
+	first, rest := 0, 0
+	for c := len(q.ends) - 1; c > 0; c-- {
+		end := int(q.ends[c])
+		for c < exact && end-first >= 16 {
+			q.group(b, spans, (*[16]uint16)(q.order[first:]), c)
+			first += 16
+		}
+		rest += copy(q.order[rest:], q.order[first:end])
+		first = end
+	}
+	return q.order[:rest]
+}
+
+// group hashes sixteen messages of n blocks.
+func (q *lanes) group(b []byte, spans []Span, which *[16]uint16, n int) {
+	w := &q.wide
+	w.state = start16
+	// The last two blocks, with the padding, are hashed in a copy.
+	whole := max(n-2, 0)
+	for i, k := range which {
+		s := &spans[k]
+		w.base[i], w.off[i], w.left[i] = nil, 0, int32(whole)
+		if whole > 0 {
+			w.base[i] = &b[s.Start]
+		}
+		tail := q.lane[i].tail[:(n-whole)*blockSize]
+		m := copy(tail, b[s.Start+whole*blockSize:s.End])
+		clear(tail[m:])
+		tail[m] = 0x80
+		binary.BigEndian.PutUint64(tail[len(tail)-8:], uint64(s.End-s.Start)*8)
+	}
+	if whole > 0 {
+		blocks16(w)
+	}
+	for i := range which {
+		w.base[i], w.off[i], w.left[i] = &q.lane[i].tail[0], 0, int32(n-whole)
+	}
+	blocks16(w)
+	for i, k := range which {
+		q.digest(i, &spans[k].Sum)
+	}
+}
+
+// digest writes the digest of lane i of the sixteen.
+func (q *lanes) digest(i int, out *[Size]byte) {
+	for word := range q.wide.state {
+		binary.BigEndian.PutUint32(out[4*word:], q.wide.state[word][i])
+	}
+	q.wide.base[i] = nil
+}
+
+// exact is the first class of several numbers of blocks.
+const exact = 32
 
 func class(s *Span) uint8 {
 	n := uint32(s.End-s.Start+8)/blockSize + 1
-	if n < 32 {
+	if n < exact {
 		return uint8(n)
 	}
 	k := bits.Len32(n)
@@ -163,11 +225,7 @@ func (q *lanes) together16(b []byte) {
 			q.row(b, i)
 			continue
 		}
-		out := &q.span[i].Sum
-		for word := range q.wide.state {
-			binary.BigEndian.PutUint32(out[4*word:], q.wide.state[word][i])
-		}
-		q.wide.base[i] = nil
+		q.digest(i, &q.span[i].Sum)
 		q.free(i)
 	}
 }

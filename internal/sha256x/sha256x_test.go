@@ -80,6 +80,23 @@ func TestSpans(t *testing.T) {
 	}
 }
 
+// TestEqualLengths hashes many messages of about a length, which are as many blocks: these are hashed as groups.
+func TestEqualLengths(t *testing.T) {
+	buf := message(1 << 12)
+	var h sha256x.Hasher
+	for n := range 320 {
+		spans := make([]sha256x.Span, 15+n%40)
+		for i := range spans {
+			at := (n + 17*i) % 3000
+			spans[i] = sha256x.Span{Start: at, End: at + n + i%(1+n%5)}
+		}
+		spans[n%len(spans)].End += 700
+		if err := check(&h, buf, spans); err != nil {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+	}
+}
+
 // FuzzDifferential cuts the input into messages of the lengths that it names, and compares with crypto/sha256.
 func FuzzDifferential(f *testing.F) {
 	f.Add([]byte(nil), uint16(0), uint16(0))
