@@ -94,6 +94,7 @@ func (a *account) active() bool { return a.Status == hostingActive }
 //	a/o/ did                 → change of the identity that may not have been done here yet (pending.go)
 //	a/z/ time did            → empty: when a deactivated account is deleted (deadline.go)
 //	a/x/ did / path or CID   → takedown of a record or a blob (takedown.go)
+//	a/m/ did / purpose       → mail that is on its way, sealed (outbox.go)
 //	a/y/ time did:key        → for whom, and by whom a key was reserved that is forgotten then (reserved.go)
 //	a/bd/ did                → takedown of an account that is deleted (barred.go)
 //	a/bh/ handle             → its DID
@@ -112,6 +113,7 @@ const (
 	rowAppPassword  = "a/w/"
 	rowToken        = "a/t/"
 	rowTakedown     = "a/x/"
+	rowOutbox       = "a/m/"
 	rowExpiry       = "a/y/"
 	rowBarred       = "a/bd/"
 	rowBarredHandle = "a/bh/"
@@ -146,6 +148,7 @@ type accountState struct {
 	invites  map[string]*inviteUse // codes that a request in progress is about to use
 	pending  map[syntax.DID]pendingChange
 	reserved reservations
+	outbox   outbox
 	knocks   map[knock]*answeredKnock // operator's credentials that are being looked at
 }
 
@@ -173,6 +176,9 @@ func (s *Service) openAccounts() error {
 		return err
 	}
 	s.openServiceAuth()
+	if err := s.openOutbox(); err != nil {
+		return fmt.Errorf("reading the mails that wait: %w", err)
+	}
 	return s.openReserved()
 }
 
@@ -313,7 +319,7 @@ func (a *account) erase(b kv.Batch) {
 	if a.Email != "" {
 		b.Delete([]byte(rowEmail + normalizeEmail(a.Email)))
 	}
-	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword} {
+	for _, prefix := range []string{rowSession, rowToken, rowPrefs, rowAppPassword, rowOutbox} {
 		lo := []byte(prefix + did + "/")
 		b.DeleteRange(lo, kv.PrefixEnd(lo))
 	}

@@ -9,11 +9,13 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/barograph/baro/internal/mailer"
 	"github.com/barograph/baro/internal/netguard"
 	"github.com/barograph/baro/internal/world"
 	"github.com/barograph/baro/keys"
@@ -27,6 +29,7 @@ var accountCrashPoints = []struct {
 	hits []int
 }{
 	{"pds/account/before-plc", []int{1}}, {"pds/account/after-plc", []int{1}}, {"pds/account/durable", []int{1}}, {"pds/handle/after-plc", []int{1}},
+	{"pds/mail/written", []int{1}}, {"pds/mail/sent", []int{1}},
 	{"eventlog/before-apply", []int{1, 2, 3, 4, 5, 6, 7, 8}}, {"eventlog/after-apply", []int{1, 2, 3, 4, 5, 6, 7, 8}},
 }
 
@@ -44,7 +47,11 @@ func crashNetwork(t *testing.T, dir, plcURL string) *network {
 	}
 	n.world = world.Real(nil)
 	n.world.FS, n.world.Dialer, n.world.Resolver = vfs.Default, d, n.dns
-	n.cfg = Config{Dir: dir, PLCURL: plcURL, AdminPassword: "operator", InviteRequired: true, Accounts: AccountConfig{PasswordMemory: 64}}
+	mails, err := mailer.NewFolder(filepath.Join(dir, "mails"), "pds@example.com", n.world)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.cfg = Config{Mail: mails, Dir: dir, PLCURL: plcURL, AdminPassword: "operator", InviteRequired: true, Accounts: AccountConfig{PasswordMemory: 64}}
 	n.testPDS = openPDS(t, n.world, n.cfg)
 	return n
 }
@@ -100,6 +107,9 @@ func accountCrashChild(t *testing.T, dir string) {
 	say("refresh", s.str("refreshJwt"))
 	want(t, n.call("com.atproto.identity.updateHandle", s.str("accessJwt"), map[string]any{"handle": "alicia.test"}), 200, "")
 	say("handle", "alicia.test")
+	say("mailing", "a-code")
+	want(t, n.call("com.atproto.server.requestEmailConfirmation", s.str("accessJwt"), nil), 200, "")
+	say("mailed", "a-code")
 	p := n.call("com.atproto.server.createAppPassword", s.str("accessJwt"), map[string]any{"name": "bot"})
 	want(t, p, 200, "")
 	say("app", p.str("password"))
@@ -144,6 +154,29 @@ func afterAccountCrash(t *testing.T, n *network, out *bytes.Buffer) {
 	}
 	if acked["handle"] != nil && s.str("handle") != "alicia.test" {
 		t.Fatalf("acknowledged handle is lost: %s", s.str("handle"))
+	}
+	// A mail that was written down goes out, and what was acknowledged has gone out: its code is good.
+	waiting := n.rows(rowOutbox)
+	if acked["mailed"] != nil && waiting != 0 {
+		t.Errorf("%d mails wait that were sent", waiting)
+	}
+	if acked["mailing"] != nil {
+		for range waiting {
+			name, w, _ := n.accounts.outbox.due(n.world.Clock.Now())
+			if err := n.sendWaiting(t.Context(), name, w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sent, err := n.cfg.Mail.(*mailer.Folder).Mails()
+		if err != nil || acked["mailed"] != nil && len(sent) == 0 || waiting > 0 && len(sent) == 0 || len(sent) > 2 {
+			t.Errorf("%d mails: %v", len(sent), err)
+		}
+		for _, m := range sent {
+			n.call("com.atproto.server.confirmEmail", s.str("accessJwt"), map[string]any{"email": "alice@example.com", "token": m.Code})
+		}
+		if a, err := n.Service.account(did); err != nil || a.EmailConfirmed != (len(sent) > 0) {
+			t.Errorf("the code of %d mails is not good: %v", len(sent), err)
+		}
 	}
 	// An app password and its session are there together or gone together.
 	if acked["app"] != nil && acked["appRefresh"] != nil {

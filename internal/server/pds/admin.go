@@ -539,7 +539,7 @@ func (s *Service) getInviteCodes(ctx context.Context, p *comatproto.AdminGetInvi
 	return out, nil
 }
 
-// adminSendEmail is com.atproto.admin.sendEmail.
+// adminSendEmail is com.atproto.admin.sendEmail. A mail that waits for its next try is not sent yet.
 func (s *Service) adminSendEmail(ctx context.Context, in *comatproto.AdminSendEmail_Input) (*comatproto.AdminSendEmail_Output, error) {
 	a, err := s.adminAccount(in.RecipientDid)
 	if err != nil {
@@ -555,11 +555,12 @@ func (s *Service) adminSendEmail(ctx context.Context, in *comatproto.AdminSendEm
 	if subject == "" {
 		subject = "Message from " + s.hostname()
 	}
-	err = s.mail(ctx, a, &mailer.Message{Subject: subject, Text: in.Content, HTML: strings.HasPrefix(strings.TrimSpace(in.Content), "<")})
+	m := &mailer.Message{Subject: subject, Text: in.Content, HTML: strings.HasPrefix(strings.TrimSpace(in.Content), "<")}
+	sent, err := s.send(ctx, a, "notice "+s.randomName(5), m, noticeLife, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &comatproto.AdminSendEmail_Output{Sent: true}, nil
+	return &comatproto.AdminSendEmail_Output{Sent: sent}, nil
 }
 
 // updateAccountEmail is com.atproto.admin.updateAccountEmail. The owner has to confirm the address.

@@ -60,7 +60,7 @@ func tokenKey(did syntax.DID, purpose string) []byte {
 	return []byte(rowToken + string(did) + "/" + purpose)
 }
 
-// mailToken makes a confirmation token, mails it, and returns when the mail is on its way.
+// mailToken makes a confirmation token, mails it, and returns when the mail is on its way, or waits for its next try.
 func (s *Service) mailToken(ctx context.Context, r *xrpc.Request, a *account, purpose string) error {
 	if err := s.limitBy(r, "mail", purpose+" "+string(a.DID)); err != nil {
 		return err
@@ -98,42 +98,21 @@ func (s *Service) sendToken(ctx context.Context, a *account, purpose string) err
 	if err != nil {
 		return err
 	}
-	key := tokenKey(a.DID, purpose)
-	unlock := s.accounts.confirming.lock(string(key))
-	err = s.write(ctx, func(b kv.Batch) { b.Set(key, row) })
-	unlock()
-	if err != nil {
-		return err
-	}
+	put := func(b kv.Batch) { b.Set(tokenKey(a.DID, purpose), row) }
 	if s.cfg.Accounts.LogTokens {
 		s.world.Log.Info("confirmation token", "did", string(a.DID), "purpose", purpose, "token", token)
 	}
 	if s.cfg.Mail == nil || a.Email == "" && !s.cfg.Mail.Anyone() {
-		return nil
+		defer s.accounts.confirming.lock(outboxName(a.DID, purpose))()
+		return s.write(ctx, put)
 	}
 	l := letters[purpose]
-	return s.mail(ctx, a, &mailer.Message{
+	_, err = s.send(ctx, a, purpose, &mailer.Message{
 		Subject: l.subject, Purpose: purpose, Code: token,
 		Text: fmt.Sprintf("Hello %s,\n\nuse this code "+l.what+":\n\n    %s\n\nIt is good for %d minutes. If you didn't ask for it, ignore this mail and tell nobody the code.\n\n-- \n%s\n",
 			a.Handle, a.Handle, token, int(confirmationLife/time.Minute), s.hostname()),
-	})
-}
-
-// mail sends a mail to the owner of an account.
-func (s *Service) mail(ctx context.Context, a *account, m *mailer.Message) error {
-	m.To = a.Email
-	if m.To == "" {
-		m.To = string(a.Handle)
-	}
-	err := s.cfg.Mail.Send(ctx, m)
-	if err == nil {
-		return nil
-	}
-	s.world.Log.Error("a mail could not be sent", "did", string(a.DID), "purpose", m.Purpose, "err", err)
-	if refused := (*mailer.Error)(nil); errors.As(err, &refused) && refused.Permanent {
-		return refuse(http.StatusBadRequest, "InvalidRequest", "the mail server does not take mails to this address")
-	}
-	return refuse(http.StatusBadGateway, "UpstreamFailure", "the mail can't be sent now: try again later")
+	}, confirmationLife, put)
+	return err
 }
 
 // checkMail tells the operator at once when mails won't get off, before a user finds out.
@@ -165,7 +144,7 @@ func (s *Service) useToken(ctx context.Context, a *account, purpose, token strin
 func (s *Service) checkToken(ctx context.Context, key []byte, a *account, token string) error {
 	invalid := refuse(http.StatusBadRequest, "InvalidToken", "the confirmation token is not valid")
 	// The count of the tries must not take the place of a newer token.
-	defer s.accounts.confirming.lock(string(key))()
+	defer s.accounts.confirming.lock(strings.TrimPrefix(string(key), rowToken))()
 	v, err := s.store.Get(key)
 	if errors.Is(err, kv.ErrNotFound) {
 		return invalid

@@ -11,5 +11,6 @@ func (s *Service) Metrics(w *figures.Writer) {
 	w.Gauge("open_repos", "Repositories in memory.", float64(open))
 	w.Gauge("exports", "Repositories that are being downloaded.", float64(len(s.exports)))
 	w.Gauge("imports", "Repositories that are being uploaded.", float64(len(s.imports)))
+	s.accounts.outbox.metrics(w)
 	s.log.Metrics(w)
 }

@@ -311,7 +311,7 @@ func (s *Service) Handler() http.Handler {
 	})
 }
 
-// Run does the background work (garbage, retention, asking to be crawled) until ctx is done, the service is closed or the store fails. It
+// Run does the background work (garbage, retention, mails that wait, asking to be crawled) until ctx is done, the service is closed or the store fails. It
 // returns the failure.
 func (s *Service) Run(ctx context.Context) error {
 	s.runMu.Lock()
@@ -331,6 +331,7 @@ func (s *Service) Run(ctx context.Context) error {
 	wg.Go(func() { s.runCollector(ctx) })
 	wg.Go(func() { s.checkMail(ctx) })
 	wg.Go(func() { s.runChores(ctx) })
+	wg.Go(func() { s.runOutbox(ctx) })
 	wg.Go(func() {
 		if err := s.log.KeepTrimmed(ctx, 5*time.Minute); err != nil && ctx.Err() == nil {
 			s.world.Log.Error("trimming the event log", "err", err)
