@@ -46,7 +46,7 @@ const (
 	MaxElements = 131072  // items of an array, entries of a map
 	MaxKey      = 8192    // bytes of a map key
 	MaxRecord   = 1 << 20 // bytes of one record or tree node
-	MaxFrame    = 5 << 20 // bytes of one event-stream frame
+	MaxFrame    = 5 << 20 // bytes of one event-stream frame that are read; repo.MaxFrame is what may be sent
 )
 
 // Kind is the sort of a value.

@@ -492,9 +492,9 @@ func keyOrder(prev, key []byte) Rule {
 
 const high = 0x8080808080808080
 
-// ValidUTF8 is utf8.Valid, faster for what texts are made of: ASCII, which is nearly all keys and most values, is put
-// together in words and looked at once, the last word overlapping; for the rest see validWide.
+// ValidUTF8 reports what [utf8.Valid] does, in less time for short texts, for ASCII, and for characters of two and three bytes.
 func ValidUTF8(b []byte) bool {
+	// ASCII, which is nearly all keys and most values, is put together in words and looked at once, the last word overlapping.
 	n := len(b)
 	switch {
 	case n >= 8:

@@ -64,7 +64,8 @@ import (
 	"github.com/barograph/baro/cbor"
 )
 
-// MaxFrame is the largest frame in bytes, header and payload together.
+// MaxFrame is the largest frame that is read, in bytes, header and payload together. The specification allows 5,000,000: a frame
+// between the two doesn't end the connection, but is refused by package repo, and counted under its reason.
 const MaxFrame = cbor.MaxFrame
 
 // MaxSeq is the largest sequence number: what a 64-bit float holds exactly.
