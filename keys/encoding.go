@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -161,23 +162,37 @@ type JWK struct {
 	Use string `json:"use,omitempty"`
 }
 
-// UnmarshalJSON reads the members by their exact names, which package encoding/json doesn't, and passes over others. Of two with
-// the same name the last one counts, as RFC 7517 allows.
+// UnmarshalJSON reads the members by their exact names, which package encoding/json doesn't, and passes over others. It refuses a
+// name that comes twice.
 func (j *JWK) UnmarshalJSON(b []byte) error {
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(b, &members); err != nil {
-		return err
+	d := json.NewDecoder(bytes.NewReader(b))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return fmt.Errorf("%w: a JSON Web Key is an object", ErrInvalidKey)
 	}
-	*j = JWK{}
-	for name, to := range map[string]*string{
-		"kty": &j.Kty, "crv": &j.Crv, "x": &j.X, "y": &j.Y, "d": &j.D, "alg": &j.Alg, "kid": &j.Kid, "use": &j.Use,
-	} {
-		if v, ok := members[name]; ok {
-			if err := json.Unmarshal(v, to); err != nil {
-				return fmt.Errorf("member %s of a JSON Web Key: %w", name, err)
+	var k JWK
+	fields := map[string]*string{"kty": &k.Kty, "crv": &k.Crv, "x": &k.X, "y": &k.Y, "d": &k.D, "alg": &k.Alg, "kid": &k.Kid, "use": &k.Use}
+	seen := map[string]bool{}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		s := name.(string) // nothing else comes here
+		if seen[s] {
+			return fmt.Errorf("%w: a member of the JSON Web Key comes twice", ErrInvalidKey)
+		}
+		seen[s] = true
+		if to := fields[s]; to != nil {
+			if err := json.Unmarshal(value, to); err != nil {
+				return fmt.Errorf("member %s of a JSON Web Key: %w", s, err)
 			}
 		}
 	}
+	*j = k
 	return nil
 }
 

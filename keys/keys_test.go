@@ -388,7 +388,8 @@ func TestJWKNames(t *testing.T) {
 	if p, err := ParseJWK([]byte(shadow)); err != nil || !p.Equal(k.Public()) {
 		t.Errorf("with others in capitals: %v, %v", p, err)
 	}
-	for _, s := range []string{strings.Replace(string(b), `"x"`, `"X"`, 1), strings.Replace(string(b), `"kty"`, `"Kty"`, 1), `null`, `[]`, `{"kty":1}`} {
+	for _, s := range []string{strings.Replace(string(b), `"x"`, `"X"`, 1), strings.Replace(string(b), `"kty"`, `"Kty"`, 1), strings.Replace(string(b), `"x":`, `"x":1,"x":`, 1),
+		strings.Replace(string(b), "}", `,"b":1,"b":2}`, 1), `null`, `[]`, `{"kty":1}`} {
 		if _, err := ParseJWK([]byte(s)); !errors.Is(err, ErrInvalidKey) {
 			t.Errorf("%s: %v", s, err)
 		}

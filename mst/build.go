@@ -35,8 +35,8 @@ func (b *Builder) Add(key string, value cid.CID) error {
 		return &OpError{Key: key, Detail: "the tree is finished"}
 	case key == "" || len(key) > MaxKey:
 		return &OpError{Key: key, Detail: fmt.Sprintf("a key has 1 to %d bytes", MaxKey)}
-	case !value.Defined():
-		return &OpError{Key: key, Detail: "no value"}
+	case !value.Valid():
+		return &OpError{Key: key, Detail: "the value is no CID"}
 	case b.any && key <= b.last:
 		return &OpError{Key: key, Detail: fmt.Sprintf("not greater than the key before, %q", b.last)}
 	}

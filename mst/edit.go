@@ -15,8 +15,8 @@ func (t *Tree) Put(key string, value cid.CID) (prev cid.CID, had bool, err error
 	if key == "" || len(key) > MaxKey {
 		return prev, false, &OpError{Key: key, Detail: fmt.Sprintf("a key has 1 to %d bytes", MaxKey)}
 	}
-	if !value.Defined() {
-		return prev, false, &OpError{Key: key, Detail: "no value"}
+	if !value.Valid() {
+		return prev, false, &OpError{Key: key, Detail: "the value is no CID"}
 	}
 	// What lies on the way to the key is all that can change: nodes above the key's layer lead there, those below are split.
 	n, lo, hi := t.root, "", ""

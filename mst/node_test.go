@@ -237,3 +237,46 @@ func FuzzNode(f *testing.F) {
 		}
 	})
 }
+
+// The root is a link like any other: one to a blob is none to a node, whoever reads the tree.
+func TestRootCodec(t *testing.T) {
+	value := cid.Sum(cid.DagCBOR, []byte("record"))
+	for _, n := range []mst.Node{{}, {Entries: []mst.NodeEntry{{Key: []byte("a"), Value: value}}}} {
+		block := n.Append(nil)
+		for codec, good := range map[cid.Codec]bool{cid.DagCBOR: true, cid.Raw: false} {
+			root := cid.Sum(codec, block)
+			var e *mst.Error
+			_, _, err := mst.Open(root, mst.MapSource{root: block}).Get("a")
+			if (err == nil) != good || !good && (!errors.As(err, &e) || e.Rule != mst.RuleLink) {
+				t.Errorf("tree, codec 0x%x: %v", codec, err)
+			}
+			err = mst.NewWalker(root, nil).Node(block)
+			if (err == nil) != good || !good && (!errors.As(err, &e) || e.Rule != mst.RuleLink) {
+				t.Errorf("walker, codec 0x%x: %v", codec, err)
+			}
+		}
+	}
+}
+
+// What isn't a CID of the protocol is no value: no tree that has it could be read.
+func TestNoValue(t *testing.T) {
+	for _, c := range []cid.CID{{}, {9}, {1, 0x70, 0x12, 0x20}} {
+		var e *mst.OpError
+		if _, _, err := mst.New().Put("a", c); !errors.As(err, &e) {
+			t.Errorf("Put %x: %v", c, err)
+		}
+		if err := new(mst.Builder).Add("a", c); !errors.As(err, &e) {
+			t.Errorf("Add %x: %v", c, err)
+		}
+	}
+}
+
+func TestPartialWithoutNodes(t *testing.T) {
+	var p mst.Partial
+	if _, known := p.Get("a"); known {
+		t.Error("the zero Partial knows something")
+	}
+	if _, ok := p.Invert(nil); ok {
+		t.Error("the zero Partial inverts something")
+	}
+}

@@ -55,8 +55,16 @@ func (p *Partial) Load(root cid.CID, src PartialSource, check func(key []byte, s
 	p.src, p.some, p.root = src, src.Some(), root
 	p.nodes = p.nodes[:0]
 	p.entryList.reset()
-	block, id, again := src.Node(&p.root)
-	if block == nil || again {
+	if p.load(check) {
+		return true
+	}
+	p.nodes = p.nodes[:0]
+	return false
+}
+
+func (p *Partial) load(check func(key []byte, same int) error) bool {
+	block, id, again := p.src.Node(&p.root)
+	if block == nil || again || p.root.Codec() != cid.DagCBOR {
 		return false
 	}
 	p.nodes = append(p.nodes, partNode{flatNode: flatNode{block: block}, id: id, parent: -1, lo: -1, hi: -1})
@@ -195,8 +203,12 @@ func (p *Partial) slot(n *partNode, i int) (*cid.CID, int32) {
 	return n.link(e.right), e.child
 }
 
-// Get returns the value of a key, undefined if the tree doesn't have it. Known is false if a node is missing on the way.
+// Get returns the value of a key, undefined if the tree doesn't have it. Known is false if a node is missing on the way, and
+// always if nothing is loaded.
 func (p *Partial) Get(key string) (value cid.CID, known bool) {
+	if len(p.nodes) == 0 {
+		return cid.CID{}, false
+	}
 	p.undo.text = append(p.undo.text[:0], key...)
 	for node := int32(0); ; {
 		n := &p.nodes[node]

@@ -154,6 +154,9 @@ func (t *Tree) loadSlow(n *node, lo, hi string) error {
 		}
 		return fmt.Errorf("loading tree node %s: %w", n.cid, err)
 	}
+	if n.cid.Codec() != cid.DagCBOR {
+		return &Error{Rule: RuleLink, CID: n.cid, Detail: fmt.Sprintf("link to a node has codec 0x%02x", byte(n.cid.Codec()))}
+	}
 	if !t.opts.HashChecked && !n.cid.Verify(data) {
 		return &Error{Rule: RuleHash, CID: n.cid, Detail: "the block doesn't hash to its CID"}
 	}

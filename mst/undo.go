@@ -67,12 +67,15 @@ func (u *undo) reset() {
 }
 
 // Invert returns the root of the tree before ops, each of which has a key of its own. It is not ok if one of them isn't what
-// has led to the tree, or if a node that it needs isn't there. The nodes stay what they were.
+// has led to the tree, or if a node that it needs isn't there, or nothing is loaded. The nodes stay what they were.
 //
 // All operations are undone at once, from the top: of every node that changes the new entries are found, and then the new
 // children, each in the same way from what of the old ones lies between two entries. Where an entry goes, what was to the
 // left and right of it comes together; where one comes, what was there is divided.
 func (p *Partial) Invert(ops []Op) (root cid.CID, ok bool) {
+	if len(p.nodes) == 0 {
+		return root, false
+	}
 	u := &p.undo
 	u.ops = append(u.ops[:0], ops...)
 	u.changes, u.text = u.changes[:0], u.text[:0]

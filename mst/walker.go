@@ -3,6 +3,7 @@ package mst
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"iter"
 
 	"github.com/barograph/baro/cid"
@@ -166,7 +167,7 @@ func (w *Walker) Node(data []byte) error {
 	}
 	f := &w.frames[w.depth]
 	f.lo, f.hi = lo, hi
-	if !w.take(f, data, layer) {
+	if !w.take(f, data, layer) || w.root.Codec() != cid.DagCBOR {
 		return w.explain(data, layer, lo, hi)
 	}
 	if w.depth == 0 {
@@ -235,7 +236,9 @@ func (w *Walker) explain(data []byte, layer int, lo, hi []byte) error {
 		_, err = n.Check(layer, lo, hi, check)
 	}
 	e := &Error{Rule: RuleEncoding, Detail: "not a node"}
-	errors.As(err, &e)
+	if !errors.As(err, &e) && w.root.Codec() != cid.DagCBOR {
+		e.Rule, e.Detail = RuleLink, fmt.Sprintf("link to a node has codec 0x%02x", byte(w.root.Codec()))
+	}
 	e.CID = *w.child()
 	return e
 }

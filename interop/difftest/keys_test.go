@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,13 +225,42 @@ var keyForms = []struct {
 						return false
 					}
 					for i, k := range v.keys {
-						if k = unquote(k, faults{}); (strings.EqualFold(k, "alg") || strings.EqualFold(k, "d")) && v.kids[i].kind != '"' && v.kids[i].kind != 'n' {
+						if k = unquote(k, faults{}); (k == "alg" || k == "d" || k == "kid" || k == "use") && v.kids[i].kind != '"' && v.kids[i].kind != 'n' {
 							return true
 						}
 					}
 					return false
 				},
 				shown: []string{strings.Replace(jwkOf(0), `{`, `{"alg":1,`, 1)},
+			},
+			{
+				name: "members in another case", right: ours, rule: "names are compared with regard to case, RFC 7517 section 4",
+				holds: func(s string, mine, peer answer) bool {
+					v, _ := examineJSON([]byte(s))
+					return v != nil && slices.ContainsFunc(v.keys, func(k string) bool {
+						k = unquote(k, faults{})
+						return k != strings.ToLower(k) && slices.Contains([]string{"kty", "crv", "x", "y", "d", "alg", "kid", "use"}, strings.ToLower(k))
+					})
+				},
+				shown: []string{strings.Replace(jwkOf(0), `"y":`, `"Y":`, 1), strings.Replace(jwkOf(1), `{`, `{"KTY":1,`, 1)},
+			},
+			{
+				name: "a member twice", right: ours, rule: "refused, which is one of two ways that RFC 7517 section 4 allows",
+				holds: func(s string, mine, peer answer) bool {
+					v, _ := examineJSON([]byte(s))
+					if mine.err == nil || peer.err != nil || v == nil {
+						return false
+					}
+					seen := map[string]bool{}
+					for _, k := range v.keys {
+						if k = unquote(k, faults{}); seen[k] {
+							return true
+						}
+						seen[k] = true
+					}
+					return false
+				},
+				shown: []string{strings.Replace(jwkOf(0), `{`, `{"kty":"EC",`, 1), strings.Replace(jwkOf(1), `}`, `,"b":1,"b":2}`, 1)},
 			},
 		}},
 	},
