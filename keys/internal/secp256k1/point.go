@@ -30,8 +30,7 @@ func (p *jacobian) double() {
 	l.half(&l) // 3x²/2
 	t.mul(&p.x, &s)
 	u.square(&l)
-	u.sub(&u, &t)
-	p.x.sub(&u, &t) // l² − 2xy²
+	p.x.subTwice(&u, &t) // l² − 2xy²
 	t.sub(&t, &p.x)
 	t.mul(&t, &l)
 	s.square(&s)
@@ -90,8 +89,7 @@ func (p *jacobian) addAt(q *affine, z2, z3 *element) (h element) {
 	v.mul(&p.x, &h2)
 	p.x.square(&r)
 	p.x.sub(&p.x, &h3)
-	p.x.sub(&p.x, &v)
-	p.x.sub(&p.x, &v)
+	p.x.subTwice(&p.x, &v)
 	v.sub(&v, &p.x)
 	v.mul(&v, &r)
 	h3.mul(&h3, &p.y)

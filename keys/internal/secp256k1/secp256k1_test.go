@@ -102,6 +102,11 @@ func TestElement(t *testing.T) {
 			is("sum", new(big.Int).Add(bx, by))
 			z.sub(&x, &y)
 			is("difference", new(big.Int).Sub(bx, by))
+			z.subTwice(&x, &y)
+			is("difference with twice", new(big.Int).Sub(bx, new(big.Int).Lsh(by, 1)))
+			z = y
+			z.subTwice(&x, &z)
+			is("difference with twice, in place", new(big.Int).Sub(bx, new(big.Int).Lsh(by, 1)))
 			if x.equal(&y) != (mod(toBig(a)).Cmp(mod(toBig(b))) == 0) {
 				t.Fatalf("equal of %x and %x", a, b)
 			}
