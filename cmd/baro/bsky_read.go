@@ -184,8 +184,8 @@ func newBskyProfile(e *env) *cobra.Command {
 					return e.printJSON(map[string]any{"did": p.Did, "handle": p.Handle, "displayName": p.DisplayName, "description": p.Description,
 						"followersCount": p.FollowersCount, "followsCount": p.FollowsCount, "postsCount": p.PostsCount, "createdAt": p.CreatedAt})
 				}
-				_, err = fmt.Fprintf(e.stdout, "%s (%s)\n%s\n%d followers, %d follows, %d posts\n", inert(p.Handle), inert(p.Did),
-					inertLines(strings.TrimSpace(deref(p.DisplayName)+"\n"+deref(p.Description)), "  "), deref(p.FollowersCount), deref(p.FollowsCount), deref(p.PostsCount))
+				_, err = fmt.Fprintf(e.stdout, "%s (%s)\n%s\n%s, %s, %s\n", inert(p.Handle), inert(p.Did),
+					inertLines(strings.TrimSpace(deref(p.DisplayName)+"\n"+deref(p.Description)), "  "), howMany(p.FollowersCount, "followers"), howMany(p.FollowsCount, "follows"), howMany(p.PostsCount, "posts"))
 				return err
 			})
 		},
@@ -252,4 +252,12 @@ func (e *env) printThread(ctx context.Context, c *bsky.Client, uri string, depth
 		err = errors.Join(err, e.printPost(&r.Post, strings.Repeat("  ", d)))
 	}
 	return err
+}
+
+// howMany is a number of something. Who has no AppView may not know it, which is not the same as none.
+func howMany(n *int64, what string) string {
+	if n == nil {
+		return what + " unknown"
+	}
+	return fmt.Sprintf("%d %s", *n, what)
 }
