@@ -266,22 +266,43 @@ func (e *env) adminDone(did syntax.DID, what string, more map[string]any) error 
 }
 
 func newAdminAccountDelete(e *env, f *pdsAdmin) *cobra.Command {
-	return adminCommand(e, f, &cobra.Command{
-		Use:     "delete ACCOUNT",
-		Short:   "Delete an account with all that it has",
-		Long:    "Deletes an account, its repository and its blobs, at once and for good. Its identity stays as it is.",
-		Example: "  baro pds admin account delete spam.example.com",
+	var yes bool
+	cmd := adminCommand(e, f, &cobra.Command{
+		Use:   "delete ACCOUNT",
+		Short: "Delete an account with all that it has",
+		Long: "Deletes an account, its repository and its blobs, at once and for good. Its identity stays as it is. The handle or the DID has to be\n" +
+			"typed first, unless --yes is given.",
+		Example: "  baro pds admin account delete spam.example.com\n  baro pds admin account delete --yes did:plc:ewvi7nxzyoun6zhxrhs64oiz",
 		Args:    cobra.ExactArgs(1),
 	}, func(ctx context.Context, x *xrpc.Client, args []string) error {
 		did, err := hostedDID(ctx, x, args[0])
 		if err != nil {
 			return err
 		}
+		if !yes {
+			info, err := comatproto.AdminGetAccountInfo.Call(ctx, x, &comatproto.AdminGetAccountInfo_Params{Did: string(did)})
+			if err != nil {
+				return err
+			}
+			what := fmt.Sprintf("%s (%s) will be deleted for good, with all its records and blobs.", inert(info.Handle), inert(info.Did))
+			if err := e.agree(ctx, what, info.Handle, string(did)); err != nil {
+				return err
+			}
+		}
 		if _, err := comatproto.AdminDeleteAccount.Call(ctx, x, &comatproto.AdminDeleteAccount_Input{Did: string(did)}); err != nil {
 			return err
 		}
 		return e.adminDone(did, "deleted", nil)
 	})
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !yes && !isTerminal(e.stdin) {
+			return withHint(usagef("nobody is there to agree to a deletion: standard input is no terminal"), "agree with --yes")
+		}
+		return run(cmd, args)
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "delete it without asking")
+	return cmd
 }
 
 // setTakedown takes a subject down, or ends that.

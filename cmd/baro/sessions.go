@@ -221,6 +221,44 @@ func (e *env) secretFrom(ctx context.Context, variable, prompt string, twice boo
 	return line, nil
 }
 
+// answer reads a line that somebody types; it is empty at the end of what is typed.
+func (e *env) answer(ctx context.Context, from *bufio.Reader) (string, error) {
+	type line struct {
+		text string
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() { // a read of a terminal can't be called off: after a signal it ends with the process
+		text, err := from.ReadString('\n')
+		read <- line{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(e.stderr)
+		return "", ctx.Err()
+	case l := <-read:
+		if l.err != nil && l.err != io.EOF {
+			return "", l.err
+		}
+		return strings.TrimSpace(l.text), nil
+	}
+}
+
+// agree has the user type one of the names of what is about to be changed for good.
+func (e *env) agree(ctx context.Context, what string, names ...string) error {
+	fmt.Fprintf(e.stderr, "%s\nType %s to agree: ", what, strings.Join(names, " or "))
+	said, err := e.answer(ctx, bufio.NewReader(io.LimitReader(e.stdin, 4096)))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if said != "" && strings.EqualFold(strings.TrimPrefix(said, "@"), n) {
+			return nil
+		}
+	}
+	return errors.New("that was another name: nothing was done")
+}
+
 // readPassword reads without echo, and gives the terminal back as it was when it is interrupted.
 func readPassword(ctx context.Context, fd int) ([]byte, error) {
 	state, err := term.GetState(fd)

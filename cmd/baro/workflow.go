@@ -206,29 +206,15 @@ func (w *worker) onPlan(ctx context.Context, p *workflow.Plan) error {
 		return nil
 	}
 	fmt.Fprint(w.e.stderr, "Carry it out? [y/N] ")
-	type line struct {
-		text string
-		err  error
+	said, err := w.e.answer(ctx, w.answers)
+	if err != nil {
+		return err
 	}
-	read := make(chan line, 1)
-	go func() { // a read of a terminal can't be called off: after a signal it ends with the process
-		text, err := w.answers.ReadString('\n')
-		read <- line{text, err}
-	}()
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(w.e.stderr)
-		return ctx.Err()
-	case l := <-read:
-		switch strings.ToLower(strings.TrimSpace(l.text)) {
-		case "y", "yes":
-			return nil
-		}
-		if l.err != nil && l.err != io.EOF {
-			return l.err
-		}
-		return errors.New("the user said no")
+	switch strings.ToLower(said) {
+	case "y", "yes":
+		return nil
 	}
+	return errors.New("the user said no")
 }
 
 type runFlags struct {
