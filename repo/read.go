@@ -45,7 +45,8 @@ type ReadOptions struct {
 	// DefaultMaxBuffer. To the bytes of a block it counts about 60 for keeping it. A file in streamable order needs none.
 	MaxBuffer int64
 	// Retain is for how many bytes of the file a block is kept because a later path may link to the same record, 0 for
-	// DefaultRetain, negative for none.
+	// DefaultRetain, negative for none. A file in streamable order that has a record once for paths further apart than that is
+	// refused as one without the record.
 	Retain int64
 	// MaxUnlinked bounds the bytes of blocks that nothing links to. The bound is a tenth of what is linked to, or this if it
 	// is more; 0 stands for DefaultMaxUnlinked, and a negative number for no such blocks at all. Blocks that come more often
@@ -280,7 +281,11 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			if step.Kind == mst.StepNode {
 				return false, &VerifyError{Reason: ReasonMissingNode, CID: step.CID, Err: err}
 			}
-			return false, &VerifyError{Reason: ReasonMissingRecord, Path: string(step.Key), CID: step.CID, Err: err}
+			detail := ""
+			if r.report.Bytes > max(r.o.Retain, 0) {
+				detail = "it isn't there, or came long ago for another path"
+			}
+			return false, &VerifyError{Reason: ReasonMissingRecord, Path: string(step.Key), CID: step.CID, Detail: detail, Err: err}
 		}
 		if step.Kind == mst.StepNode {
 			if err := r.node(b); err != nil {
@@ -452,6 +457,7 @@ func (r *Reader) search(c *cid.CID) ([]byte, error) {
 	if b := r.recent.get(c); b != nil {
 		return b, nil
 	}
+	passed := false // blocks that are held now
 	for {
 		if err := r.look(); err != nil {
 			return nil, err
@@ -460,13 +466,19 @@ func (r *Reader) search(c *cid.CID) ([]byte, error) {
 		case r.ahead == nil:
 			return nil, fmt.Errorf("block %s: %w", c.String(), mst.ErrNotFound)
 		case *r.ahead == *c:
-			return r.take(), nil
+			b := r.take()
+			if passed { // the file is in another order: what links to this once more may come when it is long gone
+				r.held.keep(c, b, r.car.Offset())
+				r.held.find(c)
+			}
+			return b, nil
 		case r.recent.get(r.ahead) != nil:
 			r.report.Duplicates++
 			r.surplus += int64(len(r.aheadData)) + cid.Size
 		default:
 			r.held.keep(r.ahead, r.aheadData, r.car.Offset())
 			r.report.Streamable, r.report.Held = false, r.held.bytes
+			passed = true
 		}
 		if r.held.memory()+r.surplus > r.o.MaxBuffer {
 			return nil, failf(ReasonBuffer, "more than %d bytes of blocks came before they were wanted, or again", r.o.MaxBuffer)

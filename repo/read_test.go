@@ -402,3 +402,51 @@ func TestHostileFilesCoverReasons(t *testing.T) {
 		}
 	}
 }
+
+// A file that isn't in order may have a record once for paths that are far apart.
+func TestRecordOnceForPathsFarApart(t *testing.T) {
+	a := newAccount(t, keys.K256)
+	same := repotest.Record("the same")
+	records := map[string][]byte{}
+	var writes []repo.Write
+	for i := range 30 {
+		p, b := fmt.Sprintf("com.example.note/%03d", i), same
+		if i%29 != 0 {
+			b = repotest.Record(strings.Repeat("x", 60_000) + p)
+		}
+		records[p], writes = b, append(writes, repo.Write{Path: p, Record: b})
+	}
+	u := a.update(writes...)
+	var buf bytes.Buffer
+	if err := repo.WriteCAR(&buf, u.Block, a.tree, func(p string, _ cid.CID) ([]byte, error) { return records[p], nil }); err != nil {
+		t.Fatal(err)
+	}
+	// The nodes first, then another record, then this one, then the others.
+	roots, blocks := readCAR(t, buf.Bytes())
+	var order []cid.CID
+	for item, err := range a.tree.Items() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if item.Node != nil {
+			order = append(order, item.CID)
+		}
+	}
+	for _, p := range []string{"001", "000"} {
+		order = append(order, cid.Sum(cid.DagCBOR, records["com.example.note/"+p]))
+	}
+	for i := 2; i < 29; i++ {
+		order = append(order, cid.Sum(cid.DagCBOR, records[fmt.Sprintf("com.example.note/%03d", i)]))
+	}
+	file := car.AppendBlock(car.AppendHeader(nil, roots...), roots[0], blocks[roots[0]])
+	for _, c := range order {
+		file = car.AppendBlock(file, c, blocks[c])
+	}
+	got, _, r, err := read(file, repo.ReadOptions{MaxUnlinked: -1})
+	if err != nil || len(got) != len(records) || !r.Report().OK() {
+		t.Fatalf("%d records, %v", len(got), err)
+	}
+	if rep := r.Report(); rep.Streamable || rep.Unlinked != 0 || rep.Duplicates != 0 {
+		t.Errorf("%+v", rep)
+	}
+}
