@@ -17,7 +17,8 @@
 //
 // [Builder] makes a tree from sorted input in constant memory, [Diff] compares two trees in time proportional to the
 // change, [Tree.Prove] and [Tree.Cover] choose the nodes that prove a record or let a commit be undone, [Tree.Invert]
-// undoes one, and [Walker] verifies a whole tree from a stream of blocks with a stack as its only memory.
+// undoes one, and [Walker] verifies a whole tree from a stream of blocks with a stack as its only memory. [Partial] does for
+// one commit message what a Tree over its blocks would, by [Tree.LoadPresent] and [Tree.Invert], on the blocks themselves.
 //
 // Limits: [MaxEntries], [MaxLayer] and [MaxKey], and memory for what has been loaded, which [Tree.Trim] gives back. A
 // [Walker] and a [Builder] hold one node per layer. No walk goes deeper than the layers allow, whatever links say: a child is
