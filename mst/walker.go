@@ -140,12 +140,18 @@ func (w *Walker) child() *cid.CID {
 
 // Prepare looks at blocks that lie ahead, block(0), block(1) and so on up to nil, decodes those among them that may be nodes,
 // and hashes their keys, which takes less time for many than for one. It returns how many blocks it has looked at, and forgets
-// what it was told before. The blocks have to stay where and what they are as long as Node may be called with them. Nothing is
-// taken for granted: only Node tells what is wrong with one.
+// what it was told before. It takes nothing for granted: only [Walker.NodeAhead] tells what is wrong with one.
 func (w *Walker) Prepare(block func(i int) []byte) int { return w.ahead.decode(block) }
 
+// NodeAhead is [Walker.Node] for a block that was among those that Prepare has looked at last, in the order of these. Since
+// then all of them have to have stayed where and what they are: a block is told by its place in memory.
+func (w *Walker) NodeAhead(data []byte) error { return w.give(data, w.ahead.take(data)) }
+
 // Node takes the block of the wanted node, which has been hashed by the caller and isn't kept, and checks it.
-func (w *Walker) Node(data []byte) error {
+func (w *Walker) Node(data []byte) error { return w.give(data, -1) }
+
+// give takes the block of the wanted node, which may be one of those ahead.
+func (w *Walker) give(data []byte, ahead int) error {
 	if !w.wanted {
 		return errors.New("mst: no node is wanted")
 	}
@@ -167,7 +173,7 @@ func (w *Walker) Node(data []byte) error {
 	}
 	f := &w.frames[w.depth]
 	f.lo, f.hi = lo, hi
-	if !w.take(f, data, layer) || w.root.Codec() != cid.DagCBOR {
+	if !w.take(f, data, ahead, layer) || w.root.Codec() != cid.DagCBOR {
 		return w.explain(data, layer, lo, hi)
 	}
 	if w.depth == 0 {
@@ -181,10 +187,10 @@ func (w *Walker) Node(data []byte) error {
 	return nil
 }
 
-// take decodes and checks a node, or finds that it has been decoded. It reports whether nothing is wrong with it.
-func (w *Walker) take(f *walkFrame, data []byte, layer int) bool {
+// take decodes and checks a node, which may be one of those ahead. It reports whether nothing is wrong with it.
+func (w *Walker) take(f *walkFrame, data []byte, i, layer int) bool {
 	top := int32(mixedLayers)
-	if i := w.ahead.take(data); i >= 0 {
+	if i >= 0 {
 		f.node = f.copyOf(&w.ahead.entryList, &w.ahead.nodes[i], f.node.block)
 		top = w.ahead.layer[i]
 	} else {
@@ -244,7 +250,7 @@ func (w *Walker) explain(data []byte, layer int, lo, hi []byte) error {
 }
 
 // AppendLinks appends the links of the node that was given last: those that are wanted next, unless there are nodes between
-// them. They are valid until the next call of another method.
+// them, but for the first child, which is wanted at once. They are valid until the next call of another method.
 func (w *Walker) AppendLinks(links []*cid.CID) []*cid.CID {
 	if w.depth == 0 {
 		return links

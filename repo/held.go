@@ -76,7 +76,7 @@ func (s *heldSet) entry(at uint64) []byte {
 func (s *heldSet) grow() {
 	old := s.table
 	size := max(256, 2*len(old))
-	if len(old) < 1<<16 {
+	if len(old) < 1<<18 { // every time again all blocks have to be entered
 		size = max(256, 4*len(old))
 	}
 	s.table = make([]heldSlot, size)
@@ -160,48 +160,54 @@ func (s *heldSet) chunk(n int) {
 	s.chunks = append(s.chunks, largeChunks.Get().(*[largeChunk]byte)[:0])
 }
 
-// has reports whether a block is there.
-func (s *heldSet) has(c *cid.CID) bool {
-	if s.n > 0 {
-		s.settle()
-	}
-	return s.count > 0 && s.slot(c, hashCID(c)).at != 0
-}
-
-// find returns the content of a block and notes that it was wanted.
-func (s *heldSet) find(c *cid.CID) ([]byte, bool) {
+// get returns the slot of a block, nil if it isn't there.
+func (s *heldSet) get(c *cid.CID) *heldSlot {
 	if s.n > 0 {
 		s.settle()
 	}
 	if s.count == 0 {
+		return nil
+	}
+	if p := s.slot(c, hashCID(c)); p.at != 0 {
+		return p
+	}
+	return nil
+}
+
+// has reports whether a block is there.
+func (s *heldSet) has(c *cid.CID) bool { return s.get(c) != nil }
+
+// find returns the content of a block and notes that it was wanted.
+func (s *heldSet) find(c *cid.CID) ([]byte, bool) {
+	p := s.get(c)
+	if p == nil {
 		return nil, false
 	}
-	p := s.slot(c, hashCID(c))
-	if p.at == 0 {
-		return nil, false
-	}
-	size := p.size()
 	if p.at&heldUsed == 0 {
 		p.at |= heldUsed
 		s.wanted++
-		s.wantedBytes += int64(size)
+		s.wantedBytes += int64(p.size())
 	}
-	return s.entry(p.at)[cid.Size : cid.Size+size : cid.Size+size], true
+	end := cid.Size + p.size()
+	return s.entry(p.at)[cid.Size:end:end], true
 }
 
-// warm touches the memory that looking up the links of a node will. Look-ups one by one wait for memory twice each, for the
-// table and for the block; these wait together.
+// warm touches the memory that looking up links will. Look-ups one by one wait for memory twice each, for the table and for the
+// block; these wait together.
 func (s *heldSet) warm(links []*cid.CID) {
-	var at [2 * 32]uint64
+	var at [32]uint64
 	mask := uint64(len(s.table) - 1)
-	links = links[:min(len(links), len(at))]
-	for k, c := range links {
-		at[k] = s.table[hashCID(c)&mask].at
-	}
-	for _, i := range at[:len(links)] {
-		if i != 0 {
-			e := s.entry(i)
-			s.warmed += e[0] + e[min(64, len(e)-1)]
+	for len(links) > 0 {
+		some := links[:min(len(links), len(at))]
+		links = links[len(some):]
+		for k, c := range some {
+			at[k] = s.table[hashCID(c)&mask].at
+		}
+		for _, i := range at[:len(some)] {
+			if i != 0 {
+				e := s.entry(i)
+				s.warmed += e[0] + e[cid.Size-1] + e[min(64, len(e)-1)]
+			}
 		}
 	}
 }

@@ -75,7 +75,7 @@ type Reader struct {
 	*fileMemory
 	atEnd    bool
 	started  bool
-	last     bool  // the block that was wanted last is the one that was read last
+	from     place // where the block lies that was wanted last
 	prepared int   // blocks of the file that the walker has looked at, or that have gone by
 	links    int   // how often blocks were wanted
 	linked   int64 // bytes of them, as often as they were
@@ -84,13 +84,25 @@ type Reader struct {
 	err      error
 }
 
+// fewHeld is how many blocks are near to the processor without being looked for.
+const fewHeld = 1024
+
+// place is where a block lies.
+type place uint8
+
+const (
+	fromRecent place = iota // among those that have gone by
+	fromHeld                // in the set of those that came too early
+	fromStream              // behind the block that was read before
+)
+
 // fileMemory is what reading a file takes most of, apart from the buffer of package car. That of readers which are done is
 // used again.
 type fileMemory struct {
 	held   heldSet // blocks that came too early
 	recent recent  // blocks that came in time, and may be wanted once more
 	walker mst.Walker
-	next   []*cid.CID // of walker: links of the node that came last
+	near   []*cid.CID // links of the node that came last, in memory of the walker
 }
 
 var fileMemories = sync.Pool{New: func() any { return new(fileMemory) }}
@@ -103,7 +115,7 @@ func (r *Reader) release() {
 	r.recent.reset(nil)
 	r.held.recycle()
 	r.walker.Reset(cid.CID{}, nil)
-	clear(r.next[:cap(r.next)])
+	clear(r.near[:cap(r.near)])
 	fileMemories.Put(r.fileMemory)
 	r.fileMemory, r.ahead, r.aheadData = nil, nil, nil
 	if r.car != nil {
@@ -291,9 +303,9 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 			if err := r.node(b); err != nil {
 				return false, treeError(err)
 			}
-			if r.held.count > 1024 {
-				r.next = w.AppendLinks(r.next[:0])
-				r.held.warm(r.next)
+			if r.held.count > fewHeld {
+				r.near = w.AppendLinks(r.near[:0])
+				r.held.warm(r.near)
 			}
 			st := w.Stats()
 			r.report.Nodes, r.report.Layer = st.Nodes, st.Layer
@@ -340,16 +352,20 @@ func (r *Reader) walk(yield func(Record, error) bool) (stopped bool, err error) 
 	return false, nil
 }
 
-// node gives the walker the node that it wants. What was looked at ahead is told by its place in memory, which is good for the
-// block that was read last: one that comes from elsewhere may lie where another did.
+// node gives the walker the node that it wants. What it has looked at ahead is good for blocks of the reader's buffer, up to a
+// number: those from elsewhere may lie where another did.
 func (r *Reader) node(b []byte) error {
-	switch {
-	case !r.last:
-		r.walker.Prepare(func(int) []byte { return nil })
-	case r.report.Streamable && r.report.Blocks > r.prepared:
-		r.prepared = r.report.Blocks - 1 + r.walker.Prepare(r.car.Ahead)
+	w := &r.walker
+	if r.from != fromStream {
+		return w.Node(b)
 	}
-	return r.walker.Node(b)
+	if r.report.Streamable && r.report.Blocks > r.prepared {
+		r.prepared = r.report.Blocks - 1 + w.Prepare(r.car.Ahead)
+	}
+	if r.report.Blocks > r.prepared {
+		return w.Node(b)
+	}
+	return w.NodeAhead(b)
 }
 
 // drain reads what is left of the file.
@@ -427,7 +443,6 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 			return nil, err
 		}
 	}
-	r.last = false
 	if r.ahead != nil && *r.ahead == *c {
 		b = r.take()
 	} else if b, err = r.search(c); err != nil {
@@ -441,7 +456,7 @@ func (r *Reader) want(c *cid.CID) (b []byte, err error) {
 // take returns the block ahead, which is the one wanted, and notes it: a record may have another path, and a node that is
 // wanted twice is told from one that is missing.
 func (r *Reader) take() []byte {
-	r.ahead, r.last = nil, true
+	r.ahead, r.from = nil, fromStream
 	if r.o.Retain > 0 {
 		r.recent.add(len(r.aheadData))
 	}
@@ -452,9 +467,11 @@ func (r *Reader) take() []byte {
 // it are held.
 func (r *Reader) search(c *cid.CID) ([]byte, error) {
 	if b, ok := r.held.find(c); ok {
+		r.from = fromHeld
 		return b, nil
 	}
 	if b := r.recent.get(c); b != nil {
+		r.from = fromRecent
 		return b, nil
 	}
 	passed := false // blocks that are held now
