@@ -194,6 +194,9 @@ func (b *builder) structure(n *node, t reflect.Type) error {
 			n.record = f.Tag.Get("lex") == "record"
 			continue
 		}
+		if f.Type == typeExtra { // or else what it should hold would be dropped without a word
+			return unsupported(t, " with the field "+f.Name+" of type Extra, which has to have that name too,")
+		}
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if !f.IsExported() || name == "-" && options == "" {
 			continue

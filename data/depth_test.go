@@ -101,3 +101,23 @@ func TestDepthEverywhere(t *testing.T) {
 		}
 	}
 }
+
+// An Extra by another name would lose what it is there to keep.
+func TestExtraName(t *testing.T) {
+	type named struct {
+		A    string `json:"a"`
+		More Extra  `json:"-"`
+	}
+	var v named
+	for name, err := range map[string]error{
+		"Unmarshal":     Unmarshal([]byte("\xa2\x61a\x60\x61b\x01"), &v),
+		"UnmarshalJSON": UnmarshalJSON([]byte(`{"a":"","b":1}`), &v),
+	} {
+		if e, ok := err.(*Error); !ok || e.Rule != RuleValue {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if b, err := Append(nil, &v); err == nil {
+		t.Errorf("Append gives %x", b)
+	}
+}
