@@ -2,6 +2,7 @@ package mst_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -37,7 +38,10 @@ func FuzzWalk(f *testing.F) {
 			honest = honest && k.CID.Verify(k.Data)
 		}
 		for root := range source {
-			streamed, serr := stream(root, source)
+			streamed, nodes, serr := stream(root, source, nil)
+			if again, _, err := stream(root, source, nodes); !slices.Equal(again, streamed) || fmt.Sprint(err) != fmt.Sprint(serr) {
+				t.Fatalf("%s: %d entries, %v; looked at ahead %d, %v", root, len(streamed), serr, len(again), err)
+			}
 			var loaded []mst.Entry
 			var lerr error
 			for e, err := range mst.OpenOptions(root, source, mst.Options{HashChecked: true}).Walk() {
@@ -80,22 +84,33 @@ func FuzzWalk(f *testing.F) {
 	})
 }
 
-// stream walks over a tree with a Walker.
-func stream(root cid.CID, source mst.MapSource) (entries []mst.Entry, err error) {
+// stream walks over a tree with a Walker. It returns the nodes too, which a second walk may be shown ahead.
+func stream(root cid.CID, source mst.MapSource, ahead [][]byte) (entries []mst.Entry, nodes [][]byte, err error) {
 	w := mst.NewWalker(root, nil)
+	w.Prepare(func(i int) []byte {
+		if i < len(ahead) {
+			return ahead[i]
+		}
+		return nil
+	})
 	for {
 		switch step := w.Next(); step.Kind {
 		case mst.StepDone:
-			return entries, nil
+			return entries, nodes, nil
 		case mst.StepRecord:
 			entries = append(entries, mst.Entry{Key: string(step.Key), Value: step.CID})
 		case mst.StepNode:
 			b, err := source.Load(step.CID, mst.Pos{})
 			if err != nil {
-				return entries, &mst.MissingError{CID: step.CID}
+				return entries, nodes, &mst.MissingError{CID: step.CID}
 			}
-			if err := w.Node(b); err != nil {
-				return entries, err
+			nodes = append(nodes, b)
+			give := w.Node
+			if ahead != nil {
+				give = w.NodeAhead
+			}
+			if err := give(b); err != nil {
+				return entries, nodes, err
 			}
 		}
 	}
