@@ -137,6 +137,15 @@ func TestReservedKeysOfOneAddress(t *testing.T) {
 	n.clock.Advance(time.Hour)
 	want(t, n.reserve("[2001:db8::1]:1", ""), 429, "RateLimitExceeded")
 	n.expire(reservedLife + time.Hour)
+	if keys, _ := n.reserved(); keys != maxReserved+1-maxExpiring {
+		t.Errorf("%d keys are left after the first look", keys)
+	}
+	for range 3 {
+		n.expire(0)
+	}
+	if keys, rows := n.reserved(); keys != 0 || rows != 0 {
+		t.Errorf("%d rows are left", rows)
+	}
 	want(t, n.reserve("[2001:db8::1]:1", ""), 200, "")
 }
 
