@@ -232,7 +232,7 @@ func (l *Label) decode(b []byte) error {
 			sig, err = r.Bytes()
 			l.Sig = append([]byte{}, sig...)
 		default:
-			err = r.Skip()
+			_, err = r.RawWithin(1)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)

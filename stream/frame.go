@@ -67,7 +67,7 @@ func (f *Frame) header(r *cbor.Reader) error {
 			}
 			hasOp = true
 		default:
-			if err := r.Skip(); err != nil {
+			if _, err := r.RawWithin(1); err != nil {
 				return err
 			}
 		}
@@ -116,7 +116,7 @@ func (f *Frame) scan(r *cbor.Reader, start int) error {
 			// Everything with text in #commit and #sync comes before the blocks, because shorter keys come first.
 			f.textEnd = r.Offset() - start
 		}
-		if err := r.Skip(); err != nil {
+		if _, err := r.RawWithin(1); err != nil {
 			return err
 		}
 	}

@@ -193,6 +193,7 @@ func TestTolerated(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	deep := append(bytes.Repeat([]byte{0x81}, cbor.MaxDepth-1), 0x80) // as deep as may be, by itself
 	ok := stream.AppendFrame(nil, samples()[3])
 	empty := cbor.AppendMap(nil, 0)
 	seq := func(n int64) []byte {
@@ -215,6 +216,8 @@ func TestRefused(t *testing.T) {
 		"order of keys":    []byte("\xa2\x62op\x01\x61t\x61x\xa0"),
 		"indefinite":       append(header("#commit", 1), 0xbf, 0xff),
 		"too large":        make([]byte, stream.MaxFrame+1),
+		"header too deep":  append(append(cbor.AppendText(cbor.AppendMap(nil, 2), "x"), deep...), "\x62op\x20\xa0"...),
+		"payload too deep": append(cbor.AppendText(append(stream.AppendHeader(nil, "#x"), 0xa1), "x"), deep...),
 	} {
 		if f, err := stream.ParseFrame(b); !errors.Is(err, stream.ErrFrame) {
 			t.Errorf("%s: %+v, %v", name, f, err)
