@@ -58,6 +58,7 @@ func (p *Partial) Load(root cid.CID, src PartialSource, check func(key []byte, s
 	if p.load(check) {
 		return true
 	}
+	clear(p.nodes)
 	p.nodes = p.nodes[:0]
 	return false
 }

@@ -62,8 +62,11 @@ type relinked struct {
 func (u *undo) reset() {
 	clear(u.ops)
 	clear(u.changes)
+	u.ops, u.changes = u.ops[:0], u.changes[:0]
+	if cap(u.kids) > 256 { // more than is worth clearing each time
+		u.kids = nil
+	}
 	clear(u.kids[:cap(u.kids)])
-	u.ops, u.changes, u.kids = u.ops[:0], u.changes[:0], u.kids[:0]
 }
 
 // Invert returns the root of the tree before ops, each of which has a key of its own. It is not ok if one of them isn't what

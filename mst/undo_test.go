@@ -301,6 +301,33 @@ func TestPartial(t *testing.T) {
 	}
 }
 
+// What a message leaves behind doesn't change what the next one gets, and keeps nothing of it but memory.
+func TestPartialReset(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	var p mst.Partial
+	for round := range 60 {
+		size := 1 + r.IntN(40)
+		if round%10 == 0 {
+			size = 1500
+		}
+		before, after, blocks, ops := message(r, size, 1+size/10)
+		src := &blockSource{blocks: blocks, asked: map[cid.CID]bool{}}
+		if len(blocks) == 0 {
+			continue
+		}
+		if !p.Load(after, src, nil) {
+			t.Fatal("an honest message is refused")
+		}
+		if got, ok := p.Invert(ops); !ok || got != before {
+			t.Fatalf("%d operations lead back to %s, want %s", len(ops), got, before)
+		}
+		p.Reset()
+		if n := testing.AllocsPerRun(1, func() { p.Reset() }); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
+	}
+}
+
 func TestPartialHostile(t *testing.T) {
 	for _, c := range hostileTrees {
 		blocks := map[cid.CID][]byte{}
