@@ -153,3 +153,23 @@ func TestLoopbackIsNotLimited(t *testing.T) {
 		t.Errorf("from elsewhere: %v", w.Header())
 	}
 }
+
+// The memory of the counters is bounded, and a name more doesn't cost a look at all of them each time.
+func TestLimitKeys(t *testing.T) {
+	l := &limits{counts: map[limitKey]*limitCount{}}
+	now, sweeps, last := time.Now(), 0, 0
+	for i := range 2 * maxLimitKeys {
+		if err := l.count(now, http.Header{}, "requests", strconv.Itoa(i), 1, 1); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(l.counts); n > maxLimitKeys {
+			t.Fatalf("%d counters", n)
+		} else if n <= last {
+			sweeps++
+		}
+		last = len(l.counts)
+	}
+	if sweeps == 0 || sweeps > 20 {
+		t.Errorf("swept %d times", sweeps)
+	}
+}
