@@ -172,7 +172,7 @@ type Reader struct {
 const (
 	bufSize   = 64 << 10  // of a buffer at first
 	readSize  = 256 << 10 // of a read at most, with Options.Keep
-	maxAhead  = 512       // blocks to hash together
+	maxAhead  = 1024      // blocks to hash together
 	sizeAhead = 512 << 10 // bytes of them, about: what stays near a processor
 )
 

@@ -19,7 +19,7 @@ type lanes struct {
 }
 
 // batch is how many messages are put in order together.
-const batch = 512
+const batch = 1024
 
 // maxMessage is the longest message that is hashed beside others.
 const maxMessage = 1 << 30
