@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
-
 )
 
 // DefaultPageSize is how many items to ask for where a lexicon allows it: the most that most of them do.
