@@ -40,6 +40,8 @@ const (
 	// be told to be endless in any other way.
 	resumeExcess = 4
 	resumeSlack  = 1000
+	// resumeFew missing blocks are fetched whatever share of the repository they are.
+	resumeFew = 16 * resumeBatch
 )
 
 // Shares of a repository that have to be there for the rest of it to be fetched in blocks, for [Options.Least].
@@ -58,7 +60,7 @@ type Options struct {
 	Name   string          // of the file, for errors
 	Host   string          // for errors
 
-	Least    float64     // share of the blocks that has to be there; 0: [HalfLeast]
+	Least    float64     // share of the blocks that has to be there, unless a few requests bring the rest; 0: [HalfLeast]
 	MaxBytes int64       // of the file; 0: no bound
 	Progress func(int64) // is told how many bytes were fetched; may be nil
 }
@@ -137,11 +139,11 @@ func Complete(ctx context.Context, file Writable, o Options) (*Completed, error)
 	if err != nil {
 		return nil, err
 	}
-	share, err := r.share(was.Data)
+	share, missing, err := r.survey(was.Data)
 	if err != nil {
 		return nil, err
 	}
-	if least := orDefault(o.Least, HalfLeast); share < least {
+	if share < orDefault(o.Least, HalfLeast) && missing > resumeFew {
 		return nil, &AnewError{fmt.Sprintf("%s has only about %.0f%% of it", r.name, 100*share)}
 	}
 	had := r.end
@@ -220,48 +222,97 @@ func (r *resumption) commit(id cid.CID) (*repo.Commit, []byte, error) {
 	return c, b, nil
 }
 
-// share guesses which part of a tree's blocks is there. A subtree that isn't is taken for one of the usual size: of all keys, one in four
-// is a layer further up, and some three records come with a node.
-func (r *resumption) share(root cid.CID) (float64, error) {
-	type subtree struct {
-		root  cid.CID
-		layer int
+const layers = mst.MaxLayer + 1
+
+// survey is a walk through what is there of a tree.
+type survey struct {
+	*resumption
+	count
+	of [layers]struct { // all subtrees of a layer whose roots are there
+		roots float64
+		count
 	}
-	open := []subtree{{root, 0}}
+}
+
+// count is of blocks, and of subtrees of which nothing is there.
+type count struct {
+	have, missing float64
+	absent        [layers]float64 // by layer
+}
+
+func (c *count) add(now, before *count) {
+	c.have += now.have - before.have
+	c.missing += now.missing - before.missing
+	for i := range c.absent {
+		c.absent[i] += now.absent[i] - before.absent[i]
+	}
+}
+
+// survey guesses which part of a tree's blocks is there, and how many are missing. A subtree that is missing is taken for one like
+// those of its layer that are there, or else for one of the usual size: of all keys, one in four is a layer further up, and some three
+// records come with a node.
+func (r *resumption) survey(root cid.CID) (share, missing float64, err error) {
+	s := survey{resumption: r}
+	if err := s.subtree(root, 0, 0); err != nil {
+		return 0, 0, err
+	}
+	missing = s.missing
+	var size [layers]float64
+	for i := range size {
+		size[i] = max(1, math.Pow(4, float64(i+1))*4/3)
+		if l := &s.of[i]; l.roots > 0 {
+			sum := l.have + l.missing
+			for j, n := range l.absent[:i] {
+				sum += n * size[j]
+			}
+			size[i] = sum / l.roots
+		}
+		missing += s.absent[i] * size[i]
+	}
+	return s.have / (s.have + missing), missing, nil
+}
+
+// subtree counts what is there of a subtree. The layer is that of its root if it can't be told from it.
+func (s *survey) subtree(root cid.CID, layer, depth int) error {
+	layer = min(max(layer, 0), mst.MaxLayer)
+	i, b, err := s.find(root)
+	if errors.Is(err, mst.ErrNotFound) {
+		s.absent[layer]++
+		return nil
+	} else if err != nil {
+		return err
+	}
 	var n mst.Node
-	have, missing := 0.0, 0.0
-	for len(open) > 0 {
-		at := open[len(open)-1]
-		open = open[:len(open)-1]
-		i, b, err := r.find(at.root)
-		if errors.Is(err, mst.ErrNotFound) {
-			missing += max(1, math.Pow(4, float64(at.layer+1))*4/3)
-			continue
-		} else if err != nil {
-			return 0, err
+	if !s.first(i) || n.Decode(b) != nil || depth > mst.MaxLayer {
+		return nil // no tree, which is found out later
+	}
+	before := s.count
+	s.have++
+	if len(n.Entries) > 0 {
+		layer = min(mst.Layer(n.Entries[0].Key), mst.MaxLayer)
+	}
+	below := func(c cid.CID) error {
+		if !c.Defined() {
+			return nil
 		}
-		if !r.first(i) || n.Decode(b) != nil {
-			continue
+		return s.subtree(c, layer-1, depth+1)
+	}
+	if err := below(n.Left); err != nil {
+		return err
+	}
+	for _, x := range n.Entries {
+		if s.likely(x.Value) {
+			s.have++
+		} else {
+			s.missing++
 		}
-		have++
-		if len(n.Entries) > 0 {
-			at.layer = mst.Layer(n.Entries[0].Key)
-		}
-		if n.Left.Defined() {
-			open = append(open, subtree{n.Left, at.layer - 1})
-		}
-		for _, x := range n.Entries {
-			if x.Right.Defined() {
-				open = append(open, subtree{x.Right, at.layer - 1})
-			}
-			if r.likely(x.Value) {
-				have++
-			} else {
-				missing++
-			}
+		if err := below(x.Right); err != nil {
+			return err
 		}
 	}
-	return have / (have + missing), nil
+	s.of[layer].roots++
+	s.of[layer].add(&s.count, &before)
+	return nil
 }
 
 // first says whether a block is met for the first time since seen was emptied.

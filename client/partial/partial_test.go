@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/barograph/baro/car"
@@ -104,11 +105,13 @@ func TestWriteInOrder(t *testing.T) {
 	}
 }
 
-// What is missing is asked for by its CID, and is in the file afterwards; a file of nothing is told from one that is wrong.
-func TestComplete(t *testing.T) {
-	whole := good()
-	root, blocks := split(t, whole)
-	asked := 0
+// serve plays a host that has one repository and counts the blocks that it gives.
+func serve(t *testing.T, root cid.CID, blocks []car.Block) (o partial.Options, asked *int) {
+	asked = new(int)
+	byCID := map[string]car.Block{}
+	for _, b := range blocks {
+		byCID[b.CID.String()] = b
+	}
 	host := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/xrpc/com.atproto.sync.getLatestCommit" {
 			w.Header().Set("Content-Type", "application/json")
@@ -118,31 +121,38 @@ func TestComplete(t *testing.T) {
 		w.Header().Set("Content-Type", "application/vnd.ipld.car")
 		var out []car.Block
 		for _, name := range r.URL.Query()["cids"] {
-			i := slices.IndexFunc(blocks, func(b car.Block) bool { return b.CID.String() == name })
-			out = append(out, blocks[i])
-			asked++
+			out = append(out, byCID[name])
+			*asked++
 		}
 		_, _ = w.Write(join(root, out))
 	}))
-	defer host.Close()
-	o := partial.Options{Client: client.New(host.URL, client.Options{}), DID: repotest.DID, Key: repotest.Key().Public(), Name: "a file", Host: host.URL, Least: 0.01}
-	open := func(b []byte) *os.File {
-		name := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f, err := os.OpenFile(name, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		return f
+	t.Cleanup(host.Close)
+	return partial.Options{Client: client.New(host.URL, client.Options{}), DID: repotest.DID, Key: repotest.Key().Public(), Name: "a file", Host: host.URL, Least: 0.01}, asked
+}
+
+func open(t *testing.T, b []byte) *os.File {
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// What is missing is asked for by its CID, and is in the file afterwards; a file of nothing is told from one that is wrong.
+func TestComplete(t *testing.T) {
+	whole := good()
+	root, blocks := split(t, whole)
+	o, asked := serve(t, root, blocks)
 	had := join(root, blocks[:2])
-	f := open(append(bytes.Clone(had), 200, 1, 2)) // and a torn one
+	f := open(t, append(bytes.Clone(had), 200, 1, 2)) // and a torn one
 	done, err := partial.Complete(t.Context(), f, o)
-	if err != nil || asked != len(blocks)-2 || done.Had != int64(len(had)) || done.Had+done.Fetched != int64(len(whole)) {
-		t.Fatalf("%+v, %d blocks were asked for: %v", done, asked, err)
+	if err != nil || *asked != len(blocks)-2 || done.Had != int64(len(had)) || done.Had+done.Fetched != int64(len(whole)) {
+		t.Fatalf("%+v, %d blocks were asked for: %v", done, *asked, err)
 	}
 	var out bytes.Buffer
 	if _, err := partial.WriteInOrder(t.Context(), &out, done.Commit, done.Signed, done); err != nil || !bytes.Equal(out.Bytes(), whole) {
@@ -152,17 +162,79 @@ func TestComplete(t *testing.T) {
 		t.Errorf("the file has %d bytes, %v", info.Size(), err)
 	}
 	for name, b := range map[string][]byte{"nothing": nil, "no CAR file": []byte("not a CAR file, but a text"), "no commit": join(root, blocks[1:])} {
-		if _, err := partial.Complete(t.Context(), open(b), o); !isAnew(err) {
+		if _, err := partial.Complete(t.Context(), open(t, b), o); !isAnew(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	o.Least = 0.99
-	if _, err := partial.Complete(t.Context(), open(had), o); !isAnew(err) {
-		t.Errorf("little: %v", err)
-	}
 	o.Least, o.MaxBytes = 0.01, int64(len(whole)-1)
-	if _, err := partial.Complete(t.Context(), open(had), o); !errors.Is(err, client.ErrTooLarge) {
+	if _, err := partial.Complete(t.Context(), open(t, had), o); !errors.Is(err, client.ErrTooLarge) {
 		t.Errorf("too large: %v", err)
+	}
+}
+
+// generate is a repository of n records in order, its keys anywhere.
+func generate(t *testing.T, r *rand.Rand, n int) []byte {
+	b := repotest.NewBuilder()
+	tree := mst.New()
+	for range n {
+		record := repotest.Record(strconv.Itoa(r.Int()))
+		if _, _, err := tree.Put("com.example.note/"+strconv.FormatUint(r.Uint64(), 36), b.Add(record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change, err := tree.Flush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range change.Added {
+		b.Add(n.Bytes)
+	}
+	file := b.CAR(change.Root)
+	x, err := partial.Index(t.Context(), bytes.NewReader(file), "generated", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, block, err := partial.Commit("generated", x.Root(), x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if _, err := partial.WriteInOrder(t.Context(), &out, c, block, x); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// A file that has most of a repository is gone on with, and so is one of a small repository however its tree has grown; of a large one it
+// is better to fetch all if little is there.
+func TestWorthIt(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	try := func(n int, part, least float64) error {
+		whole := generate(t, r, n)
+		root, blocks := split(t, whole)
+		o, _ := serve(t, root, blocks)
+		o.Least = least
+		_, err := partial.Complete(t.Context(), open(t, whole[:int(part*float64(len(whole)))]), o)
+		return err
+	}
+	for i := range 100 {
+		n := 20 + r.IntN(100)
+		if err := try(n, 0.5+r.Float64()/2, 0); err != nil {
+			t.Errorf("%d. small, of %d: %v", i, n, err)
+		}
+	}
+	for _, part := range []float64{0.75, 0.9, 0.99} {
+		if err := try(8000, part, 0); err != nil {
+			t.Errorf("%.2f of a large one: %v", part, err)
+		}
+	}
+	for _, part := range []float64{0.02, 0.1, 0.25} {
+		if err := try(8000, part, 0); !isAnew(err) {
+			t.Errorf("%.2f of a large one: %v", part, err)
+		}
+	}
+	if err := try(8000, 0.9, 0.999); !isAnew(err) {
+		t.Errorf("less than the least: %v", err)
 	}
 }
 
