@@ -133,10 +133,10 @@ func TestExportGoesOn(t *testing.T) {
 	m.arrived()
 }
 
-// With less than half of it the whole is fetched anew, once; after another cut whatever is there counts.
+// With less than half of what is no small repository the whole is fetched anew, once; after another cut whatever is there counts.
 func TestExportGoesOnFromLittle(t *testing.T) {
 	h := newHosts(t)
-	m := h.fixed(t, 100)
+	m := h.fixed(t, 2500)
 	c := &cutting{host: h.old}
 	m.wire.answer = c.answer
 	room := m.size() / 3
