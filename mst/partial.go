@@ -146,9 +146,7 @@ func (p *Partial) layers() bool {
 		n := &p.nodes[i]
 		want := int32(Top)
 		if n.parent >= 0 {
-			if want = p.nodes[n.parent].layer - 1; want < 0 {
-				return false
-			}
+			want = p.nodes[n.parent].layer - 1 // 0 at least: a parent on layer 0 has been refused for its links
 		}
 		n.layer = want
 		links := n.left

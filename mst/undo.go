@@ -102,7 +102,7 @@ func (p *Partial) Invert(ops []Op) (root cid.CID, ok bool) {
 			c.to = &o.Prev
 		}
 		switch {
-		case c.from == nil && c.to == nil:
+		case c.from == nil && c.to == nil || c.to != nil && !c.to.Valid():
 			return root, false
 		case c.from == nil:
 			c.layer = int32(layerOf(c.key))
@@ -112,7 +112,7 @@ func (p *Partial) Invert(ops []Op) (root cid.CID, ok bool) {
 		}
 		u.changes = append(u.changes, c)
 	}
-	u.gaps, u.items, u.links = u.gaps[:0], u.items[:0], u.links[:0]
+	u.gaps, u.items, u.links, u.fresh = u.gaps[:0], u.items[:0], u.links[:0], u.fresh[:0] // which a refusal has left as they were
 	u.kids = append(u.kids[:0], kid{link: &p.root, layer: top.layer, lo: -1, hi: -1})
 	if top.count == 0 && top.left == 0 {
 		u.kids[0].link = nil

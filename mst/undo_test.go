@@ -342,8 +342,17 @@ func TestPartialHostile(t *testing.T) {
 		}
 	}
 	_, after, blocks, ops := message(rand.New(rand.NewPCG(1, 1)), 100, 1)
+	raw := after
+	raw[1] = byte(cid.Raw)
+	if checkPartial(t, raw, map[cid.CID][]byte{raw: blocks[after]}, nil) {
+		t.Error("a root with the codec of blobs: accepted")
+	}
+	noCID := value(1)
+	noCID[2]++
 	for _, wrong := range [][]mst.Op{
 		{ops[0], ops[0]},
+		{{Key: ops[0].Key, Value: ops[0].Value, Prev: noCID}},
+		{{Key: "com.example.note/x", Prev: noCID}},
 		{{Key: "", Value: value(1)}},
 		{{Key: strings.Repeat("a", mst.MaxKey+1), Prev: value(1)}},
 		{{Key: "com.example.note/x"}},
