@@ -88,6 +88,12 @@ func TestInvertNaive(t *testing.T) {
 				ops = append(ops, mst.Op{Key: k, Value: v})
 			}
 		}
+		if r.IntN(20) == 0 { // a key twice
+			ops = slices.Insert(ops, r.IntN(len(ops)+1), mst.Op{Key: layeredKeys[r.IntN(len(layeredKeys))], Prev: value(7)})
+			if len(ops) > 1 && r.IntN(2) == 0 {
+				ops[r.IntN(len(ops))].Key = ops[0].Key
+			}
+		}
 		want, can := undone(after, ops)
 		root, _, _ := naive(want)
 		top, blocks, _ := naive(after)

@@ -199,11 +199,70 @@ func TestHostileBytes(t *testing.T) {
 		{"longer prefix than the key before", mst.RulePrefix, replace("\x61p\x09", "\x61p\x18\x7f")},
 		{"prefix of the first key", mst.RulePrefix, replace("\x61p\x00", "\x61p\x01")},
 		{"text key", mst.RuleEncoding, replace(string(append([]byte("\x61k"), 0x40|byte(len(n.Entries[0].Key)))), string(append([]byte("\x61k"), 0x60|byte(len(n.Entries[0].Key)))))},
+		{"no array", mst.RuleEncoding, []byte("\xa2\x61e\x61l\xf6")},
 		{"CID of another hash", mst.RuleLink, replace("\x00\x01\x71\x12\x20", "\x00\x01\x71\x13\x20")},
 	} {
 		err := n.Decode(c.b)
 		if e := (*mst.Error)(nil); !errors.As(err, &e) || e.Rule != c.rule {
 			t.Errorf("%s: error %v, want rule %s", c.name, err, c.rule)
+		}
+		sameNode(t, c.b)
+	}
+}
+
+// sameNode holds all that reads the block of a top node against [mst.Node], which says what is wrong with one. It reports whether
+// nothing is.
+func sameNode(t tb, b []byte) bool {
+	t.Helper()
+	var n mst.Node
+	err := n.Decode(b)
+	if err == nil {
+		_, err = n.Check(mst.Top, nil, nil, nil)
+	}
+	root := cid.Sum(cid.DagCBOR, b)
+	if got := partial.Load(root, &blockSource{blocks: map[cid.CID][]byte{root: b}, asked: map[cid.CID]bool{}}, nil); got != (err == nil) {
+		t.Fatalf("%x: loaded %v; as a node: %v", b, got, err)
+	}
+	if got := mst.NewWalker(root, nil).Node(b); (got == nil) != (err == nil) {
+		t.Fatalf("%x: on a walk: %v; as a node: %v", b, got, err)
+	}
+	w := mst.NewWalker(root, nil)
+	w.Prepare(func(i int) []byte { return [][]byte{b, nil}[i] })
+	if got := w.NodeAhead(b); (got == nil) != (err == nil) {
+		t.Fatalf("%x: looked at ahead: %v; as a node: %v", b, got, err)
+	}
+	return err == nil
+}
+
+// Every change of one byte of a node, and every length in a longer form, is judged the same by all that reads nodes.
+func TestSameNode(t *testing.T) {
+	long := string(bytes.Repeat([]byte("x"), 260))
+	row := node(none)
+	for i := range 25 {
+		row.Entries = append(row.Entries, ent(keyOn(0, fmt.Sprintf("a/%02d/", i), 0)))
+	}
+	for _, good := range []*mst.Node{
+		node(none),
+		node(value(9), ent(keyOn(1, "app.bsky/a", 0), value(8)), ent(keyOn(1, "app.bsky/b", 0))),
+		node(none, ent(keyOn(0, "b/", 0)), ent(keyOn(0, "c/"+long, 0)), ent(keyOn(0, "c/"+long+"y", 0)), ent(keyOn(0, "c/"+long[:30]+"y", 0))),
+		row,
+	} {
+		b := good.Append(nil)
+		if !sameNode(t, b) {
+			t.Fatalf("%x is refused", b)
+		}
+		for i, c := range b {
+			for flip := 1; flip < 256; flip += 1 + len(b)/256*7 {
+				b[i] = c ^ byte(flip)
+				sameNode(t, b)
+			}
+			b[i] = c
+			with := func(head ...byte) { sameNode(t, slices.Concat(b[:i], head, b[i+1:])) }
+			with()
+			with(c, c)
+			with(c|24, c&31)
+			with(c|25, 0, c&31)
+			with(c+1, 0) // of one byte that becomes two
 		}
 	}
 }
@@ -216,6 +275,7 @@ func FuzzNode(f *testing.F) {
 	f.Add(node(none, ent(keyOn(0, string(bytes.Repeat([]byte("x"), 300)), 0)), ent(keyOn(0, "y", 0))).Append(nil))
 	f.Add([]byte("\xa2\x61e\x99\x01\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		sameNode(t, b)
 		var n mst.Node
 		if n.Decode(b) != nil {
 			return

@@ -79,8 +79,8 @@ func (p *Partial) load(check func(key []byte, same int) error) bool {
 
 // Reset lets go of the source and the blocks. It keeps the memory that most messages need.
 func (p *Partial) Reset() {
-	const most = 1 << 12 // nodes and entries
-	if cap(p.ents) > most || cap(p.nodes) > most || cap(p.long) > 64*most {
+	const most = 1 << 12 // nodes, entries and operations
+	if cap(p.ents) > most || cap(p.nodes) > most || cap(p.undo.ops) > most || cap(p.long) > 64*most {
 		*p = Partial{}
 		return
 	}

@@ -277,7 +277,7 @@ func (p *Partial) splice(out *cid.CID, node int32, c *change) bool {
 		copy(u.buf[e.value:], c.to[:])
 		*out = cid.FromDigest(cid.DagCBOR, p.src.Rehash(n.id, u.buf, int(e.value)))
 		return true
-	case link != nil || e.right != 0 || len(ents) == 1: // subtrees come together, or nothing is left
+	case e.right != 0 || len(ents) == 1: // a subtree moves to the entry before, or nothing is left
 		return false
 	default:
 		count = len(ents) - 1
@@ -365,7 +365,7 @@ func (p *Partial) sort(layer int32, g gap) bool {
 			return false
 		}
 		n := &p.nodes[k.node]
-		first, last, eq := 0, int(n.count), false
+		first, last, eq := 0, int(n.count), false // not equal, as the keys of the cuts belong on a higher layer
 		if k.lo >= 0 {
 			if first, eq = p.find(n, u.changes[k.lo].key); eq {
 				return false

@@ -9,3 +9,12 @@ func VerifyByTree(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpt
 	v.byTree = true
 	return v.verify(commitSteps)
 }
+
+// KeptOf reports on a message, and returns for how many operations there is memory to be used again afterwards, and whether there is
+// any for their paths.
+func KeptOf(m CommitMessage, o VerifyOptions) (ops int, paths bool) {
+	v := newVerifier(m, nil, nil, o)
+	v.report(commitSteps, aCommit)
+	v.reset()
+	return cap(v.undo), v.seen != nil
+}

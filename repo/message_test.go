@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -474,4 +475,63 @@ func BenchmarkVerifyCommit(b *testing.B) {
 			})
 		}
 	}
+}
+
+// A report goes on with a message of too many operations, but what these take isn't kept for later ones.
+func TestReportKeepsNothing(t *testing.T) {
+	a := newAccount(t, keys.P256)
+	a.commit()
+	m := a.commit(put("com.example.note/1", "x"))
+	for i := range 20_000 {
+		m.Ops = append(m.Ops, repo.Op{Action: repo.ActionDelete, Path: fmt.Sprintf("com.example.other/%d", i), Prev: repo.EmptyRoot})
+	}
+	if ops, paths := repo.KeptOf(m, repo.VerifyOptions{SkipSignature: true}); ops > repo.MaxOps || paths {
+		t.Errorf("memory for %d operations is kept; for paths: %v", ops, paths)
+	}
+	m.Ops = m.Ops[:100]
+	if ops, paths := repo.KeptOf(m, repo.VerifyOptions{SkipSignature: true}); ops < len(m.Ops) || !paths {
+		t.Error("none is kept for messages as they are")
+	}
+}
+
+// Messages are verified by many at once, good and hostile ones in turn, and each as if there were no others: memory goes from one to
+// the next.
+func TestVerifyTogether(t *testing.T) {
+	type judged struct {
+		repotest.Message
+		want string
+	}
+	var all []judged
+	text := func(m *repotest.Message) string {
+		st, err := m.Verify()
+		return fmt.Sprint(st, err)
+	}
+	r := rand.New(rand.NewPCG(9, 9))
+	for _, c := range repotest.HostileMessages() {
+		for _, m := range []repotest.Message{c.Bad, c.Good} {
+			all = append(all, judged{m, text(&m)})
+			if m.Sync != nil || len(m.Commit.Blocks) > 100_000 {
+				continue
+			}
+			for range 3 { // and with a bit that is wrong
+				m.Commit.Blocks = slices.Clone(m.Commit.Blocks)
+				if n := len(m.Commit.Blocks); n > 0 {
+					m.Commit.Blocks[r.IntN(n)] ^= 1 << r.IntN(8)
+				}
+				all = append(all, judged{m, text(&m)})
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 3))
+			for _, i := range r.Perm(len(all)) {
+				if m := &all[i]; text(&m.Message) != m.want {
+					t.Errorf("message %d: %s; among others: %s", i, m.want, text(&m.Message))
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -142,13 +142,23 @@ func newVerifier(m CommitMessage, key *keys.PublicKey, prev *State, o VerifyOpti
 
 // free gives the memory back, without anything of the message.
 func (v *verifier) free() {
+	v.reset()
+	verifiers.Put(v)
+}
+
+// reset makes v what a new one would be, but for memory that most messages need.
+func (v *verifier) reset() {
 	v.blocks.reset()
 	v.part.Reset()
+	if len(v.m.Ops) > MaxOps { // which only a report goes on with
+		v.undo, v.seen = nil, nil
+	}
 	clear(v.undo)
 	clear(v.seen)
+	v.undo = v.undo[:0]
 	v.m, v.key, v.prev, v.o = CommitMessage{}, nil, State{}, VerifyOptions{}
-	v.tid, v.noOpPrev, v.first, v.old, v.byTree, v.top, v.commit, v.before, v.tree = "", false, false, false, false, cid.CID{}, Commit{}, cid.CID{}, nil
-	verifiers.Put(v)
+	v.tid, v.noOpPrev, v.first, v.old, v.byTree, v.loading = "", false, false, false, false, false
+	v.top, v.commit, v.before, v.tree = cid.CID{}, Commit{}, cid.CID{}, nil
 }
 
 func (v *verifier) verify(steps []step) (State, error) {
