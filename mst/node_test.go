@@ -64,6 +64,10 @@ var hostileTrees = []hostile{
 		leaf := add(node(none, ent(keyOn(0, "a/", 0))))
 		return add(node(leaf, ent(keyOn(0, "b/", 0))))
 	}},
+	{"child of a leaf, to the right", mst.RuleDepth, func(add func(*mst.Node) cid.CID) cid.CID {
+		leaf := add(node(none, ent(keyOn(1, "c/", 0)))) // whose layer would be right for a top
+		return add(node(none, ent(keyOn(0, "b/", 0), leaf)))
+	}},
 	{"empty nodes below layer 0", mst.RuleDepth, func(add func(*mst.Node) cid.CID) cid.CID {
 		c := add(node(none, ent(keyOn(0, "a/", 0))))
 		for range 3 {

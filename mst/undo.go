@@ -459,7 +459,7 @@ func (p *Partial) encode(out *cid.CID, items []item, links []cid.CID) {
 		if it.change >= 0 {
 			value = u.changes[it.change].to
 		}
-		if it.entry > n.first && was.node == it.node && was.entry == it.entry-1 && (e.right != 0) == right.Defined() {
+		if was.node == it.node && was.entry == it.entry-1 && (e.right != 0) == right.Defined() {
 			start := p.ents[it.entry-1].value + cid.Size
 			at := int32(len(b)) - start
 			b = append(b, n.block[start:e.value+cid.Size]...)

@@ -24,8 +24,9 @@ type blockSet struct {
 
 	duplicates int // blocks that parse has found more than once
 
-	// Of parse: the contents of the blocks, and their hashes, by which the hash of a node with another link is quickly found.
+	// Of parse: the contents of all blocks that came, and their hashes, by which the hash of a node with another link is quickly found.
 	views  [][]byte
+	starts []int32 // of each, where it lies in the file
 	sums   [][sha256x.Size]byte
 	trails sha256x.Trails
 }
@@ -113,7 +114,8 @@ func (s *blockSet) Load(c cid.CID, _ mst.Pos) ([]byte, error) {
 }
 
 // parse puts in the blocks of a CAR file, as views of it, and returns its first root, undefined if there is
-// none. Every block is hashed, all of them together.
+// none. Every block is hashed, all of them together, before it is put in: CIDs that are nobody's hash could be chosen so that they
+// come together in the table.
 func (s *blockSet) parse(b []byte) (cid.CID, error) {
 	if len(b) > math.MaxInt32 {
 		return cid.CID{}, failf(ReasonBlocksTooBig, "%d bytes", len(b))
@@ -131,22 +133,21 @@ func (s *blockSet) parse(b []byte) (cid.CID, error) {
 		if err != nil {
 			return cid.CID{}, firstFault(b)
 		}
-		c, start, end := (*cid.CID)(b[at:]), at+cid.Size, sc.Offset()
-		if !s.add(c, 0, start, end) {
-			s.duplicates++
-			if !c.Verify(b[start:end]) {
-				return cid.CID{}, firstFault(b)
-			}
-			continue
-		}
-		s.list[len(s.list)-1].view = int32(len(s.views))
-		s.views = append(s.views, b[start:end:end])
+		start, end := at+cid.Size, sc.Offset()
+		s.views, s.starts = append(s.views, b[start:end:end]), append(s.starts, int32(start))
 	}
 	s.sums = slices.Grow(s.sums[:0], len(s.views))[:len(s.views)]
 	s.trails.Sum(s.sums, s.views)
-	for i := range s.list {
-		if k := &s.list[i]; [sha256x.Size]byte(k.cid[cid.Size-sha256x.Size:]) != s.sums[k.view] {
+	for i, view := range s.views {
+		start := int(s.starts[i])
+		c := (*cid.CID)(b[start-cid.Size:])
+		if [sha256x.Size]byte(c[cid.Size-sha256x.Size:]) != s.sums[i] {
 			return cid.CID{}, firstFault(b)
+		}
+		if s.add(c, 0, start, start+len(view)) {
+			s.list[len(s.list)-1].view = int32(i)
+		} else {
+			s.duplicates++
 		}
 	}
 	return sc.Root(), nil
@@ -199,13 +200,13 @@ func (s *blockSet) unused() (n int, bytes int64) {
 
 // reset empties the set for another message. It keeps the memory that most messages need, and nothing of the message.
 func (s *blockSet) reset() {
-	if len(s.table) > 1024 {
+	if len(s.table) > 1024 || cap(s.views) > 1024 {
 		*s = blockSet{}
 		return
 	}
 	clear(s.chunks)
 	clear(s.table)
 	clear(s.views)
-	s.chunks, s.list, s.views, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], s.views[:0], 0, 0
+	s.chunks, s.list, s.views, s.starts, s.bytes, s.duplicates = s.chunks[:0], s.list[:0], s.views[:0], s.starts[:0], 0, 0
 	s.some = [4]uint64{}
 }

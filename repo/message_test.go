@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -534,4 +535,45 @@ func TestVerifyTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Blocks can be named so that no hash of a part of the CID tells them from one another, as long as nobody has hashed them. That has to
+// cost no more than any other message that is refused.
+func TestChosenCIDs(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	message := func(digest func(i int, d []byte)) (m repo.CommitMessage) {
+		m = repotest.HostileMessages()[0].Good.Commit
+		m.FrameSize = 0
+		m.Blocks = car.AppendHeader(nil, m.Commit)
+		for i := range 20_000 {
+			c := cid.Sum(cid.DagCBOR, nil)
+			digest(i, c[cid.Size-32:])
+			m.Blocks = car.AppendBlock(m.Blocks, c, nil)
+		}
+		return m
+	}
+	cost := func(m repo.CommitMessage) time.Duration {
+		best := time.Hour
+		for range 3 {
+			start := time.Now()
+			if _, err := repo.VerifyCommit(m, nil, nil, repo.VerifyOptions{}); reasonOf(err) != repo.ReasonBlockHash {
+				t.Fatal(err)
+			}
+			best = min(best, time.Since(start))
+		}
+		return best
+	}
+	any := cost(message(func(_ int, d []byte) {
+		for i := range d {
+			d[i] = byte(r.Uint32())
+		}
+	}))
+	for name, digest := range map[string]func(i int, d []byte){
+		"the last eight bytes are the same": func(i int, d []byte) { copy(d, binary.BigEndian.AppendUint32(nil, uint32(i))) },
+		"all but the last two bytes are":    func(i int, d []byte) { copy(d[30:], binary.BigEndian.AppendUint16(nil, uint16(i))) },
+	} {
+		if got := cost(message(digest)); got > 10*any {
+			t.Errorf("%s: %v, others take %v", name, got, any)
+		}
+	}
 }

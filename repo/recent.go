@@ -25,7 +25,8 @@ type recentBlock struct {
 // secret makes it impossible to choose digests so that they come together in a table.
 var secret = maphash.Bytes(maphash.MakeSeed(), nil) | 1
 
-// hashCID returns a hash for tables. Eight bytes of the digest are as good as all.
+// hashCID returns a hash for tables of blocks that have been hashed: eight bytes of a digest are as good as all then. Who could give
+// blocks any names that he likes would find enough that come together.
 func hashCID(c *cid.CID) uint64 {
 	h := binary.LittleEndian.Uint64(c[cid.Size-8:]) * secret
 	return h ^ h>>32

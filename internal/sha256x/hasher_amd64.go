@@ -143,7 +143,7 @@ func (q *lanes) digest(i int, out *[Size]byte) {
 const exact = 32
 
 func class(s *Span) uint8 {
-	n := uint32(s.End-s.Start+8)/blockSize + 1
+	n := uint32(min(s.End-s.Start, maxMessage)+8)/blockSize + 1
 	if n < exact {
 		return uint8(n)
 	}
