@@ -18,3 +18,6 @@ func KeptOf(m CommitMessage, o VerifyOptions) (ops int, paths bool) {
 	v.reset()
 	return cap(v.undo), v.seen != nil
 }
+
+// NewPathChecker returns what checks the paths of one tree after another.
+func NewPathChecker() func(path []byte, same int) error { return new(pathChecker).check }

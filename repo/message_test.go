@@ -352,7 +352,9 @@ func spoil(t *testing.T, r *rand.Rand, m *repotest.Message) {
 	case 2:
 		op.Path += "0"
 	case 3:
-		c.PrevData = cid.CID{}
+		if c.PrevData = (cid.CID{}); r.IntN(2) == 0 { // perhaps like a first commit
+			c.Since, m.Prev = "", nil
+		}
 	case 4:
 		op.Prev = cid.CID{}
 	case 5:
@@ -575,5 +577,48 @@ func TestChosenCIDs(t *testing.T) {
 		if got := cost(message(digest)); got > 10*any {
 			t.Errorf("%s: %v, others take %v", name, got, any)
 		}
+	}
+}
+
+// Whatever paths have come before, and however much is known to be as in the last good one, a path is judged as by CheckPath.
+func TestPathChecker(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	check := repo.NewPathChecker()
+	collections := []string{"com.example.note", "com.example.vote", "com.example.notes", "con.example.note", "com.EXAMPLE.note", "com.example.nOte", "com.examp-.note", "com..xample.note", "com.example", "a.b.c", ""}
+	long := strings.Repeat("k", 512)
+	keys := []string{"1", "2", "12", "a", ".", "..", "...", ".a", "a.", "a/b", "é", "a b", "", long[:511], long, long + "k", "self", "-", "~", ":"}
+	pick := func(s []string) string { return s[r.IntN(len(s))] }
+	last := ""
+	accepted, refused := 0, 0
+	for range 50_000 {
+		path := pick(collections) + "/" + pick(keys)
+		switch r.IntN(6) {
+		case 0:
+			path = pick(collections) + pick(keys)
+		case 1: // more of the same
+			path = last + pick(keys)
+		case 2:
+			path = last[:r.IntN(len(last)+1)] + pick(keys)
+		}
+		same := 0
+		for same < min(len(path), len(last)) && path[same] == last[same] {
+			same++
+		}
+		if r.IntN(2) == 0 {
+			same = r.IntN(same + 1)
+		}
+		got, want := check([]byte(path), same), repo.CheckPath([]byte(path))
+		if (got == nil) != (want == nil) {
+			t.Fatalf("%q, %d bytes as in %q: %v; alone: %v", path, same, last, got, want)
+		}
+		if want == nil {
+			last = path
+			accepted++
+		} else {
+			refused++
+		}
+	}
+	if min(accepted, refused) < 5000 {
+		t.Errorf("%d accepted, %d refused", accepted, refused)
 	}
 }

@@ -122,6 +122,7 @@ func HostileMessages() []MessageCase {
 		d.Drop(d.root)
 		d.Lie(d.root, (&mst.Node{}).Append(nil))
 	}, nil, 6)
+	blocks("record that is there twice, once of another hash", repo.ReasonBlockHash, func(d *draft) { d.Lie(d.ops[0].CID, Record("lie")) }, nil, 6)
 	blocks("block that nothing needs of another hash", repo.ReasonBlockHash,
 		func(d *draft) { d.Lie(stranger, []byte("lie")) },
 		func(d *draft) { d.Lie(stranger, []byte("stranger")) }, 6)
@@ -187,6 +188,9 @@ func HostileMessages() []MessageCase {
 		}), good, 8)
 		add("signed with another key"+on, repo.ReasonSignature, edits{blocks: func(d *draft) { d.Sign = otherKey(c) }}.build(), good, 8, 9)
 	}
+	unverified := func(m *Message) { m.Options.SkipSignature = true }
+	add("signature of 63 bytes, not verified", repo.ReasonSignatureSize,
+		edits{blocks: respell(func(sig []byte) []byte { return sig[:63] }), message: unverified}.build(), edits{message: unverified}.build(), 8)
 	message("no key", repo.ReasonNoKey, func(m *Message) { m.Key = nil }, func(m *Message) { m.Key, m.Options.SkipSignature = nil, true }, 10)
 
 	// 13: the shape of operations. The draft has an update, a creation and a deletion, in this order.
