@@ -14,6 +14,9 @@ import (
 	"github.com/barograph/baro/mst"
 )
 
+// tallKey begins with 34 zero bits when it is hashed: more than the 32 by which the layers of many keys at once are told.
+const tallKey = "com.example.note/4kp0fyd"
+
 // layeredKeys are keys that make trees of all shapes: many on high layers, which chance alone gives to few; a row of them in one
 // node, more than a length of one byte can count; and long ones, with prefixes and suffixes on both sides of each size of a length.
 var layeredKeys = func() (keys []string) {
@@ -35,9 +38,23 @@ var layeredKeys = func() (keys []string) {
 		mine(1, 2, "com.example.other/"+strings.Repeat("x", n)+"%d")
 		mine(0, 2, "com.example."+string(rune('a'+n%26))+"%d/"+strings.Repeat("y", n))
 	}
+	keys = append(keys, tallKey)
 	slices.Sort(keys)
 	return slices.Compact(keys)
 }()
+
+// A key on a layer that hardly any tree has is on the same one for all that reads nodes.
+func TestTallKey(t *testing.T) {
+	if got := mst.Layer(tallKey); got != 17 {
+		t.Fatalf("layer %d", got)
+	}
+	if !sameNode(t, node(none, ent(tallKey)).Append(nil)) || !sameNode(t, node(value(1), ent(tallKey, value(2))).Append(nil)) {
+		t.Error("refused")
+	}
+	if sameNode(t, node(none, ent(keyOn(0, "a/", 0)), ent(tallKey)).Append(nil)) {
+		t.Error("accepted beside a key on layer 0")
+	}
+}
 
 // undone returns what the keys and values of a tree were before operations, or that these can't have led to it.
 func undone(after map[string]cid.CID, ops []mst.Op) (before map[string]cid.CID, ok bool) {
