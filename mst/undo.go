@@ -154,6 +154,8 @@ func (p *Partial) rebuild(out *cid.CID, layer int32, g gap, top bool) bool {
 			*out = *one.link
 			return true
 		case open && g.kids-g.kid == 1 && one.node >= 0:
+			// If this is the top, the node has entries: one without is only looked at for the top when what lay above it has gone,
+			// and that leaves two kids, of which one is none.
 			if p.below(one.node, g) {
 				return p.relink(out, one.node, g)
 			}
@@ -407,7 +409,7 @@ func (p *Partial) sort(layer int32, g gap) bool {
 	}
 	from.kids, from.b = int32(len(u.kids)), next
 	u.gaps = append(u.gaps, from)
-	return next == g.b
+	return next == g.b // as always: the changes that are done lie between kids, and so none is left behind the last one
 }
 
 // assemble finds the node that has the given entries and something in the gaps around them.
