@@ -326,6 +326,8 @@ var elsewhere = map[string]string{
 	"pds/password/changed":       "../server/pds/secret_crash_test.go",
 	"pds/deadline/before-delete": "../server/pds/secret_crash_test.go",
 	"pds/identity/after-plc":     "../server/pds/migration_crash_test.go",
+	"pds/mail/written":           "../server/pds/account_crash_test.go",
+	"pds/mail/sent":              "../server/pds/account_crash_test.go",
 }
 
 // TestCrashAtPoints lets the process kill itself at every named point in the sources. A point that no load reaches fails the test:
